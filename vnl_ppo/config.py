@@ -1,0 +1,125 @@
+"""The hyper-parameters, under the names and with the meanings that Brax gave them."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Settings of a PPO run.
+
+    One training iteration collects `batch_size * num_minibatches` unrolls of `unroll_length` steps
+    from `num_envs` environments, then takes `num_updates_per_batch * num_minibatches` gradient
+    steps on minibatches of `batch_size * unroll_length` transitions.
+    """
+
+    num_timesteps: int = 1_000_000
+    """Environment steps to train for, rounded up to whole iterations."""
+    num_envs: int = 256
+    """Environments stepped together, over all devices."""
+    episode_length: int = 1000
+    """Steps after which an episode is cut short (not failed)."""
+    unroll_length: int = 20
+    """Steps between two bootstraps of the value."""
+    batch_size: int = 32
+    """Unrolls in a minibatch."""
+    num_minibatches: int = 8
+    """Minibatches into which the data of an iteration are split."""
+    num_updates_per_batch: int = 4
+    """Passes (epochs) over the data of an iteration."""
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    discounting: float = 0.97
+    """Discount of one step."""
+    gae_lambda: float = 0.95
+    """Decay of generalized advantage estimation."""
+    clipping_epsilon: float = 0.2
+    """How far the ratio of new to old policy may leave 1 before its gradient is cut."""
+    entropy_cost: float = 1e-2
+    """Weight of the policy's entropy in the loss."""
+    vf_loss_coefficient: float = 0.5
+    """Weight of the value function's mean squared error in the loss (halved once more, as usual)."""
+    max_grad_norm: float = 1.0
+    """Global norm to which gradients are clipped."""
+    reward_scaling: float = 0.1
+    """Factor on every reward that the learner sees; logged returns are unscaled."""
+    normalize_observations: bool = True
+    """Whether float leaves are given mean 0 and variance 1."""
+    normalize_advantage: bool = True
+    """Whether the advantages of a minibatch are given mean 0 and variance 1."""
+    num_evals: int = 6
+    """Evaluations, with a checkpoint each, the first before and the last after training."""
+    num_eval_envs: int = 32
+    """Episodes in an evaluation."""
+    deterministic_eval: bool = True
+    """Whether evaluations take the policy's mode instead of a sample."""
+    env_chunk_size: int = 0
+    """Environments of a device that are stepped, rendered and judged at once; 0 for all. Smaller
+    chunks need less memory besides the stored observations."""
+    seed: int = 0
+    """Of everything random."""
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one training iteration."""
+        return self.batch_size * self.num_minibatches * self.unroll_length
+
+    @property
+    def num_iterations(self) -> int:
+        """Training iterations of the whole run."""
+        return -(-self.num_timesteps // self.steps_per_iteration)
+
+
+def check(config: PPOConfig, num_devices: int = 1) -> None:
+    """Raise a ValueError that names the first setting that cannot be.
+
+    Args:
+        config: the settings.
+        num_devices: the devices that share the environments and each minibatch.
+    """
+    for name, least in {
+        "num_timesteps": 1,
+        "num_envs": 1,
+        "episode_length": 1,
+        "unroll_length": 1,
+        "batch_size": 1,
+        "num_minibatches": 1,
+        "num_updates_per_batch": 1,
+        "num_evals": 1,
+        "num_eval_envs": 1,
+        "env_chunk_size": 0,
+        "seed": 0,
+    }.items():
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} is {getattr(config, name)}; it has to be at least {least}")
+    for name in ("learning_rate", "max_grad_norm", "clipping_epsilon", "reward_scaling"):
+        if not 0 < getattr(config, name) < float("inf"):
+            raise ValueError(f"{name} is {getattr(config, name)}; it has to be positive and finite")
+    for name in ("entropy_cost", "vf_loss_coefficient"):
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise ValueError(f"{name} is {getattr(config, name)}; it has to be 0 or more")
+    for name in ("discounting", "gae_lambda"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, 1]")
+    if config.unroll_length > config.episode_length:
+        raise ValueError(
+            f"unroll_length is {config.unroll_length} and episode_length {config.episode_length}; "
+            f"an unroll may not be longer than an episode"
+        )
+    unrolls = config.batch_size * config.num_minibatches
+    if unrolls % config.num_envs:
+        raise ValueError(
+            f"batch_size * num_minibatches is {config.batch_size} * {config.num_minibatches} = "
+            f"{unrolls} unrolls, which num_envs = {config.num_envs} does not divide; set "
+            f"batch_size to a multiple of num_envs / num_minibatches"
+        )
+    for name in ("num_envs", "batch_size"):
+        if getattr(config, name) % num_devices:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}, which does not divide over {num_devices} "
+                f"devices; make it a multiple of {num_devices}"
+            )
+    if config.env_chunk_size and (config.num_envs // num_devices) % config.env_chunk_size:
+        raise ValueError(
+            f"env_chunk_size is {config.env_chunk_size}, which does not divide the "
+            f"{config.num_envs // num_devices} environments of a device"
+        )

@@ -1,0 +1,79 @@
+"""Running mean and variance of the float leaves of an observation.
+
+Images have none: their range is known, and their encoder scales them.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from vnl_ppo.env import Observation
+
+
+@struct.dataclass
+class Moments:
+    """Mean and variance of everything seen so far, one entry per component of each float leaf.
+
+    Attributes:
+        count: float32[], how many observations.
+        mean: float32 by leaf, in the leaf's shape.
+        variance: float32 by leaf, in the leaf's shape.
+    """
+
+    count: jax.Array
+    mean: dict[str, jax.Array]
+    variance: dict[str, jax.Array]
+
+
+def init_moments(observation_spec: Mapping[str, jax.ShapeDtypeStruct]) -> Moments:
+    """Moments under which `normalize` changes nothing."""
+    floats = {k: s for k, s in observation_spec.items() if jnp.issubdtype(s.dtype, jnp.floating)}
+    return Moments(
+        count=jnp.zeros(()),
+        mean={k: jnp.zeros(s.shape) for k, s in floats.items()},
+        variance={k: jnp.ones(s.shape) for k, s in floats.items()},
+    )
+
+
+def update_moments(moments: Moments, batch: Observation, axis_name: str | None = None) -> Moments:
+    """Take a batch into account.
+
+    The moments of two sets are joined as in Chan, Golub and LeVeque 1979, equation 2.1, which
+    stays exact where sums of squares would cancel.
+
+    Args:
+        moments: those of what came before.
+        batch: observations with one leading axis, [B, ...]; leaves without moments are ignored.
+        axis_name: devices that each hold a part of the batch, equally large.
+    """
+    mean_over_devices = (lambda x: jax.lax.pmean(x, axis_name)) if axis_name else (lambda x: x)
+    devices = jax.lax.psum(1, axis_name) if axis_name else 1
+    leaves = {k: batch[k] for k in moments.mean}
+    if not leaves:
+        return moments
+    added = devices * next(iter(leaves.values())).shape[0]
+    count = moments.count + added
+
+    mean, variance = {}, {}
+    for k, x in leaves.items():
+        batch_mean = mean_over_devices(x.mean(0))
+        batch_variance = mean_over_devices(jnp.square(x - batch_mean).mean(0))
+        shift = batch_mean - moments.mean[k]
+        share = added / count
+        mean[k] = moments.mean[k] + share * shift
+        variance[k] = (1 - share) * (moments.variance[k] + share * shift**2) + share * batch_variance
+    return Moments(count=count, mean=mean, variance=variance)
+
+
+def normalize(moments: Moments, obs: Observation, limit: float = 10.0) -> dict[str, jax.Array]:
+    """Give each float leaf mean 0 and variance 1, clipped to +-`limit`; pass the others through."""
+
+    def scaled(k):
+        deviation = jnp.sqrt(jnp.maximum(moments.variance[k], 1e-12))
+        # A component that never varied, or hardly, must not be blown up to unit variance.
+        z = (obs[k] - moments.mean[k]) / jnp.maximum(deviation, 1e-6)
+        return jnp.clip(z, -limit, limit)
+
+    return {k: scaled(k) if k in moments.mean else x for k, x in obs.items()}

@@ -1,0 +1,183 @@
+"""Collect experience: a batch of environments, stepped in a scan, restarted as episodes end."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from vnl_ppo.advantages import generalized_advantages
+from vnl_ppo.config import PPOConfig
+from vnl_ppo.env import Env, Observation, State
+
+Tree = TypeVar("Tree")
+
+
+@struct.dataclass
+class Decision:
+    """What the policy did and thought at one observation; leaves [...].
+
+    Attributes:
+        raw_action: float32[..., A], before tanh.
+        log_prob: float32[...], of the action.
+        value: float32[...], of the observation.
+    """
+
+    raw_action: jax.Array
+    log_prob: jax.Array
+    value: jax.Array
+
+
+@struct.dataclass
+class Experience:
+    """What one PPO iteration learns from; leaves [B, ...], B transitions in no particular order."""
+
+    obs: Observation
+    decision: Decision
+    advantage: jax.Array
+
+
+@struct.dataclass
+class Episodes:
+    """N environments, each in the middle of an episode; leaves [N, ...].
+
+    Attributes:
+        state: where they are.
+        length: int32[N], steps taken in the episode.
+        reward: float32[N], the sum of rewards of the episode.
+    """
+
+    state: State
+    length: jax.Array
+    reward: jax.Array
+
+
+Act = Callable[[Observation, jax.Array], tuple[jax.Array, Decision]]
+"""(obs [N, ...], key) -> action float32[N, A], decision [N]."""
+Judge = Callable[[Observation], jax.Array]
+"""obs [N, ...] -> value float32[N]."""
+
+
+def start_episodes(env: Env, key: jax.Array, num_envs: int) -> Episodes:
+    """Reset `num_envs` environments, each with a key of its own."""
+    return Episodes(
+        state=jax.vmap(env.reset)(jax.random.split(key, num_envs)),
+        length=jnp.zeros(num_envs, jnp.int32),
+        reward=jnp.zeros(num_envs),
+    )
+
+
+def collect(
+    env: Env, act: Act, judge: Judge, episodes: Episodes, key: jax.Array, config: PPOConfig
+) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
+    """Unroll the N environments of one device as often as an iteration asks.
+
+    Environments are taken in chunks (`config.env_chunk_size`), one after the other, so that what
+    is not stored is held for one chunk only.
+
+    Returns:
+        the episodes as they stand afterwards; the experience, with the unrolls' axes flattened
+        into one; sums over the steps taken (see `_totals`).
+    """
+    num_envs = episodes.length.shape[0]
+    chunk = config.env_chunk_size or num_envs
+    num_unrolls = config.batch_size * config.num_minibatches // config.num_envs
+
+    def collect_chunk(episodes_and_key):
+        episodes, key = episodes_and_key
+
+        def one_unroll(episodes, key):
+            episodes, experience, totals = unroll(env, act, judge, episodes, key, config)
+            return episodes, (experience, totals)
+
+        episodes, results = jax.lax.scan(one_unroll, episodes, jax.random.split(key, num_unrolls))
+        return episodes, results
+
+    split = lambda x: x.reshape(-1, chunk, *x.shape[1:])
+    join = lambda x: x.reshape(-1, *x.shape[2:])
+    keys = jax.random.split(key, num_envs // chunk)
+    chunks = (jax.tree.map(split, episodes), keys)
+    episodes, (experience, totals) = jax.lax.map(collect_chunk, chunks)
+    # Axes so far: chunk, unroll, T, N.
+    flat = lambda x: x.reshape(-1, *x.shape[4:])
+    return (
+        jax.tree.map(join, episodes),
+        jax.tree.map(flat, experience),
+        jax.tree.map(jnp.sum, totals),
+    )
+
+
+def unroll(
+    env: Env, act: Act, judge: Judge, episodes: Episodes, key: jax.Array, config: PPOConfig
+) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
+    """Take `config.unroll_length` steps in each of N environments and judge them.
+
+    Two things are not kept for every step. Fresh episodes: one per environment is drawn before the
+    unroll and started wherever the current one ends. The last observation of an episode that is
+    cut short: an environment has at most one in an unroll, so there is one place for it in the
+    scan's carry, valued once after the unroll.
+
+    Returns:
+        the episodes afterwards; experience with leaves [T, N, ...]; totals with leaves [T].
+    """
+    num_envs = episodes.length.shape[0]
+    reset_key, act_key = jax.random.split(key)
+    fresh = start_episodes(env, reset_key, num_envs)
+
+    def step(carry, key):
+        episodes, last_obs = carry
+        obs = episodes.state.obs
+        action, decision = act(obs, key)
+        state = jax.vmap(env.step)(episodes.state, action)
+        episodes = Episodes(state, episodes.length + 1, episodes.reward + state.reward)
+
+        done = state.done > 0
+        cut_short = done & (state.info.get("truncation", jnp.zeros_like(state.done)) > 0)
+        termination = done & ~cut_short
+        truncation = cut_short | (~done & (episodes.length >= config.episode_length))
+        end = termination | truncation
+
+        last_obs = select(truncation, state.obs, last_obs)
+        totals = _totals(episodes, end)
+        carry = select(end, fresh, episodes), last_obs
+        return carry, (obs, decision, state.reward, termination, truncation, totals)
+
+    nowhere = jax.tree.map(jnp.zeros_like, episodes.state.obs)
+    (episodes, last_obs), steps = jax.lax.scan(
+        step, (episodes, nowhere), jax.random.split(act_key, config.unroll_length)
+    )
+    obs, decision, reward, termination, truncation, totals = steps
+
+    v_tm1 = decision.value
+    v_t = jnp.concatenate([v_tm1[1:], judge(episodes.state.obs)[None]])
+    v_t = jnp.where(truncation, judge(last_obs), v_t)
+    advantage = generalized_advantages(
+        reward * config.reward_scaling,
+        v_tm1,
+        v_t,
+        termination,
+        termination | truncation,
+        config.discounting,
+        config.gae_lambda,
+    )
+    return episodes, Experience(obs, decision, advantage), totals
+
+
+def select(mask: jax.Array, on_true: Tree, on_false: Tree) -> Tree:
+    """`jnp.where` for trees whose leaves begin with the axes of `mask`."""
+
+    def one(x: Any, y: Any) -> jax.Array:
+        return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
+
+    return jax.tree.map(one, on_true, on_false)
+
+
+def _totals(episodes: Episodes, end: jax.Array) -> dict[str, jax.Array]:
+    """Sums over N: each metric of the step, and of the episodes that ended their return."""
+    return {
+        **{f"step/{k}": x.sum() for k, x in episodes.state.metrics.items()},
+        "episodes": end.sum().astype(jnp.float32),
+        "episode_reward": jnp.where(end, episodes.reward, 0).sum(),
+        "episode_length": jnp.where(end, episodes.length, 0).sum().astype(jnp.float32),
+    }
