@@ -1,0 +1,94 @@
+"""MuJoCo in JAX: traced whole, on any device."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from mujoco import mjx
+
+from envs.physics.state import PhysicsState, default_slabs, is_bad, mocap_geoms
+
+
+class MjxPhysics:
+    """MJX, see `envs.physics.Physics`.
+
+    Args:
+        model: what to simulate. MJX collides every pair of geoms that may, at every step: give it a
+            model in which few may, and see `num_contacts`.
+        num_substeps: physics steps in a control step.
+
+    Raises:
+        ValueError: MJX does not implement something that the model has.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_substeps: int) -> None:
+        try:
+            self._model = mjx.put_model(model, impl="jax")
+            # Only make_data looks for the collision functions that the geoms need.
+            self._data = mjx.make_data(model, impl="jax")
+        except (NotImplementedError, ValueError) as error:
+            raise ValueError(
+                f"the 'mjx' back end cannot run this model: {error}. Use 'mujoco', or change the "
+                "model's options."
+            ) from error
+        self.model = copy.copy(model)
+        self.num_substeps = num_substeps
+        self._geoms = mocap_geoms(model)
+
+    @property
+    def num_contacts(self) -> int:
+        """How many contacts every step solves for, touching or not."""
+        return int(self._data._impl.ncon)
+
+    def init(
+        self,
+        qpos: jax.Array,
+        qvel: jax.Array,
+        mocap_pos: jax.Array | None = None,
+        geom_size: jax.Array | None = None,
+    ) -> PhysicsState:
+        """See `envs.physics.Physics`."""
+        default_pos, default_size = default_slabs(self.model)
+        return PhysicsState(
+            qpos=jnp.asarray(qpos, jnp.float32),
+            qvel=jnp.asarray(qvel, jnp.float32),
+            act=jnp.zeros(self.model.na),
+            qacc_warmstart=jnp.zeros(self.model.nv),
+            time=jnp.zeros(()),
+            mocap_pos=default_pos if mocap_pos is None else mocap_pos,
+            geom_size=default_size if geom_size is None else geom_size,
+            sensordata=jnp.zeros(self.model.nsensordata),
+            failed=jnp.zeros((), bool),
+            bits=jnp.zeros(0, jnp.uint32),
+        )
+
+    def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
+        """See `envs.physics.Physics`."""
+        size = self._model.geom_size.at[self._geoms].set(state.geom_size)
+        model = self._model.tree_replace({"geom_size": size})
+
+        def substep(s: PhysicsState, _: None) -> tuple[PhysicsState, None]:
+            data = self._data.replace(
+                qpos=s.qpos,
+                qvel=s.qvel,
+                act=s.act,
+                qacc_warmstart=s.qacc_warmstart,
+                time=s.time,
+                mocap_pos=s.mocap_pos,
+                ctrl=jnp.asarray(ctrl, jnp.float32),
+            )
+            data = mjx.step(model, data)
+            return s.replace(
+                qpos=data.qpos,
+                qvel=data.qvel,
+                act=data.act,
+                qacc_warmstart=data.qacc_warmstart,
+                time=data.time,
+                sensordata=data.sensordata,
+            ), None
+
+        new, _ = jax.lax.scan(substep, state, length=self.num_substeps)
+        broke = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act)
+        kept = jax.tree.map(lambda old, now: jnp.where(broke, old, now), state, new)
+        return kept.replace(failed=state.failed | broke)

@@ -1,0 +1,226 @@
+"""MuJoCo's C engine on the host's cores, as a function that JAX can call."""
+
+import collections
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from envs.physics.state import PhysicsState, default_slabs, mocap_geoms
+
+_BREAKDOWNS = [
+    int(warning)
+    for warning in (
+        mujoco.mjtWarning.mjWARN_BADQPOS,
+        mujoco.mjtWarning.mjWARN_BADQVEL,
+        mujoco.mjtWarning.mjWARN_BADQACC,
+        mujoco.mjtWarning.mjWARN_BADCTRL,
+    )
+]
+
+
+class MujocoPhysics:
+    """MuJoCo in C, see `envs.physics.Physics`.
+
+    A batch of simulations is one call from JAX to the host, whatever transformations made it. Each
+    simulation's result is the same, bit for bit, in any batch and on any number of threads.
+
+    Args:
+        model: what to simulate.
+        num_substeps: physics steps in a control step.
+        num_threads: how many threads step; by default one for each core this process may use.
+
+    Raises:
+        ValueError: the model keeps state that `PhysicsState` does not hold.
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, num_substeps: int, num_threads: int | None = None
+    ) -> None:
+        if model.nhistory or model.npluginstate or model.nuserdata:
+            raise ValueError(
+                "the model has delayed signals, stateful plugins or user data, whose state the "
+                "'mujoco' back end does not carry from step to step; remove them from the model."
+            )
+        self.model = model
+        self.num_substeps = num_substeps
+        self._stepper = _Stepper(model, num_substeps, num_threads or _usable_cores())
+
+    def init(
+        self,
+        qpos: jax.Array,
+        qvel: jax.Array,
+        mocap_pos: jax.Array | None = None,
+        geom_size: jax.Array | None = None,
+    ) -> PhysicsState:
+        """See `envs.physics.Physics`."""
+        default_pos, default_size = default_slabs(self.model)
+        qpos, qvel = jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32)
+        act, warmstart = jnp.zeros(self.model.na), jnp.zeros(self.model.nv)
+        return PhysicsState(
+            qpos=qpos,
+            qvel=qvel,
+            act=act,
+            qacc_warmstart=warmstart,
+            time=jnp.zeros(()),
+            mocap_pos=default_pos if mocap_pos is None else mocap_pos,
+            geom_size=default_size if geom_size is None else geom_size,
+            sensordata=jnp.zeros(self.model.nsensordata),
+            failed=jnp.zeros((), bool),
+            bits=double_bits(jnp.concatenate([jnp.zeros(1), qpos, qvel, act, warmstart])),
+        )
+
+    def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
+        """See `envs.physics.Physics`."""
+        m = self.model
+        bits = jax.ShapeDtypeStruct(state.bits.shape, jnp.uint32)
+        sensordata = jax.ShapeDtypeStruct((m.nsensordata,), jnp.float32)
+        values = jax.ShapeDtypeStruct((state.bits.shape[0] // 2,), jnp.float32)
+        broke = jax.ShapeDtypeStruct((), jnp.bool_)
+        new_bits, new, sensordata, broke = jax.pure_callback(
+            self._stepper,
+            (bits, values, sensordata, broke),
+            state.bits,
+            jnp.asarray(ctrl, jnp.float32),
+            state.mocap_pos,
+            state.geom_size,
+            vmap_method="broadcast_all",
+        )
+        time, qpos, qvel, act, warmstart = jnp.split(new, np.cumsum([1, m.nq, m.nv, m.na]).tolist())
+        return state.replace(
+            qpos=qpos,
+            qvel=qvel,
+            act=act,
+            qacc_warmstart=warmstart,
+            time=time[0],
+            sensordata=sensordata,
+            failed=state.failed | broke,
+            bits=new_bits,
+        )
+
+
+class _Stepper:
+    """Advances any number of simulations in NumPy.
+
+    A `Batch` serves one Python thread at a time, and devices call concurrently under `pmap`: each
+    call takes a batch of its size from a shelf, and puts it back.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_substeps: int, num_threads: int) -> None:
+        self._model = model
+        self._num_substeps = num_substeps
+        self._num_threads = num_threads
+        self._idle: dict[int, list[_SlabBatch]] = collections.defaultdict(list)
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, bits: jax.Array, ctrl: jax.Array, mocap_pos: jax.Array, geom_size: jax.Array
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Any leading batch axes; returns new bits, their values as float32, sensors, failures."""
+        axes = bits.shape[:-1]
+        n = math.prod(axes)
+        flat = lambda a, rank: np.asarray(a).reshape(n, *a.shape[a.ndim - rank :])
+        state = np.ascontiguousarray(flat(bits, 1)).view(np.float64)
+        with self._batch(n) as batch:
+            new, sensordata, broke = batch.step(
+                state, flat(ctrl, 1), flat(mocap_pos, 2), flat(geom_size, 2), self._num_substeps
+            )
+        shaped = lambda a: a.reshape(*axes, *a.shape[1:])
+        with np.errstate(over="ignore"):
+            values = new.astype(np.float32)
+        return shaped(new.view(np.uint32)), shaped(values), shaped(sensordata), shaped(broke)
+
+    @contextmanager
+    def _batch(self, n: int) -> "Iterator[_SlabBatch]":
+        with self._lock:
+            idle = self._idle[n]
+            batch = idle.pop() if idle else None
+        if batch is None:
+            batch = _SlabBatch(self._model, n, min(n, self._num_threads))
+        yield batch
+        with self._lock:
+            idle.append(batch)
+
+
+class _SlabBatch:
+    """A `mujoco.batch.Batch` in which every simulation has its own slabs."""
+
+    def __init__(self, model: mujoco.MjModel, n: int, num_threads: int) -> None:
+        self._batch = Batch(model, n, nthread=num_threads)
+        self._geoms = mocap_geoms(model)
+        self._volumes = model.body_bvhadr[model.geom_bodyid[self._geoms]]
+        # The state rows begin with time, qpos, qvel, act and the warm start (mjtState).
+        self._nstate = 1 + model.nq + 2 * model.nv + model.na
+        self._stage = (
+            mujoco.mjtStage.mjSTAGE_VEL if model.nsensordata else mujoco.mjtStage.mjSTAGE_NONE
+        )
+        self._sensordata = self._batch.bind("sensordata") if model.nsensordata else None
+        if len(self._geoms):
+            # The collision phases cull by bounding sphere, box and volume tree: a new size needs
+            # all of them, or contacts are lost.
+            self._size = self._batch.expand("geom_size")
+            self._radius = self._batch.expand("geom_rbound")
+            self._box = self._batch.expand("geom_aabb")
+            self._tree = self._batch.expand("bvh_aabb")
+
+    def step(
+        self,
+        state: np.ndarray,
+        ctrl: np.ndarray,
+        mocap_pos: np.ndarray,
+        geom_size: np.ndarray,
+        num_substeps: int,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns float64[n, nstate], float32[n, nsensordata] and bool[n] (broke down)."""
+        batch = self._batch
+        batch.state[:, : self._nstate] = state
+        batch.bind("ctrl")[:] = ctrl
+        if len(self._geoms):
+            size = geom_size.astype(np.float64)
+            batch.bind("mocap_pos")[:] = mocap_pos
+            self._size[:, self._geoms] = size
+            self._radius[:, self._geoms] = np.linalg.norm(size, axis=-1)
+            self._box.reshape(len(size), -1, 6)[:, self._geoms, 3:] = size
+            self._tree.reshape(len(size), -1, 6)[:, self._volumes, 3:] = size
+        batch.warning[:] = 0
+        batch.step(nstep=num_substeps, stage=int(self._stage))
+        new = np.ascontiguousarray(batch.state[:, : self._nstate])
+        # MuJoCo resets a simulation that breaks down to its initial state, and only warns.
+        broke = batch.warning[:, _BREAKDOWNS].any(axis=(1, 2))
+        broke |= ~(np.abs(new) <= mujoco.mjMAXVAL).all(axis=1)
+        new[broke] = state[broke]
+        if self._sensordata is None:
+            return new, np.zeros((len(new), 0), np.float32), broke
+        return new, self._sensordata.astype(np.float32), broke
+
+
+def double_bits(x: jax.Array) -> jax.Array:
+    """The bits of `x` as float64, without float64 in JAX.
+
+    Args:
+        x: float32[n]. Subnormal numbers count as 0.
+
+    Returns:
+        uint32[2 n], for each number its low word, then its high one: the memory of float64[n] on a
+        little-endian machine.
+    """
+    word = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    sign, exponent, mantissa = word & jnp.uint32(0x80000000), (word >> 23) & 0xFF, word & 0x7FFFFF
+    # Exponent biases are 127 and 1023; the largest exponent stands for infinity and NaN.
+    wide = jnp.where(exponent == 255, 2047, exponent + (1023 - 127))
+    high = jnp.where(exponent == 0, sign, sign | (wide << 20) | (mantissa >> 3))
+    low = jnp.where(exponent == 0, 0, mantissa << 29)
+    return jnp.stack([low, high], axis=-1).astype(jnp.uint32).reshape(-1)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

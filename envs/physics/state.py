@@ -1,0 +1,99 @@
+"""What a physics back end is, and the state that it advances."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+
+
+@struct.dataclass
+class PhysicsState:
+    """The state of one simulation. Names and units are `mujoco.MjData`'s.
+
+    To move the world's slabs, replace `mocap_pos` and `geom_size`. To change anything else, make a
+    new state with `Physics.init`: the C engine goes on from `bits`, not from its float32 copies.
+
+    Attributes:
+        qpos: float32[nq], positions: metres, radians, quaternions.
+        qvel: float32[nv], velocities.
+        act: float32[na], actuator activations.
+        qacc_warmstart: float32[nv], where the solver starts.
+        time: float32[], seconds.
+        mocap_pos: float32[nmocap, 3], positions of the mocap bodies, metres.
+        geom_size: float32[nmocap, 3], half sizes of the mocap bodies' boxes, metres.
+        sensordata: float32[nsensordata], at this state for `mujoco`; one physics step behind it
+            for `mjx`.
+        failed: bool[], whether the simulation has ever broken down: a position, velocity or
+            acceleration that is not finite or beyond 1e10 (`mjMAXVAL`). The step that breaks down
+            leaves the state as it was before it.
+        bits: uint32[k], the C engine's float64 state, 2 words each (low, high): time, qpos, qvel,
+            act, warm start. Nothing is rounded between control steps. Empty for `mjx`.
+    """
+
+    qpos: jax.Array
+    qvel: jax.Array
+    act: jax.Array
+    qacc_warmstart: jax.Array
+    time: jax.Array
+    mocap_pos: jax.Array
+    geom_size: jax.Array
+    sensordata: jax.Array
+    failed: jax.Array
+    bits: jax.Array
+
+
+class Physics(Protocol):
+    """An engine, bound to a model and to a number of physics steps per control step."""
+
+    model: mujoco.MjModel
+    num_substeps: int
+
+    def init(
+        self,
+        qpos: jax.Array,
+        qvel: jax.Array,
+        mocap_pos: jax.Array | None = None,
+        geom_size: jax.Array | None = None,
+    ) -> PhysicsState:
+        """The state at time 0 with these positions and velocities, and the model's own mocap bodies
+        where they are not given. Sensors read 0 until the first step."""
+        ...
+
+    def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
+        """Holds `ctrl`, float32[nu], for `num_substeps` physics steps."""
+        ...
+
+
+def mocap_geoms(model: mujoco.MjModel) -> np.ndarray:
+    """int32[nmocap], the geom of each mocap body.
+
+    Raises:
+        ValueError: a mocap body has no geom, several, or one that is not a box.
+    """
+    geoms = np.zeros(model.nmocap, np.int32)
+    for body in np.flatnonzero(model.body_mocapid >= 0):
+        start, count = model.body_geomadr[body], model.body_geomnum[body]
+        if count != 1 or model.geom_type[start] != mujoco.mjtGeom.mjGEOM_BOX:
+            raise ValueError(
+                f"mocap body {model.body(body).name!r} has {count} geoms; the physics moves and "
+                "sizes mocap bodies that have exactly one, a box."
+            )
+        geoms[model.body_mocapid[body]] = start
+    return geoms
+
+
+def default_slabs(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array]:
+    """The mocap bodies' positions and their boxes' half sizes in `model`, float32[nmocap, 3]."""
+    bodies = np.argsort(np.where(model.body_mocapid < 0, model.nbody, model.body_mocapid))
+    position = model.body_pos[bodies[: model.nmocap]]
+    size = model.geom_size[mocap_geoms(model)]
+    return jnp.asarray(position, jnp.float32), jnp.asarray(size, jnp.float32)
+
+
+def is_bad(*arrays: jax.Array) -> jax.Array:
+    """bool[], whether any number is not finite or beyond `mjMAXVAL`, as MuJoCo's `mju_isBad`."""
+    worst = [jnp.any(~(jnp.abs(a) <= mujoco.mjMAXVAL)) for a in arrays]
+    return jnp.any(jnp.stack(worst))
