@@ -1,1 +1,23 @@
+"""Encoders: `flax.linen` modules that turn one leaf of an observation into features.
 
+An encoder takes the raw leaf, uint8 images too, with any leading batch axes, and returns features
+with the same leading axes. Write one, and name it on the command line as `package.module:Class`.
+"""
+
+from encoders.blocked_convolution import convolve
+from encoders.identity import Identity
+from encoders.mlp import MLP
+from encoders.nature_cnn import NatureCNN
+from encoders.pixels import scale_pixels
+from encoders.registry import make_encoder, register, registered
+
+__all__ = [
+    "MLP",
+    "Identity",
+    "NatureCNN",
+    "convolve",
+    "make_encoder",
+    "register",
+    "registered",
+    "scale_pixels",
+]

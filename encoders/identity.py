@@ -1,0 +1,35 @@
+"""No encoding: a vector goes to the heads as it is."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from encoders.registry import register
+
+
+@register("identity")
+class Identity(nn.Module):
+    """Returns its input as float32."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Passes vectors on.
+
+        Args:
+            x: float[..., D], with any leading batch axes, also none.
+
+        Returns:
+            float32[..., D], the same numbers.
+
+        Raises:
+            ValueError: if `x` is an image (uint8), not floating point, or has no axis.
+        """
+        if x.dtype == jnp.uint8:
+            raise ValueError(
+                f"identity: got an image, uint8{list(x.shape)}; raw pixels are no features: choose "
+                f"'nature_cnn' or 'mlp', or write an encoder and name it 'package.module:Class'"
+            )
+        if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(
+                f"identity: expected a float vector [..., D], got {x.dtype}{list(x.shape)}"
+            )
+        return x.astype(jnp.float32)

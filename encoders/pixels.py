@@ -1,0 +1,32 @@
+"""What every encoder of images needs first: pixels as numbers between 0 and 1."""
+
+import jax
+import jax.numpy as jnp
+
+
+def scale_pixels(image: jax.Array) -> jax.Array:
+    """Returns an image as float32.
+
+    Args:
+        image: [..., H, W, C]; uint8 in 0 to 255, or floating point.
+
+    Returns:
+        float32[..., H, W, C]: uint8 pixels divided by 255; floating point ones as they are, taken
+        to be scaled already (a depth image has its own units).
+
+    Raises:
+        ValueError: if the array has fewer than three axes, or holds neither uint8 nor floats.
+    """
+    if image.ndim < 3:
+        raise ValueError(
+            f"an image has three axes, height, width and channels, after any batch axes; got shape "
+            f"{list(image.shape)}; use the encoder 'mlp' or 'identity' for a vector"
+        )
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        return image.astype(jnp.float32)
+    raise ValueError(
+        f"an image holds uint8 in 0 to 255 or floating point numbers; got {image.dtype}; "
+        f"convert it in the environment"
+    )
