@@ -1,1 +1,1 @@
-
+"""Worlds: an arena, a walker and a task behind reset and step."""

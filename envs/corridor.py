@@ -87,7 +87,7 @@ def max_platforms(config: CorridorConfig) -> int:
     return 1 + math.ceil(remaining / pitch + 1e-3)
 
 
-def draw(key: jax.Array, config: CorridorConfig) -> Layout:
+def draw_layout(key: jax.Array, config: CorridorConfig) -> Layout:
     """Draws a corridor as `GapsCorridor.regenerate` does.
 
     Args:

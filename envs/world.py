@@ -216,7 +216,10 @@ def _slab_world(
     for geom in walker.find_all("geom"):
         geom.set_attributes(contype=1, conaffinity=0)
     for i, name in enumerate(SLABS):
-        slab = root.worldbody.add("body", name=name, mocap=True, pos=[PARKED * (i + 1), 0, 0])
+        # A floor under the ant until an environment moves them: looked at as it is, the model makes
+        # sense, and its extent, by which MuJoCo scales near and far, stays that of the arena.
+        x = SPAWN[0] + 2.0 * (i - NUM_SLABS // 2)
+        slab = root.worldbody.add("body", name=name, mocap=True, pos=[x, 0, -HALF_THICKNESS])
         slab.add(
             "geom",
             name=name,

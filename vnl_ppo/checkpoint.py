@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.utils import is_checkpoint_finalized
 
 Tree = TypeVar("Tree")
 
@@ -35,37 +36,52 @@ def steps(folder: Path) -> list[int]:
     """The steps of the complete checkpoints in `folder`, ascending; none if there is no folder."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit())
+    complete = (p for p in folder.iterdir() if p.name.isdigit() and is_checkpoint_finalized(p))
+    return sorted(int(p.name) for p in complete)
 
 
-def restore(folder: Path, step: int, like: Tree) -> Tree:
-    """Read the checkpoint `folder/<step>`.
+def check(folder: Path, step: int, like: Any) -> None:
+    """Raise a ValueError unless the checkpoint `folder/<step>` has the structure of `like`.
 
     Args:
         folder: the run's `checkpoints` folder.
         step: which one, of `steps(folder)`.
-        like: a state of the structure to restore, as the algorithm's `init` makes it.
-
-    Returns:
-        the saved state, on the devices of `like`.
-
-    Raises:
-        ValueError: the checkpoint holds another structure; the message names the first leaf that
-            differs.
+        like: a state of that structure, or its shapes (`jax.eval_shape`).
     """
     path = (folder / str(step)).resolve()
-    wanted = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), jax.eval_shape(_key_data, like)
-    )
     with ocp.StandardCheckpointer() as checkpointer:
-        _check_same(_by_path(checkpointer.metadata(path).item_metadata.tree), _by_path(wanted), path)
-        raw = checkpointer.restore(path, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), wanted))
+        saved = _by_path(checkpointer.metadata(path).item_metadata.tree)
+    wanted = _by_path(jax.eval_shape(_key_data, like))
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            describe = lambda leaf: f"{leaf[1]}{list(leaf[0])}" if leaf else "nothing"
+            raise ValueError(
+                f"checkpoint {path} was made by another network or with other settings: {name} is "
+                f"{describe(saved.get(name))} there and {describe(wanted.get(name))} here; resume "
+                f"it with the settings it was made with"
+            )
+
+
+def restore(folder: Path, step: int, like: Tree, axis_name: str) -> Tree:
+    """Read the checkpoint `folder/<step>`, which has the structure of `like` (see `check`).
+
+    Args:
+        folder: the run's `checkpoints` folder.
+        step: which one, of `steps(folder)`.
+        like: a state of that structure, as the algorithm's `init` makes it.
+        axis_name: of the leading axis, as in the pmapped function that takes the state on: under
+            another name that function would be compiled once more.
+
+    Returns:
+        the saved state, its leading axis laid out over devices.
+    """
+    path = (folder / str(step)).resolve()
+    target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(_key_data, like))
+    with ocp.StandardCheckpointer() as checkpointer:
+        raw = checkpointer.restore(path, target)
     keys = jax.tree.map(_is_key, like)
-    wrap = lambda tree: jax.tree.map(
-        lambda x, is_key: jax.random.wrap_key_data(x) if is_key else x, tree, keys
-    )
-    # pmap also lays the leading axis out over the devices, as the training step expects it.
-    return jax.pmap(wrap)(raw)
+    wrap = lambda x, is_key: jax.random.wrap_key_data(x) if is_key else x
+    return jax.pmap(lambda tree: jax.tree.map(wrap, tree, keys), axis_name=axis_name)(raw)
 
 
 def _is_key(x: Any) -> bool:
@@ -89,14 +105,3 @@ def _name(path: tuple[Any, ...]) -> str:
     """One name for a leaf, whether its containers are dicts, tuples or dataclasses."""
     parts = (getattr(p, "name", getattr(p, "key", getattr(p, "idx", p))) for p in path)
     return ".".join(str(p) for p in parts)
-
-
-def _check_same(saved: dict, wanted: dict, path: Path) -> None:
-    for name in sorted(saved.keys() | wanted.keys()):
-        if saved.get(name) != wanted.get(name):
-            describe = lambda leaf: f"{leaf[1]}{list(leaf[0])}" if leaf else "nothing"
-            raise ValueError(
-                f"checkpoint {path.name} of {path.parent.parent} was made by another network or "
-                f"with other settings: {name} is {describe(saved.get(name))} there and "
-                f"{describe(wanted.get(name))} here; resume it with the settings it was made with"
-            )

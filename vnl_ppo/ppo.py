@@ -202,7 +202,7 @@ def learn(
         gradient, metrics = jax.grad(loss, has_aux=True)(params, batch, key)
         gradient = jax.lax.pmean(gradient, DEVICES)
         change, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        metrics["gradient_norm"] = optax.global_norm(gradient)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
         return (optax.apply_updates(params, change), optimizer_state), metrics
 
     def epoch(carry, key):

@@ -85,7 +85,7 @@ class Reporter:
         """Report a training iteration."""
         self.scalars(step, metrics)
         rate = f"{metrics['perf/env_steps_per_second']:,.0f} steps/s"
-        self._progress.update(self._task, description="training", completed=step, rate=rate)
+        self._progress.update(self._task, completed=step, rate=rate)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now

@@ -12,7 +12,7 @@ from vnl_ppo import checkpoint, run
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
 from vnl_ppo.evaluation import make_evaluate
-from vnl_ppo.ppo import PPO, Metrics, TrainingState, Weights, make_ppo
+from vnl_ppo.ppo import DEVICES, PPO, Metrics, TrainingState, Weights, make_ppo
 from vnl_ppo.reporting import Reporter
 
 
@@ -38,7 +38,7 @@ def train(
     Raises:
         ValueError: a setting cannot be, or the checkpoint is of another network.
     """
-    ppo = make_ppo(env, network, config)
+    ppo = check_training(env, network, config, folder if resume else None)
     evaluate = make_evaluate(env, network, config)
     checkpoints = folder / run.CHECKPOINTS
     state, done = _begin(ppo, config, checkpoints if resume else None)
@@ -60,7 +60,7 @@ def train(
             if step not in checkpoint.steps(checkpoints):
                 checkpoint.save(checkpoints, step, state)
 
-        if done == 0:
+        if done == 0 and 0 in stops:
             report.status("compiling the evaluation")
             evaluate_and_save()
         report.status("compiling the training step")
@@ -70,28 +70,43 @@ def train(
             done += 1
             step = done * config.steps_per_iteration
             metrics = {f"train/{k}": v for k, v in metrics.items()}
-            # The first iteration contains the compilation, and tells nothing of the speed.
-            if done > first + 1:
-                trained_seconds += seconds
-                metrics["perf/env_steps_per_second"] = config.steps_per_iteration / seconds
+            if done == first + 1:
+                # It contains the compilation, and tells nothing of the speed.
+                report.scalars(step, metrics | {"perf/first_update_seconds": seconds})
+                report.status("training")
             else:
-                metrics["perf/env_steps_per_second"] = float("nan")
-                metrics["perf/first_update_seconds"] = seconds
-            pace = trained_seconds / (done - first - 1) if done > first + 1 else seconds
-            report.training(step, metrics, pace * (config.num_iterations - done))
+                metrics["perf/env_steps_per_second"] = config.steps_per_iteration / seconds
+                trained_seconds += seconds
+                pace = trained_seconds / (done - first - 1)
+                report.training(step, metrics, pace * (config.num_iterations - done))
             if done in stops:
                 evaluate_and_save()
     return weights_of(state)
 
 
+def check_training(
+    env: Env, network: nn.Module, config: PPOConfig, resumed: Path | None = None
+) -> PPO:
+    """Raise a ValueError where `train` would, without compiling anything.
+
+    Args:
+        env, network, config: as for `train`.
+        resumed: the run folder to go on from, if any.
+    """
+    ppo = make_ppo(env, network, config)
+    state = jax.eval_shape(ppo.init, config.seed)
+    if resumed and (saved := checkpoint.steps(resumed / run.CHECKPOINTS)):
+        checkpoint.check(resumed / run.CHECKPOINTS, saved[-1], state)
+    return ppo
+
+
 def evaluation_iterations(config: PPOConfig) -> set[int]:
-    """The iterations after which to evaluate: `num_evals` of them, evenly spread, the last included.
+    """The iterations after which to evaluate: `num_evals`, evenly spread, the last too.
 
     With one evaluation there is only the last.
     """
-    return {round(i) for i in np.linspace(0, config.num_iterations, config.num_evals)} | {
-        config.num_iterations
-    }
+    spread = np.linspace(config.num_iterations, 0, config.num_evals)
+    return {round(iteration) for iteration in spread}
 
 
 def weights_of(state: TrainingState) -> Weights:
@@ -105,7 +120,7 @@ def _begin(ppo: PPO, config: PPOConfig, checkpoints: Path | None) -> tuple[Train
     saved = checkpoint.steps(checkpoints) if checkpoints else []
     if not saved:
         return state, 0
-    state = checkpoint.restore(checkpoints, saved[-1], state)
+    state = checkpoint.restore(checkpoints, saved[-1], state, DEVICES)
     return state, int(state.iteration[0])
 
 

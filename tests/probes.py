@@ -25,7 +25,7 @@ class Probe:
     cut: bool = False
     scale: float = 1.0
     action_size: int = 1
-    metric_reductions = {"x": "last", "action": "sum"}  # noqa: RUF012
+    metric_reductions = {"x": "last", "action": "sum"}
 
     @property
     def observation_spec(self):

@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import integrate, stats
+
+from vnl_ppo import distributions
+
+
+def logits(mean, scale):
+    raw = np.log(np.expm1(np.asarray(scale) - distributions.MIN_SCALE))
+    return jnp.concatenate([jnp.asarray(mean), jnp.asarray(raw)]).astype(jnp.float32)
+
+
+def test_log_prob_equals_the_change_of_variables_in_float64():
+    mean, scale, raw = np.array([0.3, -1.0]), np.array([0.5, 2.0]), np.array([0.9, -2.5])
+    expected = stats.norm(mean, scale).logpdf(raw).sum() - np.log(1 - np.tanh(raw) ** 2).sum()
+    ours = distributions.log_prob(logits(mean, scale), jnp.asarray(raw, jnp.float32))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_log_prob_stays_finite_where_tanh_is_one_in_float32():
+    ours = distributions.log_prob(logits([0.0], [1.0]), jnp.array([15.0]))
+    # log(1 - tanh(x)^2) -> log 4 - 2 x for large x.
+    np.testing.assert_allclose(ours, stats.norm.logpdf(15) - np.log(4) + 30, rtol=1e-5)
+
+
+def test_entropy_is_unbiased():
+    mean, scale = 0.7, 0.8
+
+    def integrand(raw):
+        density = stats.norm(mean, scale).pdf(raw)
+        return -density * (np.log(density) - np.log(1 - np.tanh(raw) ** 2))
+
+    expected, _ = integrate.quad(integrand, mean - 6 * scale, mean + 6 * scale)
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    estimates = jax.vmap(distributions.entropy, (None, 0))(logits([mean], [scale]), keys)
+    error = estimates.std() / np.sqrt(len(keys))
+    assert abs(estimates.mean() - expected) < 4 * error
+
+
+def test_mode_is_the_squashed_mean():
+    np.testing.assert_allclose(
+        distributions.mode(logits([0.5, -3.0], [1.0, 1.0])), np.tanh([0.5, -3.0]), rtol=1e-6
+    )
