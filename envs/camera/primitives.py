@@ -84,7 +84,7 @@ def capsule(rays: Rays, geom: Primitive) -> Hit:
     ball = b * b - rays.dd * (square + foot * (2 * offset + foot))
     depth = (b - jnp.sqrt(jnp.maximum(ball, 0))) * (1 / rays.dd)
     hit = (jnp.minimum(cylinder, ball) > 0) & (depth > rays.near)
-    facing = (b - rays.dd * depth) / radius
+    facing = (b - rays.dd * depth) * (1 / radius)
     return jnp.where(hit, depth, FAR), facing
 
 
@@ -110,9 +110,7 @@ def box(rays: Rays, geom: Primitive) -> Hit:
     last = jnp.minimum(jnp.minimum(leave[0], leave[1]), leave[2])
     hit = (depth > rays.near) & (depth < last)
     # The face is told by the hit point: there it is nearest the box's surface.
-    x, y, z = (
-        jnp.abs(origins[i] + depth * directions[i]) - geom.size[i] for i in range(3)
-    )
+    x, y, z = (jnp.abs(origins[i] + depth * directions[i]) - geom.size[i] for i in range(3))
     facing = jnp.where(
         (z >= x) & (z >= y), directions[2], jnp.where(y >= x, directions[1], directions[0])
     )
@@ -166,4 +164,5 @@ def in_view(kind: int, rays: Rays, geom: Primitive) -> jax.Array:
     }[kind]
     radius = 0 if kind == mujoco.mjtGeom.mjGEOM_BOX else geom.size[0]
     solid = jnp.all(geom.size > 0) if kind == mujoco.mjtGeom.mjGEOM_BOX else geom.size[0] > 0
-    return solid & jnp.all(edges @ geom.centre + half + radius > 0)
+    beyond = np.array([rays.near, 0, 0, 0, 0], np.float32)
+    return solid & jnp.all(edges @ geom.centre + half + radius > beyond)

@@ -72,6 +72,10 @@ def row_hit(
 
 def row_index(platforms: jax.Array, x: jax.Array) -> jax.Array:
     """The number int32[R] of the platform nearest each x float32[R]."""
-    drawn = platforms[:, 1] > platforms[:, 0]
-    gap = jnp.maximum(platforms[:, :1] - x, x - platforms[:, 1:])
-    return jnp.argmin(jnp.where(drawn[:, None], gap, FAR), axis=0).astype(jnp.int32)
+    nearest = jnp.full(x.shape, FAR)
+    index = jnp.zeros(x.shape, jnp.int32)
+    for i, (start, end) in enumerate(platforms):
+        gap = jnp.where(end > start, jnp.abs(jnp.clip(x, start, end) - x), FAR)
+        index = jnp.where(gap < nearest, i, index)
+        nearest = jnp.minimum(gap, nearest)
+    return index

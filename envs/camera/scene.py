@@ -10,29 +10,11 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+from envs.camera.palette import Palette
 from envs.camera.primitives import INTERSECTIONS
 
 # MuJoCo's own renderer shows these groups unless told otherwise (mjv_defaultOption).
 VISIBLE_GROUPS = (0, 1, 2)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Surface:
-    """How a material looks.
-
-    Attributes:
-      colour: float32[3], RGB in [0, 1]: the material's colour times its texture's mean.
-      contrast: float32[3], the texture's standard deviation per channel, along the direction in
-        which its colours vary most; zeros for a plain material.
-    """
-
-    colour: np.ndarray
-    contrast: np.ndarray
-
-    @property
-    def textured(self) -> bool:
-        """Whether the surface carries a pattern."""
-        return bool(np.any(self.contrast != 0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +24,7 @@ class Row:
     Attributes:
       y: the lower and the upper face, metres.
       z: the lower and the upper face, metres.
-      surface: index into `Scene.surfaces`.
+      surface: which of `Scene.palette.surfaces`.
     """
 
     y: tuple[float, float]
@@ -60,7 +42,7 @@ class Scene:
       kinds: G values of `mujoco.mjtGeom`.
       sizes: float32[G, 3], their sizes in the model, metres.
       geom_surfaces: int32[G], index of each geom's surface.
-      surfaces: the distinct surfaces.
+      palette: the distinct surfaces.
       row: the row of platforms, if there is one.
       num_geoms: the model's number of geoms; platform i of the row is labelled `num_geoms + i`.
       sky: float32[K, 3], polynomial in the sine of a ray's elevation, lowest power first.
@@ -72,7 +54,7 @@ class Scene:
     kinds: tuple[int, ...]
     sizes: np.ndarray
     geom_surfaces: np.ndarray
-    surfaces: tuple[Surface, ...]
+    palette: Palette
     row: Row | None
     num_geoms: int
     sky: np.ndarray
@@ -119,7 +101,7 @@ class Scene:
                 )
         looks = [_look(model, g) for g in ids + row_ids]
         distinct = list(dict.fromkeys(looks))
-        surfaces = tuple(_surface(model, material, rgba) for material, rgba in distinct)
+        palette = Palette.from_textures([_surface(model, *look) for look in distinct])
         indices = [distinct.index(look) for look in looks]
         headlight = model.vis.headlight
         lit = bool(headlight.active)
@@ -128,7 +110,7 @@ class Scene:
             kinds=tuple(int(model.geom_type[g]) for g in ids),
             sizes=np.asarray(model.geom_size[ids], np.float32).reshape(-1, 3),
             geom_surfaces=np.asarray(indices[: len(ids)], np.int32),
-            surfaces=surfaces,
+            palette=palette,
             row=_row(model, row_ids, indices[len(ids) :]) if row_ids else None,
             num_geoms=model.ngeom,
             sky=_sky(model),
@@ -148,8 +130,10 @@ def _type_name(kind: int) -> str:
 def _geom_id(model: mujoco.MjModel, name: str) -> int:
     geom = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, name)
     if geom < 0:
-        raise ValueError(f"the model has no geom named {name!r}; its {model.ngeom} geoms have "
-                         "the names given in its MJCF, with the prefix of any attached model.")
+        raise ValueError(
+            f"the model has no geom named {name!r}; its {model.ngeom} geoms have "
+            "the names given in its MJCF, with the prefix of any attached model."
+        )
     return geom
 
 
@@ -178,18 +162,18 @@ def _texture(model: mujoco.MjModel, texture: int) -> np.ndarray:
     return np.broadcast_to(image, (height, width, 3))
 
 
-def _surface(model: mujoco.MjModel, material: int, rgba: tuple[float, ...]) -> Surface:
-    colour = np.asarray(rgba, np.float32)
+def _surface(
+    model: mujoco.MjModel, material: int, rgba: tuple[float, ...]
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Returns a surface's colours, float64[H, W, 3], and its repeats per metre."""
+    colour = np.asarray(rgba, np.float64).reshape(1, 1, 3)
     texture = -1
     if material >= 0:
         texture = model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB]
     if texture < 0:
-        return Surface(colour, np.zeros(3, np.float32))
-    texels = _texture(model, texture).reshape(-1, 3)
-    # Channels of a natural texture vary together: its brightest direction is their deviation.
-    return Surface(
-        (colour * texels.mean(0)).astype(np.float32), (colour * texels.std(0)).astype(np.float32)
-    )
+        return colour, (1.0, 1.0)
+    across, down = (float(x) for x in model.mat_texrepeat[material])
+    return colour * _texture(model, texture), (across, down)
 
 
 def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int]) -> Row:
@@ -198,13 +182,17 @@ def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int]) -> 
     rows = []
     for geom, surface in zip(ids, surfaces, strict=True):
         if model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_BOX:
-            raise ValueError(f"geom {_label(model, geom)} is a "
-                             f"{_type_name(model.geom_type[geom])}; a row is made of boxes.")
+            raise ValueError(
+                f"geom {_label(model, geom)} is a "
+                f"{_type_name(model.geom_type[geom])}; a row is made of boxes."
+            )
         if not np.allclose(data.geom_xmat[geom].reshape(3, 3), np.eye(3), atol=1e-6):
-            raise ValueError(f"geom {_label(model, geom)} is turned; the boxes of a row are "
-                             "aligned with the world's axes.")
+            raise ValueError(
+                f"geom {_label(model, geom)} is turned; the boxes of a row are "
+                "aligned with the world's axes."
+            )
         (_, y, z), (_, half_y, half_z) = data.geom_xpos[geom], model.geom_size[geom]
-        rows.append(Row((y - half_y, y + half_y), (z - half_z, z + half_z), surface))
+        rows.append(Row(_span(y, half_y), _span(z, half_z), surface))
     first = rows[0]
     for geom, other in zip(ids, rows, strict=True):
         if not np.allclose(first.y + first.z, other.y + other.z, atol=1e-6):
@@ -214,6 +202,10 @@ def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int]) -> 
                 "share both."
             )
     return first
+
+
+def _span(centre: float, half: float) -> tuple[float, float]:
+    return float(centre - half), float(centre + half)
 
 
 def _sky(model: mujoco.MjModel, degree: int = 4) -> np.ndarray:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from envs.camera.palette import low_bits
 from envs.camera.primitives import (
     FAR,
     INTERSECTIONS,
@@ -23,11 +24,12 @@ from envs.camera.primitives import (
     in_view,
 )
 from envs.camera.row import row_hit, row_index
-from envs.camera.scene import Scene, Surface
+from envs.camera.scene import Scene
 
 _PAYLOAD_BITS = 12
-# Larger than the key of any hit nearer than FAR.
-_MISS = np.int32(0x7F000000)
+_PAYLOAD = (1 << _PAYLOAD_BITS) - 1
+# The least key of a ray that hits nothing.
+_MISS = FAR.view(np.int32) & np.int32(~_PAYLOAD)
 # How many primitives one pass of the loop handles.
 _CHUNK = 2
 
@@ -118,9 +120,8 @@ def render(
 ) -> Image:
     """Draws one environment; `jax.vmap` draws many.
 
-    Geoms are opaque and lit by MuJoCo's headlight (ambient and diffuse). Textured surfaces carry
-    a noise of their texture's mean colour and deviation, fixed to the world, that fades where it
-    would be finer than a pixel.
+    Geoms are opaque and lit by MuJoCo's headlight (ambient and diffuse). Textures are fixed to the
+    world, not to the geom that carries them.
 
     Args:
       scene: what is drawn; G geoms.
@@ -152,22 +153,22 @@ def render(
             keys = _closest(kind, members, rays, keys, encode)
         return keys
 
-    shade_bits = _PAYLOAD_BITS - max(1, (len(scene.surfaces) - 1).bit_length())
+    shade_bits = _PAYLOAD_BITS - max(1, (len(scene.palette.surfaces) - 1).bit_length())
     levels = (1 << shade_bits) - 1
     shading = levels / jnp.sqrt(rays.dd)
 
     def appearance(depth: jax.Array, facing: jax.Array, payload: jax.Array) -> jax.Array:
-        shade = jnp.minimum(facing * shading, levels).astype(jnp.int32)
+        shade = low_bits(jnp.minimum(facing * shading, levels)) & levels
         return _pack(depth, (payload[0] << shade_bits) | shade)
 
     def label(depth: jax.Array, facing: jax.Array, payload: jax.Array) -> jax.Array:
         return _pack(depth, payload[1])
 
     def exact(depth: jax.Array, facing: jax.Array, payload: jax.Array) -> jax.Array:
-        return jnp.minimum(jax.lax.bitcast_convert_type(depth, jnp.int32), _MISS)
+        return jax.lax.bitcast_convert_type(depth, jnp.int32)
 
     surface = scene.row.surface if scene.row is not None else 0
-    seen = nearest(appearance, (surface, 0))
+    seen = jax.lax.optimization_barrier(nearest(appearance, (surface, 0)))
     rgb = _paint(scene, camera, rays, world, cam_pos, seen, shade_bits)
     reach = nearest(exact, (0, 0))
     depth = jnp.where(
@@ -177,15 +178,14 @@ def render(
     if row is not None:
         labels = (0, scene.num_geoms + row_index(platforms, cam_pos[0] + row[0] * world[0]))
     named = nearest(label, labels)
-    segmentation = jnp.where(named < _MISS, named & ((1 << _PAYLOAD_BITS) - 1), -1)
+    segmentation = jnp.where(named < _MISS, named & _PAYLOAD, -1)
     shape = (camera.height, camera.width)
     return Image(rgb.reshape(*shape, 3), depth.reshape(shape), segmentation.reshape(shape))
 
 
 def _pack(depth: jax.Array, payload: jax.Array | int) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(depth, jnp.int32)
-    mask = (1 << _PAYLOAD_BITS) - 1
-    return jnp.where(depth < FAR, (bits & ~mask) | payload, _MISS)
+    return (bits & np.int32(~_PAYLOAD)) | payload
 
 
 def _groups(scene, rays, geom_pos, geom_mat, geom_size, cam_pos, cam_mat):
@@ -200,8 +200,14 @@ def _groups(scene, rays, geom_pos, geom_mat, geom_size, cam_pos, cam_mat):
             [scene.geom_surfaces[members], scene.geom_ids[members]], axis=1, dtype=jnp.int32
         )
         visible = jax.vmap(lambda geom, kind=kind: in_view(kind, rays, geom))(geoms)
+        # What is out of view goes where no ray does: rounding must not show a geom of no size.
+        behind = jnp.array([0, 0, 1e3], jnp.float32)
+        geoms = geoms._replace(centre=jnp.where(visible[:, None], geoms.centre, behind))
         first = jnp.argsort(~visible)
-        yield kind, (*jax.tree.map(lambda x, first=first: x[first], (geoms, payload)), visible.sum())
+        yield (
+            kind,
+            (*jax.tree.map(lambda x, first=first: x[first], (geoms, payload)), visible.sum()),
+        )
 
 
 def _closest(kind, members, rays, keys, encode):
@@ -212,10 +218,10 @@ def _closest(kind, members, rays, keys, encode):
     def visit(start: int, keys: jax.Array) -> jax.Array:
         for k in range(min(_CHUNK, number)):
             index = start * _CHUNK + k
-            geom, tag = jax.tree.map(lambda x, i=index: x[jnp.minimum(i, number - 1)], (geoms, payload))
-            depth, facing = INTERSECTIONS[kind](rays, geom)
-            depth = jnp.where(index < count, depth, FAR)
-            keys = jnp.minimum(keys, encode(depth, facing, tag))
+            # Drawing the last one twice, or one that is out of view, changes nothing.
+            here = jnp.minimum(index, number - 1)
+            geom, tag = jax.tree.map(lambda x, here=here: x[here], (geoms, payload))
+            keys = jnp.minimum(keys, encode(*INTERSECTIONS[kind](rays, geom), tag))
         return keys
 
     return jax.lax.fori_loop(0, _most(-(-count // _CHUNK)), visit, keys)
@@ -240,64 +246,30 @@ def _(axis_size, in_batched, count):
 def _paint(scene, camera, rays, world, cam_pos, seen, shade_bits):
     """Colours of the keys `seen`, uint8[R, 3]."""
     levels = (1 << shade_bits) - 1
-    mask = (1 << _PAYLOAD_BITS) - 1
-    depth = jax.lax.bitcast_convert_type(seen & ~mask, jnp.float32)
-    shade = (seen & levels).astype(jnp.float32) / levels
-    surface = (seen & mask) >> shade_bits
-    noise = 0.0
-    if any(s.textured for s in scene.surfaces):
-        point = [cam_pos[i] + jnp.minimum(depth, 1e4) * world[i] for i in range(3)]
-        pixel = 2 * np.tan(np.deg2rad(camera.fovy) / 2) / camera.height
-        noise = _noise(point, depth * pixel / jnp.maximum(shade, 0.02))
-    sine = world[2] / jnp.sqrt(rays.dd)
-    channels = []
+    depth = jax.lax.bitcast_convert_type(seen & np.int32(~_PAYLOAD), jnp.float32)
+    shade = (seen & levels).astype(jnp.float32) * np.float32(1 / levels)
+    surface = (seen & _PAYLOAD) >> shade_bits
+    pixel = 2 * np.tan(np.deg2rad(camera.fovy) / 2) / camera.height
+    point = tuple(cam_pos[i] + depth * world[i] for i in range(3))
+    # Seen at a slant a pixel is longer than wide; the geometric mean blurs the one and keeps
+    # enough of the other.
+    area = (depth * np.float32(pixel)) ** 2 / jnp.maximum(shade, 0.01)
+    # Reading a table is scalar code: the barrier keeps what finds the index out of it.
+    index = jax.lax.optimization_barrier(scene.palette.index(surface, point, area))
+    texel = jnp.asarray(scene.palette.texels).at[index].get(mode="promise_in_bounds")
+    sine = world[2] * (1 / jnp.sqrt(rays.dd))
+    packed = jnp.zeros(seen.shape, jnp.int32)
     for i in range(3):
         sky = jnp.float32(0)
         for coefficient in scene.sky[::-1, i]:
-            sky = sky * sine + coefficient
-        colour = _select(surface, scene.surfaces, i, noise)
+            sky = sky * sine + 255 * coefficient
+        colour = ((texel >> (8 * i)) & 255).astype(jnp.float32)
         colour = colour * (scene.ambient[i] + scene.diffuse[i] * shade)
         colour = jnp.where(seen < _MISS, colour, sky)
-        channels.append(jnp.clip(colour * 255 + 0.5, 0, 255).astype(jnp.uint32))
-    packed = channels[0] | (channels[1] << 8) | (channels[2] << 16)
+        packed |= low_bits(jnp.clip(colour, 0, 255)) << (8 * i)
     # Without the barrier XLA computes each pixel once for each of its bytes.
     packed = jax.lax.optimization_barrier(packed)
     return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
-
-
-def _select(index: jax.Array, surfaces: tuple[Surface, ...], channel: int, noise) -> jax.Array:
-    colour = jnp.zeros(index.shape, jnp.float32)
-    for i, surface in enumerate(surfaces):
-        this = surface.colour[channel]
-        if surface.textured:
-            this = this + surface.contrast[channel] * noise
-        colour = jnp.where(index == i, this, colour)
-    return colour
-
-
-def _noise(point: list[jax.Array], footprint: jax.Array) -> jax.Array:
-    """Zero-mean noise of unit deviation fixed to the world, faded where finer than `footprint`.
-
-    Args:
-      point: three of float32[R], metres.
-      footprint: float32[R], the extent of a pixel on the surface, metres.
-    """
-    total = jnp.zeros(footprint.shape, jnp.float32)
-    for cell, weight in ((0.04, 1.0), (0.16, 0.9), (0.64, 0.6)):
-        x, y, z = (jnp.floor(p * np.float32(1 / cell) + 0.5).astype(jnp.int32) for p in point)
-        fade = jnp.clip(1.5 - footprint * np.float32(0.75 / cell), 0, 1)
-        total += np.float32(weight) * fade * _hash(x, y, z)
-    return total
-
-
-def _hash(x: jax.Array, y: jax.Array, z: jax.Array) -> jax.Array:
-    """Uniform in [-sqrt(3), sqrt(3)), by multiply and xor-shift (Knuth's and Murmur's constants)."""
-    h = x.astype(jnp.uint32) * np.uint32(0x9E3779B1)
-    h ^= y.astype(jnp.uint32) * np.uint32(0x85EBCA77)
-    h ^= z.astype(jnp.uint32) * np.uint32(0xC2B2AE3D)
-    h = (h ^ (h >> 15)) * np.uint32(0x2C1B3C6D)
-    h = (h ^ (h >> 12)) >> 8
-    return h.astype(jnp.float32) * np.float32(2 * 3**0.5 / 2**24) - np.float32(3**0.5)
 
 
 def _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms) -> None:
@@ -318,11 +290,16 @@ def _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms) ->
     if platforms is None:
         return
     if scene.row is None:
-        raise ValueError("platforms were given to a scene without a row; name the boxes they "
-                         "look like in Scene.from_model(..., row=...).")
+        raise ValueError(
+            "platforms were given to a scene without a row; name the boxes they "
+            "look like in Scene.from_model(..., row=...)."
+        )
     if platforms.ndim != 2 or platforms.shape[1] != 2:
-        raise ValueError(f"platforms has shape {platforms.shape}; expected (P, 2): where each "
-                         "starts and ends.")
+        raise ValueError(
+            f"platforms has shape {platforms.shape}; expected (P, 2): where each starts and ends."
+        )
     if scene.num_geoms + len(platforms) > 1 << _PAYLOAD_BITS:
-        raise ValueError(f"{scene.num_geoms} geoms and {len(platforms)} platforms; the camera "
-                         f"labels at most {1 << _PAYLOAD_BITS}.")
+        raise ValueError(
+            f"{scene.num_geoms} geoms and {len(platforms)} platforms; the camera "
+            f"labels at most {1 << _PAYLOAD_BITS}."
+        )
