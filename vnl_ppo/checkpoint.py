@@ -27,8 +27,9 @@ def save(folder: Path, step: int, state: Any) -> Path:
         the checkpoint's path.
     """
     path = (folder / str(step)).resolve()
+    leaves = jax.device_get(_leaves(_key_data(state)))
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, _to_numpy(state))
+        checkpointer.save(path, {name: np.asarray(x) for name, x in leaves.items()})
     return path
 
 
@@ -50,15 +51,14 @@ def check(folder: Path, step: int, like: Any) -> None:
     """
     path = (folder / str(step)).resolve()
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = _by_path(checkpointer.metadata(path).item_metadata.tree)
-    wanted = _by_path(jax.eval_shape(_key_data, like))
+        saved = _described(checkpointer.metadata(path).item_metadata.tree)
+    wanted = _described(_leaves(jax.eval_shape(_key_data, like)))
     for name in sorted(saved.keys() | wanted.keys()):
-        if saved.get(name) != wanted.get(name):
-            describe = lambda leaf: f"{leaf[1]}{list(leaf[0])}" if leaf else "nothing"
+        there, here = saved.get(name, "nothing"), wanted.get(name, "nothing")
+        if there != here:
             raise ValueError(
                 f"checkpoint {path} was made by another network or with other settings: {name} is "
-                f"{describe(saved.get(name))} there and {describe(wanted.get(name))} here; resume "
-                f"it with the settings it was made with"
+                f"{there} there and {here} here; resume it with the settings it was made with"
             )
 
 
@@ -76,9 +76,11 @@ def restore(folder: Path, step: int, like: Tree, axis_name: str) -> Tree:
         the saved state, its leading axis laid out over devices.
     """
     path = (folder / str(step)).resolve()
-    target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(_key_data, like))
+    shapes = jax.eval_shape(_key_data, like)
+    empty = lambda x: np.zeros(x.shape, x.dtype)
     with ocp.StandardCheckpointer() as checkpointer:
-        raw = checkpointer.restore(path, target)
+        saved = checkpointer.restore(path, jax.tree.map(empty, _leaves(shapes)))
+    raw = jax.tree_util.tree_map_with_path(lambda p, x: saved.get(_name(p), empty(x)), shapes)
     keys = jax.tree.map(_is_key, like)
     wrap = lambda x, is_key: jax.random.wrap_key_data(x) if is_key else x
     return jax.pmap(lambda tree: jax.tree.map(wrap, tree, keys), axis_name=axis_name)(raw)
@@ -92,16 +94,17 @@ def _key_data(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
-def _to_numpy(tree: Any) -> Any:
-    return jax.tree.map(np.asarray, jax.device_get(_key_data(tree)))
-
-
-def _by_path(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): (tuple(x.shape), np.dtype(x.dtype).name) for path, x in leaves}
+def _leaves(tree: Any) -> dict[str, Any]:
+    """The leaves by name. Those without a single entry are left out: Orbax refuses them."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): x for path, x in paths if x.size > 0}
 
 
 def _name(path: tuple[Any, ...]) -> str:
     """One name for a leaf, whether its containers are dicts, tuples or dataclasses."""
     parts = (getattr(p, "name", getattr(p, "key", getattr(p, "idx", p))) for p in path)
     return ".".join(str(p) for p in parts)
+
+
+def _described(leaves: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in leaves.items()}

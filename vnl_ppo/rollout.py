@@ -1,5 +1,6 @@
 """Collect experience: a batch of environments, stepped in a scan, restarted as episodes end."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -94,13 +95,13 @@ def collect(
         episodes, results = jax.lax.scan(one_unroll, episodes, jax.random.split(key, num_unrolls))
         return episodes, results
 
-    split = lambda x: x.reshape(-1, chunk, *x.shape[1:])
-    join = lambda x: x.reshape(-1, *x.shape[2:])
-    keys = jax.random.split(key, num_envs // chunk)
-    chunks = (jax.tree.map(split, episodes), keys)
+    num_chunks = num_envs // chunk
+    split = lambda x: x.reshape(num_chunks, chunk, *x.shape[1:])
+    join = lambda x: x.reshape(num_envs, *x.shape[2:])
+    chunks = (jax.tree.map(split, episodes), jax.random.split(key, num_chunks))
     episodes, (experience, totals) = jax.lax.map(collect_chunk, chunks)
     # Axes so far: chunk, unroll, T, N.
-    flat = lambda x: x.reshape(-1, *x.shape[4:])
+    flat = lambda x: x.reshape(math.prod(x.shape[:4]), *x.shape[4:])
     return (
         jax.tree.map(join, episodes),
         jax.tree.map(flat, experience),
