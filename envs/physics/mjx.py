@@ -23,6 +23,12 @@ class MjxPhysics:
     """
 
     def __init__(self, model: mujoco.MjModel, num_substeps: int) -> None:
+        if model.opt.noslip_iterations:
+            # MJX would leave them out without a word.
+            raise ValueError(
+                "the 'mjx' back end has no noslip solver, and the model asks for "
+                f"{model.opt.noslip_iterations} noslip_iterations; set 0, or use 'mujoco'."
+            )
         try:
             self._model = mjx.put_model(model, impl="jax")
             # Only make_data looks for the collision functions that the geoms need.

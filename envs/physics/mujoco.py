@@ -51,7 +51,7 @@ class MujocoPhysics:
             )
         self.model = model
         self.num_substeps = num_substeps
-        self._stepper = _Stepper(model, num_substeps, num_threads or _usable_cores())
+        self._stepper = _Stepper(model, num_substeps, num_threads or usable_cores())
 
     def init(
         self,
@@ -132,7 +132,7 @@ class _Stepper:
             new, sensordata, broke = batch.step(
                 state, flat(ctrl, 1), flat(mocap_pos, 2), flat(geom_size, 2), self._num_substeps
             )
-        shaped = lambda a: a.reshape(*axes, *a.shape[1:])
+        shaped = lambda a: a.reshape(axes + a.shape[1:])
         with np.errstate(over="ignore"):
             values = new.astype(np.float32)
         return shaped(new.view(np.uint32)), shaped(values), shaped(sensordata), shaped(broke)
@@ -220,7 +220,8 @@ def double_bits(x: jax.Array) -> jax.Array:
     return jnp.stack([low, high], axis=-1).astype(jnp.uint32).reshape(-1)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,0 +1,225 @@
+"""How fast the physics is, side by side with what it replaces.
+
+    python benchmarks/physics.py [--num-envs 256] [--notebook-envs 16] [--seconds 5]
+
+Every side steps the ant with random actions from its start for the same number of control steps;
+sides that are compared take turns in one process. The last line is one JSON object. Rates are
+physics steps per second of wall-clock time, summed over environments, compilation excluded:
+
+- `mujoco`: our C back end inside one jitted scan, a new corridor for each environment, slabs moved
+  at each control step.
+- `bare_rollout`: a Python loop over `mujoco.rollout`, the same model and number of threads, one
+  corridor whose slabs stand still.
+- `mjx`: our MJX back end, as `mujoco`; `mjx_small` with as many environments as `notebook`.
+- `notebook`: MJX on dm_control's arena with every platform, in which every geom may touch every
+  other.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import tyro
+from mujoco import rollout
+
+import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
+from envs import corridor, physics, world
+from envs.physics.mjx import MjxPhysics
+from envs.physics.mujoco import usable_cores
+
+SPAWN_X = world.SPAWN[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to measure."""
+
+    num_envs: int = 256
+    """Environments of mujoco, bare_rollout and mjx."""
+    notebook_envs: int = 16
+    """Environments of notebook and mjx_small."""
+    seconds: float = 5.0
+    """Time spent on each side."""
+    control_steps: int = 20
+    """Control steps in one run of a side."""
+    seed: int = 0
+
+
+Run = Callable[[], int]
+"""Steps all environments of a side; returns the number of physics steps."""
+
+
+def batched(
+    engine: physics.Physics, config: corridor.CorridorConfig | None, n: int, settings: Settings
+) -> Run:
+    """A jitted scan over control steps; without `config` there are no slabs to move."""
+    key, layout_key = jax.random.split(jax.random.key(settings.seed))
+    qpos = jnp.tile(jnp.asarray(engine.model.qpos0, jnp.float32), (n, 1))
+    start = jax.jit(jax.vmap(lambda q: engine.init(q, jnp.zeros(engine.model.nv))))(qpos)
+    ctrl = actions(key, n, settings)
+
+    def control_step(
+        state: physics.PhysicsState, layout: corridor.Layout | None, action: jax.Array
+    ) -> physics.PhysicsState:
+        if config is not None:
+            position, size = corridor.slab_boxes(layout, state.qpos[0], config)
+            state = state.replace(mocap_pos=position, geom_size=size)
+        return engine.step(state, action)
+
+    layouts = None
+    if config is not None:
+        layouts = jax.vmap(lambda k: corridor.draw_layout(k, config))(
+            jax.random.split(layout_key, n)
+        )
+
+    @jax.jit
+    def scan(state: physics.PhysicsState) -> physics.PhysicsState:
+        step = lambda s, a: (jax.vmap(control_step)(s, layouts, a), None)
+        return jax.lax.scan(step, state, ctrl)[0]
+
+    def run() -> int:
+        end = jax.block_until_ready(scan(start))
+        if np.any(end.failed):
+            raise RuntimeError("a simulation broke down, so the rate means nothing.")
+        return n * settings.control_steps * engine.num_substeps
+
+    return run
+
+
+def bare_rollout(model: mujoco.MjModel, num_substeps: int, settings: Settings) -> Run:
+    """A Python loop over `mujoco.rollout`, one call for each control step."""
+    n = settings.num_envs
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    threads = usable_cores()
+    datas = [mujoco.MjData(model) for _ in range(threads)]
+    start = np.zeros((n, mujoco.mj_stateSize(model, full)))
+    mujoco.mj_getState(model, datas[0], start[0], full)
+    start[:] = start[0]
+    ctrl = np.asarray(actions(jax.random.key(settings.seed), n, settings), np.float64)
+    pool = rollout.Rollout(nthread=threads)
+
+    def run() -> int:
+        state = start
+        for action in ctrl:
+            held = np.repeat(action[:, None], num_substeps, axis=1)
+            states, _ = pool.rollout(model, datas, state, held)
+            state = states[:, -1]
+        return n * settings.control_steps * num_substeps
+
+    return run
+
+
+def actions(key: jax.Array, n: int, settings: Settings) -> jax.Array:
+    """float32[T, n, 8], uniform in [-1, 1]."""
+    return jax.random.uniform(key, (settings.control_steps, n, 8), minval=-1.0, maxval=1.0)
+
+
+def with_slabs(
+    model: mujoco.MjModel, layout: corridor.Layout, config: corridor.CorridorConfig
+) -> mujoco.MjModel:
+    """`model` with its slabs where the walker starts in `layout`."""
+    position, size = (np.asarray(a) for a in corridor.slab_boxes(layout, SPAWN_X, config))
+    for i, name in enumerate(world.SLABS):
+        body, geom = model.body(name).id, model.geom(name).id
+        model.body_pos[body] = position[i]
+        model.geom_size[geom] = size[i]
+        model.geom_rbound[geom] = np.linalg.norm(size[i])
+        model.geom_aabb[geom, 3:] = size[i]
+    return model
+
+
+def rates(sides: Mapping[str, Run], seconds: float) -> dict[str, float]:
+    """Physics steps per second of each side; the sides take turns until each had its time."""
+    for run in sides.values():
+        run()
+    steps, spent = dict.fromkeys(sides, 0), dict.fromkeys(sides, 0.0)
+    while min(spent.values()) < seconds:
+        for name, run in sides.items():
+            begin = time.perf_counter()
+            steps[name] += run()
+            spent[name] += time.perf_counter() - begin
+    return {name: steps[name] / spent[name] for name in sides}
+
+
+def options(model: mujoco.MjModel) -> dict[str, object]:
+    """The solver's options in `model`."""
+    return {
+        "solver": mujoco.mjtSolver(model.opt.solver).name,
+        "iterations": model.opt.iterations,
+        "ls_iterations": model.opt.ls_iterations,
+        "cone": mujoco.mjtCone(model.opt.cone).name,
+        "noslip_iterations": model.opt.noslip_iterations,
+        "timestep": model.opt.timestep,
+    }
+
+
+def main(settings: Settings) -> dict[str, object]:
+    """Measures all sides and returns the report."""
+    config, simulation = corridor.CorridorConfig(), world.PhysicsConfig()
+    layout = corridor.draw_layout(jax.random.key(settings.seed), config)
+    substeps = simulation.num_substeps
+    c_model = world.physics_model(config, simulation, "mujoco")
+    c_engine = physics.make_physics("mujoco", c_model, substeps)
+    mjx_engine = MjxPhysics(world.physics_model(config, simulation, "mjx"), substeps)
+    notebook_simulation = dataclasses.replace(simulation, iterations=2, ls_iterations=4)
+    notebook = MjxPhysics(world.arena_model(layout, config, notebook_simulation), substeps)
+
+    n, few = settings.num_envs, settings.notebook_envs
+    bare_model = with_slabs(world.physics_model(config, simulation), layout, config)
+    groups = [
+        {
+            "mujoco": batched(c_engine, config, n, settings),
+            "bare_rollout": bare_rollout(bare_model, substeps, settings),
+            "mjx": batched(mjx_engine, config, n, settings),
+        },
+        {
+            "mjx_small": batched(mjx_engine, config, few, settings),
+            "notebook": batched(notebook, None, few, settings),
+        },
+    ]
+    rate: dict[str, float] = {}
+    for sides in groups:
+        rate |= rates(sides, settings.seconds)
+        print({name: round(rate[name]) for name in sides}, flush=True)
+    return {
+        "ratio": {
+            "mujoco_vs_bare_rollout": round(rate["mujoco"] / rate["bare_rollout"], 3),
+            "mujoco_vs_mjx": round(rate["mujoco"] / rate["mjx"], 2),
+            "mjx_vs_notebook": round(rate["mjx_small"] / rate["notebook"], 2),
+        },
+        "contacts": {"ours": mjx_engine.num_contacts, "notebook": notebook.num_contacts},
+        "steps_per_second": {name: round(value) for name, value in rate.items()},
+        "envs": {
+            "mujoco": n,
+            "bare_rollout": n,
+            "mjx": n,
+            "mjx_small": few,
+            "notebook": few,
+        },
+        "options": {
+            "mujoco": options(c_model),
+            "bare_rollout": options(bare_model),
+            "mjx": options(mjx_engine.model),
+            "notebook": options(notebook.model),
+        },
+        "control_steps": settings.control_steps,
+        "cores": usable_cores(),
+        "device": jax.devices()[0].device_kind,
+        "versions": {
+            "python": platform.python_version(),
+            **{p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "dm_control")},
+        },
+        "pjrt_nproc": os.environ.get("PJRT_NPROC"),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(tyro.cli(Settings, description=__doc__))))
