@@ -25,6 +25,8 @@ import numpy as np
 
 FAR = np.float32(1e9)
 _TINY = np.float32(1e-9)
+# Squared sine below which a ray counts as parallel to an axis; rounding is a tenth of it.
+_PARALLEL = np.float32(1e-6)
 
 
 class Rays(NamedTuple):
@@ -75,15 +77,16 @@ def capsule(rays: Rays, geom: Primitive) -> Hit:
     along, across = rays.dot(axis), rays.dot(centre)
     offset = axis @ centre
     square = centre @ centre - radius * radius
-    a = rays.dd - along * along
+    # The floor makes a ray along the axis enter the cylinder far behind, not at 0 / 0.
+    a = jnp.maximum(rays.dd - along * along, _PARALLEL)
     b = across - along * offset
     cylinder = b * b - a * (square - offset * offset)
-    foot = (b - jnp.sqrt(jnp.maximum(cylinder, 0))) / jnp.maximum(a, _TINY) * along - offset
+    foot = (b - jnp.sqrt(jnp.maximum(cylinder, 0))) / a * along - offset
     foot = jnp.clip(foot, -half, half)
     b = across + foot * along
     ball = b * b - rays.dd * (square + foot * (2 * offset + foot))
     depth = (b - jnp.sqrt(jnp.maximum(ball, 0))) * (1 / rays.dd)
-    hit = (jnp.minimum(cylinder, ball) > 0) & (depth > rays.near)
+    hit = (ball > 0) & (depth > rays.near)
     facing = (b - rays.dd * depth) * (1 / radius)
     return jnp.where(hit, depth, FAR), facing
 
@@ -101,7 +104,7 @@ def box(rays: Rays, geom: Primitive) -> Hit:
         axis = geom.axes[:, i]
         direction, origin = rays.dot(axis), -(axis @ geom.centre)
         safe = jnp.where(jnp.abs(direction) < _TINY, _TINY, direction)
-        reach = jnp.where(direction < 0, -geom.size[i], geom.size[i])
+        reach = jnp.where(safe < 0, -geom.size[i], geom.size[i])
         enter.append((-origin - reach) / safe)
         leave.append((-origin + reach) / safe)
         directions.append(direction)

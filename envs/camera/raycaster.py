@@ -139,16 +139,16 @@ def render(
     """
     _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms)
     rays = camera.rays()
-    groups = _groups(scene, rays, geom_pos, geom_mat, geom_size, cam_pos, cam_mat)
+    groups = list(_groups(scene, rays, geom_pos, geom_mat, geom_size, cam_pos, cam_mat))
     world = tuple(rays.dot(cam_mat[i]) for i in range(3))
     row = None
-    if platforms is not None:
+    if platforms is not None and scene.row is not None:
         row = row_hit(scene.row, platforms, world, cam_pos, camera.near)
 
-    def nearest(encode: Callable, row_payload: jax.Array | int) -> jax.Array:
+    def nearest(encode: Callable[..., jax.Array], row_payload: tuple) -> jax.Array:
         keys = jnp.full(rays.u.shape, _MISS)
         if row is not None:
-            keys = jnp.minimum(keys, encode(row[0], row[1], row_payload))
+            keys = jnp.minimum(keys, encode(*row, row_payload))
         for kind, members in groups:
             keys = _closest(kind, members, rays, keys, encode)
         return keys
@@ -157,27 +157,26 @@ def render(
     levels = (1 << shade_bits) - 1
     shading = levels / jnp.sqrt(rays.dd)
 
-    def appearance(depth: jax.Array, facing: jax.Array, payload: jax.Array) -> jax.Array:
+    def appearance(depth: jax.Array, facing: jax.Array, payload) -> jax.Array:
         shade = low_bits(jnp.minimum(facing * shading, levels)) & levels
         return _pack(depth, (payload[0] << shade_bits) | shade)
 
-    def label(depth: jax.Array, facing: jax.Array, payload: jax.Array) -> jax.Array:
+    def label(depth: jax.Array, facing: jax.Array, payload) -> jax.Array:
         return _pack(depth, payload[1])
 
-    def exact(depth: jax.Array, facing: jax.Array, payload: jax.Array) -> jax.Array:
+    def exact(depth: jax.Array, facing: jax.Array, payload) -> jax.Array:
         return jax.lax.bitcast_convert_type(depth, jnp.int32)
 
-    surface = scene.row.surface if scene.row is not None else 0
+    surface: int = scene.row.surface if scene.row is not None else 0
+    platform: jax.Array | int = 0
+    if row is not None and platforms is not None:
+        platform = scene.num_geoms + row_index(platforms, cam_pos[0] + row[0] * world[0])
     seen = jax.lax.optimization_barrier(nearest(appearance, (surface, 0)))
     rgb = _paint(scene, camera, rays, world, cam_pos, seen, shade_bits)
     reach = nearest(exact, (0, 0))
-    depth = jnp.where(
-        reach < _MISS, jax.lax.bitcast_convert_type(reach, jnp.float32), jnp.float32(np.inf)
-    )
-    labels = (0, 0)
-    if row is not None:
-        labels = (0, scene.num_geoms + row_index(platforms, cam_pos[0] + row[0] * world[0]))
-    named = nearest(label, labels)
+    metres = jax.lax.bitcast_convert_type(reach, jnp.float32)
+    depth = jnp.where(reach < _MISS, metres, jnp.float32(np.inf))
+    named = nearest(label, (0, platform))
     segmentation = jnp.where(named < _MISS, named & _PAYLOAD, -1)
     shape = (camera.height, camera.width)
     return Image(rgb.reshape(*shape, 3), depth.reshape(shape), segmentation.reshape(shape))
