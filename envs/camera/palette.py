@@ -26,9 +26,9 @@ class Surface:
     """Where a surface's texels lie.
 
     Attributes:
-      start: of its pyramid in the table.
-      side: texels along the finest square, a power of two.
-      repeat: how often the texture repeats per metre, along its two axes.
+        start: of its pyramid in the table.
+        side: texels along the finest square, a power of two.
+        repeat: how often the texture repeats per metre, along its two axes.
     """
 
     start: int
@@ -41,8 +41,8 @@ class Palette:
     """The surfaces of a scene.
 
     Attributes:
-      texels: uint32[K], red in the lowest byte, then green and blue.
-      surfaces: what lies where.
+        texels: uint32[K], red in the lowest byte, then green and blue.
+        surfaces: what lies where.
     """
 
     texels: np.ndarray
@@ -55,9 +55,9 @@ class Palette:
         """Builds the table.
 
         Args:
-          textures: for each surface its colours, float[H, W, 3] in [0, 1], and its repeats per
-            metre.
-          largest: the longest side that is kept, a power of two.
+            textures: for each surface its colours, float[H, W, 3] in [0, 1], and its repeats per
+              metre.
+            largest: the longest side that is kept, a power of two.
         """
         tables, surfaces, start = [], [], 0
         for colours, repeat in textures:
@@ -77,18 +77,35 @@ class Palette:
         axis-aligned face.
 
         Args:
-          surface: int32[R], which one is seen.
-          point: three of float32[R], where in the world, metres.
-          area: float32[R], what the pixel covers of the surface, square metres.
+            surface: int32[R], which one is seen.
+            point: three of float32[R], where in the world, metres.
+            area: float32[R], what the pixel covers of the surface, square metres.
 
         Returns:
-          int32[R].
+            int32[R].
         """
         index = jnp.zeros(surface.shape, jnp.int32)
         for i, this in enumerate(self.surfaces):
             texel = this.start + (_texel(this, point, area) if this.side > 1 else 1)
             index = jnp.where(surface == i, texel, index)
         return index
+
+    def read(self, index: jax.Array) -> jax.Array:
+        """Returns int32[R], the texels at `index` int32[R].
+
+        Reading a table is scalar code on a CPU. The loop keeps XLA from making what finds the
+        index, and all that comes before, part of it.
+        """
+        texels = jnp.asarray(self.texels.view(np.int32))
+        parts = next((n for n in (2, 3, 5, 7) if len(index) % n == 0), 1)
+        size = len(index) // parts
+
+        def exchange(i: jax.Array, buffer: jax.Array) -> jax.Array:
+            here = jax.lax.dynamic_slice_in_dim(buffer, i * size, size)
+            found = texels.at[here].get(mode="promise_in_bounds")
+            return jax.lax.dynamic_update_slice_in_dim(buffer, found, i * size, 0)
+
+        return jax.lax.fori_loop(0, parts, exchange, index)
 
 
 def _texel(surface: Surface, point: tuple[jax.Array, ...], area: jax.Array) -> jax.Array:

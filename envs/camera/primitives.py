@@ -33,10 +33,10 @@ class Rays(NamedTuple):
     """The rays of one camera: d = (u, v, -1).
 
     Attributes:
-      u: float32[R].
-      v: float32[R].
-      dd: float32[R], d . d.
-      near: metres; hits nearer than that do not count.
+        u: float32[R].
+        v: float32[R].
+        dd: float32[R], d . d.
+        near: metres; hits nearer than that do not count.
     """
 
     u: np.ndarray
@@ -53,9 +53,9 @@ class Primitive(NamedTuple):
     """One geom in the camera's frame.
 
     Attributes:
-      centre: float32[3], metres.
-      axes: float32[3, 3], the geom's axes as columns.
-      size: float32[3], as in MuJoCo's `geom_size`, metres.
+        centre: float32[3], metres.
+        axes: float32[3, 3], the geom's axes as columns.
+        size: float32[3], as in MuJoCo's `geom_size`, metres.
     """
 
     centre: jax.Array

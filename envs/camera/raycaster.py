@@ -8,6 +8,7 @@ primitives carries, and colours are mixed once per pixel, after it.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax
 import jax
@@ -30,8 +31,9 @@ _PAYLOAD_BITS = 12
 _PAYLOAD = (1 << _PAYLOAD_BITS) - 1
 # The least key of a ray that hits nothing.
 _MISS = FAR.view(np.int32) & np.int32(~_PAYLOAD)
-# How many primitives one pass of the loop handles.
-_CHUNK = 2
+# A batch is drawn in at most so many blocks, of at least so many environments.
+_BLOCKS = 32
+_BLOCK = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Camera:
     """A pinhole camera, as MuJoCo's: pixel (0, 0) is top left, rays go through pixel centres.
 
     Attributes:
-      height: pixels.
-      width: pixels.
-      fovy: vertical field of view, degrees.
-      near: distance along the optical axis below which nothing is drawn, metres.
-      name: of the MJCF camera.
+        height: pixels.
+        width: pixels.
+        fovy: vertical field of view, degrees.
+        near: distance along the optical axis below which nothing is drawn, metres.
+        name: of the MJCF camera.
     """
 
     height: int = 64
@@ -67,8 +69,8 @@ class Camera:
         """Takes the field of view and the near plane of camera `name` of `model`.
 
         Raises:
-          ValueError: there is no such camera, it is orthographic or has its own intrinsics, or
-            the picture is empty.
+            ValueError: there is no such camera, it is orthographic or has its own intrinsics, or
+              the picture is empty.
         """
         camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
         if camera < 0:
@@ -96,11 +98,11 @@ class Image:
     """What a camera sees. Outputs that are not used cost nothing under jit.
 
     Attributes:
-      rgb: uint8[H, W, 3].
-      depth: float32[H, W], distance along the optical axis in metres, as MuJoCo's renderer gives
-        it; +inf for sky.
-      segmentation: int32[H, W], the model id of the geom; `num_geoms + i` for platform i of the
-        scene's row; -1 for sky.
+        rgb: uint8[H, W, 3].
+        depth: float32[H, W], distance along the optical axis in metres, as MuJoCo's renderer gives
+          it; +inf for sky.
+        segmentation: int32[H, W], the model id of the geom; `num_geoms + i` for platform i of the
+          scene's row; -1 for sky.
     """
 
     rgb: jax.Array
@@ -124,18 +126,18 @@ def render(
     world, not to the geom that carries them.
 
     Args:
-      scene: what is drawn; G geoms.
-      camera: size and field of view.
-      geom_pos: float32[G, 3], centres in the world, metres, in the order of `scene.geom_ids`.
-      geom_mat: float32[G, 3, 3], orientations (`geom_xmat`).
-      geom_size: float32[G, 3], as MuJoCo's `geom_size`. A geom of size 0 is not drawn.
-      cam_pos: float32[3], `cam_xpos`.
-      cam_mat: float32[3, 3], `cam_xmat`: looks along -z, y up.
-      platforms: float32[P, 2], where each box of the scene's row starts and ends along the
-        world's x axis, metres, in any order; one that does not end after its start is not drawn.
+        scene: what is drawn; G geoms.
+        camera: size and field of view.
+        geom_pos: float32[G, 3], centres in the world, metres, in the order of `scene.geom_ids`.
+        geom_mat: float32[G, 3, 3], orientations (`geom_xmat`).
+        geom_size: float32[G, 3], as MuJoCo's `geom_size`. A geom of size 0 is not drawn.
+        cam_pos: float32[3], `cam_xpos`.
+        cam_mat: float32[3, 3], `cam_xmat`: looks along -z, y up.
+        platforms: float32[P, 2], where each box of the scene's row starts and ends along the
+          world's x axis, metres, in any order; one that does not end after its start is not drawn.
 
     Raises:
-      ValueError: shapes that do not fit the scene, or platforms for a scene without a row.
+        ValueError: shapes that do not fit the scene, or platforms for a scene without a row.
     """
     _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms)
     rays = camera.rays()
@@ -150,12 +152,12 @@ def render(
         if row is not None:
             keys = jnp.minimum(keys, encode(*row, row_payload))
         for kind, members in groups:
-            keys = _closest(kind, members, rays, keys, encode)
+            keys = _closest(keys, kind, members, rays, encode)
         return keys
 
     shade_bits = _PAYLOAD_BITS - max(1, (len(scene.palette.surfaces) - 1).bit_length())
     levels = (1 << shade_bits) - 1
-    shading = levels / jnp.sqrt(rays.dd)
+    shading = levels / np.sqrt(rays.dd)
 
     def appearance(depth: jax.Array, facing: jax.Array, payload) -> jax.Array:
         shade = low_bits(jnp.minimum(facing * shading, levels)) & levels
@@ -171,7 +173,7 @@ def render(
     platform: jax.Array | int = 0
     if row is not None and platforms is not None:
         platform = scene.num_geoms + row_index(platforms, cam_pos[0] + row[0] * world[0])
-    seen = jax.lax.optimization_barrier(nearest(appearance, (surface, 0)))
+    seen = nearest(appearance, (surface, 0))
     rgb = _paint(scene, camera, rays, world, cam_pos, seen, shade_bits)
     reach = nearest(exact, (0, 0))
     metres = jax.lax.bitcast_convert_type(reach, jnp.float32)
@@ -209,37 +211,49 @@ def _groups(scene, rays, geom_pos, geom_mat, geom_size, cam_pos, cam_mat):
         )
 
 
-def _closest(kind, members, rays, keys, encode):
-    """Lowers `keys` to the nearest hit of one kind of geoms."""
-    geoms, payload, count = members
-    number = payload.shape[0]
+def _closest(keys: jax.Array, kind: int, members: tuple, rays: Rays, encode: Callable) -> jax.Array:
+    """Lowers `keys`, int32[R], to the nearest hits of one kind of geoms."""
 
-    def visit(start: int, keys: jax.Array) -> jax.Array:
-        for k in range(min(_CHUNK, number)):
-            index = start * _CHUNK + k
-            # Drawing the last one twice, or one that is out of view, changes nothing.
-            here = jnp.minimum(index, number - 1)
-            geom, tag = jax.tree.map(lambda x, here=here: x[here], (geoms, payload))
-            keys = jnp.minimum(keys, encode(*INTERSECTIONS[kind](rays, geom), tag))
-        return keys
+    def nth(geom: Primitive, payload: jax.Array) -> jax.Array:
+        return encode(*INTERSECTIONS[kind](rays, geom), payload)
 
-    return jax.lax.fori_loop(0, _most(-(-count // _CHUNK)), visit, keys)
+    @jax.custom_batching.custom_vmap
+    def search(keys, geoms, payload, count):
+        """Lowers keys int32[N, R] of N environments, whose first `count` geoms are in view.
 
+        A block of environments is done once the one of them that sees most geoms is.
+        """
+        number = len(count)
+        block = min(number, max(_BLOCK, -(-number // _BLOCKS)))
 
-@jax.custom_batching.custom_vmap
-def _most(count: jax.Array) -> jax.Array:
-    """The largest `count` of a batch: a loop bound shared by it, so that the loop stays one loop.
+        def visit(i: jax.Array, keys: jax.Array) -> jax.Array:
+            # The last block may overlap the one before: a minimum can be taken twice.
+            first = jnp.minimum(i * block, number - block)
+            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, block)
 
-    Under a plain `vmap` the bound would differ between environments, and XLA would select between
-    old and new values of every pixel at every pass.
-    """
-    return count
+            def draw(n: jax.Array, keys: jax.Array) -> jax.Array:
+                one = jax.tree.map(lambda x: cut(x)[:, n], (geoms, payload))
+                nearer = jnp.minimum(cut(keys), jax.vmap(nth)(*one))
+                return jax.lax.dynamic_update_slice_in_dim(keys, nearer, first, 0)
 
+            return jax.lax.fori_loop(0, cut(count).max(), draw, keys)
 
-@_most.def_vmap
-def _(axis_size, in_batched, count):
-    del axis_size, in_batched
-    return _most(count.max()), False
+        return jax.lax.fori_loop(0, -(-number // block), visit, keys)
+
+    @search.def_vmap
+    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[jax.Array, bool]:
+        # A batch of batches is a longer batch.
+        whole = [
+            jax.tree.map(
+                lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)), arg, batched
+            )
+            for arg, batched in zip(args, in_batched, strict=True)
+        ]
+        number = whole[-1].shape[1]
+        keys = search(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole))
+        return keys.reshape(axis_size, number, -1), True
+
+    return search(*jax.tree.map(lambda x: x[None], (keys, *members)))[0]
 
 
 def _paint(scene, camera, rays, world, cam_pos, seen, shade_bits):
@@ -253,10 +267,8 @@ def _paint(scene, camera, rays, world, cam_pos, seen, shade_bits):
     # Seen at a slant a pixel is longer than wide; the geometric mean blurs the one and keeps
     # enough of the other.
     area = (depth * np.float32(pixel)) ** 2 / jnp.maximum(shade, 0.01)
-    # Reading a table is scalar code: the barrier keeps what finds the index out of it.
-    index = jax.lax.optimization_barrier(scene.palette.index(surface, point, area))
-    texel = jnp.asarray(scene.palette.texels).at[index].get(mode="promise_in_bounds")
-    sine = world[2] * (1 / jnp.sqrt(rays.dd))
+    texel = scene.palette.read(scene.palette.index(surface, point, area))
+    sine = world[2] * (1 / np.sqrt(rays.dd))
     packed = jnp.zeros(seen.shape, jnp.int32)
     for i in range(3):
         sky = jnp.float32(0)

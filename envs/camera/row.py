@@ -35,14 +35,14 @@ def row_hit(
     """Where rays first enter a box of the row.
 
     Args:
-      row: the common extents.
-      platforms: float32[P, 2], start and end in x; not drawn where the end is not after the start.
-      direction: three of float32[R], the rays in the world's frame.
-      origin: float32[3], the camera in the world's frame, metres.
-      near: metres; the row seen from inside, or nearer than that, is not drawn.
+        row: the common extents.
+        platforms: float32[P, 2], start and end in x; not drawn where the end is not after the start.
+        direction: three of float32[R], the rays in the world's frame.
+        origin: float32[3], the camera in the world's frame, metres.
+        near: metres; the row seen from inside, or nearer than that, is not drawn.
 
     Returns:
-      depth float32[R] (`FAR` for a miss) and |n . d| float32[R].
+        depth float32[R] (`FAR` for a miss) and |n . d| float32[R].
     """
     dx, dy, dz = direction
     slope = _reciprocal(dx)

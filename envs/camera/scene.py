@@ -22,9 +22,9 @@ class Row:
     """A row of boxes along the world's x axis that share their extents in y and z.
 
     Attributes:
-      y: the lower and the upper face, metres.
-      z: the lower and the upper face, metres.
-      surface: which of `Scene.palette.surfaces`.
+        y: the lower and the upper face, metres.
+        z: the lower and the upper face, metres.
+        surface: which of `Scene.palette.surfaces`.
     """
 
     y: tuple[float, float]
@@ -37,17 +37,17 @@ class Scene:
     """The static description of what a camera sees; hashable by identity, never traced.
 
     Attributes:
-      geom_ids: int32[G], model ids of the drawn geoms. The pose arrays given to `render` follow
-        this order.
-      kinds: G values of `mujoco.mjtGeom`.
-      sizes: float32[G, 3], their sizes in the model, metres.
-      geom_surfaces: int32[G], index of each geom's surface.
-      palette: the distinct surfaces.
-      row: the row of platforms, if there is one.
-      num_geoms: the model's number of geoms; platform i of the row is labelled `num_geoms + i`.
-      sky: float32[K, 3], polynomial in the sine of a ray's elevation, lowest power first.
-      ambient: float32[3], light from everywhere (the model's headlight).
-      diffuse: float32[3], light from the camera (the model's headlight).
+        geom_ids: int32[G], model ids of the drawn geoms. The pose arrays given to `render` follow
+          this order.
+        kinds: G values of `mujoco.mjtGeom`.
+        sizes: float32[G, 3], their sizes in the model, metres.
+        geom_surfaces: int32[G], index of each geom's surface.
+        palette: the distinct surfaces.
+        row: the row of platforms, if there is one.
+        num_geoms: the model's number of geoms; platform i of the row is labelled `num_geoms + i`.
+        sky: float32[K, 3], polynomial in the sine of a ray's elevation, lowest power first.
+        ambient: float32[3], light from everywhere (the model's headlight).
+        diffuse: float32[3], light from the camera (the model's headlight).
     """
 
     geom_ids: np.ndarray
@@ -75,16 +75,16 @@ class Scene:
         A geom that is partly transparent is drawn opaque.
 
         Args:
-          model: a compiled model.
-          geoms: names of the geoms to draw one by one; by default every visible one that is not
-            in `row`.
-          row: names of the boxes whose extents in y and z, and whose surface, the platforms of
-            `render(..., platforms=...)` have. Where the platforms start and end is given to
-            `render`, not here.
+            model: a compiled model.
+            geoms: names of the geoms to draw one by one; by default every visible one that is not
+              in `row`.
+            row: names of the boxes whose extents in y and z, and whose surface, the platforms of
+              `render(..., platforms=...)` have. Where the platforms start and end is given to
+              `render`, not here.
 
         Raises:
-          ValueError: a name is unknown, a geom's type cannot be drawn, or the boxes named in
-            `row` are not an axis-aligned row.
+            ValueError: a name is unknown, a geom's type cannot be drawn, or the boxes named in
+              `row` are not an axis-aligned row.
         """
         row_ids = [_geom_id(model, name) for name in row]
         if geoms is None:
