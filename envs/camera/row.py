@@ -36,7 +36,7 @@ def row_hit(
 
     Args:
         row: the common extents.
-        platforms: float32[P, 2], start and end in x; not drawn where the end is not after the start.
+        platforms: float32[P, 2], start and end in x; not drawn unless it ends after its start.
         direction: three of float32[R], the rays in the world's frame.
         origin: float32[3], the camera in the world's frame, metres.
         near: metres; the row seen from inside, or nearer than that, is not drawn.

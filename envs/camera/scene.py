@@ -38,7 +38,7 @@ class Scene:
 
     Attributes:
         geom_ids: int32[G], model ids of the drawn geoms. The pose arrays given to `render` follow
-          this order.
+            this order.
         kinds: G values of `mujoco.mjtGeom`.
         sizes: float32[G, 3], their sizes in the model, metres.
         geom_surfaces: int32[G], index of each geom's surface.
