@@ -1,15 +1,15 @@
-"""Convolution as matrix products, for CPUs: the same function as XLA's, several times as fast.
+"""Convolution whose gradient is matrix products on a CPU: XLA's function, trained far faster.
 
-On a CPU, XLA hands matrix products to a fast library on all cores, but convolutions only in part,
-and inside `lax.scan`, where training happens, their gradients not at all (jax-ml/jax issue 12868:
-a loop of ours ran 20 to 40 times slower for it). A convolution with stride s and no padding is a
-few products:
+XLA runs a plain convolution well on a CPU, forward, and its gradients badly: inside `lax.scan`,
+where training happens, they fall to generic loops (jax-ml/jax issue 12868), 20 to 40 times slower
+than what follows. A convolution with stride s and no padding is a few matrix products:
 
 1. blocks of s x s pixels become channels, and the kernel's likewise, so that the stride is 1 (space
    to depth); a kernel of 8x8 with stride 4 becomes one of 2x2 over 16 times the channels;
 2. each tap (i, j) of the kernel is a matrix [C, F] that multiplies the image shifted by (i, j).
 
-Gathering the shifted images first (im2col) is slower than either way to do step 2 below, because
+Forward alone is left to XLA, which is faster than these products when there is nothing to save for
+a gradient. Gathering all shifted images for one product (im2col) is slower than the sum over taps:
 XLA's concatenation on a CPU costs more than the product that it feeds.
 """
 
@@ -22,20 +22,19 @@ from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
-# With at most 2x2 taps, all of them at every position cost little more than those that are needed.
-_FEW_TAPS = 2
-
 
 def convolve(
     image: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolves: a drop-in for `jax.lax.conv_general_dilated`, made for CPUs.
+    """Convolves: a drop-in for `jax.lax.conv_general_dilated` whose gradient suits CPUs.
 
     Give it to a layer, `nn.Conv(..., padding="VALID", conv_general_dilated=convolve)`; parameters,
-    their names and their initialisation stay `nn.Conv`'s. On a CPU it runs as matrix products when
-    padding is "VALID", the kernel is a square whose side is a multiple of the stride, and there is
-    no dilation and no grouping. Everything else, and every other platform, goes to XLA as it is.
-    Results differ by float rounding only. The blocked form has no forward-mode derivative.
+    their names and their initialisation stay `nn.Conv`'s. Under reverse-mode differentiation on a
+    CPU it runs as matrix products when padding is "VALID", the kernel is a square whose side is a
+    multiple of the stride, and there is no dilation and no grouping. Everything else, and every
+    other platform, goes to XLA as it is. Results differ by float rounding only, also between
+    the value alone and the value computed with its gradient. The blocked form has no forward-mode
+    derivative (`jax.jvp`).
 
     Args:
         image: float[B, H, W, C].
@@ -78,32 +77,33 @@ def _is_nhwc(image: jax.Array, kernel: jax.Array, numbers: Any) -> bool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(image: jax.Array, kernel: jax.Array, stride: int, precision: Any) -> jax.Array:
-    def direct(image, kernel):
-        return _direct(image, kernel, stride, precision)
-
-    def blocked(image, kernel):
-        return _blocked(_sum_of_taps_forward, image, kernel, stride, precision)
-
-    return lax.platform_dependent(image, kernel, cpu=blocked, default=direct)
+    return _direct(image, kernel, stride, precision)
 
 
 def _forward(image, kernel, stride, precision):
-    return _convolve(image, kernel, stride, precision), (image, kernel)
+    # The same shifted images serve the value here and the kernel's gradient below, so products win.
+    features = lax.platform_dependent(
+        image,
+        kernel,
+        cpu=lambda x, k: _blocked(x, k, stride, precision),
+        default=lambda x, k: _direct(x, k, stride, precision),
+    )
+    return features, (image, kernel)
 
 
 def _backward(stride, precision, saved, d_features):
-    def direct(image, kernel, d_features):
-        return jax.vjp(lambda x, k: _direct(x, k, stride, precision), image, kernel)[1](d_features)
+    def pull_back(convolution):
+        def gradients(image, kernel, d_features):
+            def run(x, k):
+                return convolution(x, k, stride, precision)
 
-    # The derivative of shift-then-multiply is the fast one, whichever form ran forward: its
-    # products contract the wanted positions only, and nothing is scattered over channels.
-    def blocked(image, kernel, d_features):
-        def products(x, k):
-            return _blocked(_shift_then_multiply, x, k, stride, precision)
+            return jax.vjp(run, image, kernel)[1](d_features)
 
-        return jax.vjp(products, image, kernel)[1](d_features)
+        return gradients
 
-    return lax.platform_dependent(*saved, d_features, cpu=blocked, default=direct)
+    return lax.platform_dependent(
+        *saved, d_features, cpu=pull_back(_blocked), default=pull_back(_direct)
+    )
 
 
 _convolve.defvjp(_forward, _backward)
@@ -115,9 +115,9 @@ def _direct(image, kernel, stride, precision):
     )
 
 
-def _blocked(sum_of_taps, image, kernel, stride, precision):
+def _blocked(image, kernel, stride, precision):
     blocks = _space_to_depth(_crop_to_windows(image, kernel.shape[0], stride), stride)
-    return sum_of_taps(blocks, _kernel_to_depth(kernel, stride), precision)
+    return _sum_over_taps(blocks, _kernel_to_depth(kernel, stride), precision)
 
 
 def _crop_to_windows(image, size, stride):
@@ -139,35 +139,15 @@ def _kernel_to_depth(kernel, s):
     return blocks.reshape(k // s, k // s, s * s * c, f)
 
 
-def _sum_of_taps_forward(x, kernel, precision):
-    form = _multiply_then_shift if kernel.shape[0] <= _FEW_TAPS else _shift_then_multiply
-    return form(x, kernel, precision)
-
-
-def _multiply_then_shift(x, kernel, precision):
-    """One product for all taps at all positions, then their shifted results added."""
+def _sum_over_taps(x, kernel, precision):
+    """Convolves [B, H, W, C] with [K, K, C, F], stride 1: a product for each tap, added."""
     k, _, c, f = kernel.shape
-    every_tap = kernel.transpose(2, 0, 1, 3).reshape(c, k * k * f)
-    products = jnp.matmul(x.reshape(-1, c), every_tap, precision=precision)
-    products = products.reshape(*x.shape[:-1], k * k * f)
-    shifted = [
-        _shift(products, i, j, k)[..., (i * k + j) * f : (i * k + j + 1) * f] for i, j in _taps(k)
-    ]
-    return sum(shifted[1:], shifted[0])
-
-
-def _shift_then_multiply(x, kernel, precision):
-    """A product for each tap with the positions that it needs, added."""
-    k, _, c, f = kernel.shape
-    shifted = [(_shift(x, i, j, k), kernel[i, j]) for i, j in _taps(k)]
-    products = [jnp.matmul(s.reshape(-1, c), tap, precision=precision) for s, tap in shifted]
-    return sum(products[1:], products[0]).reshape(*shifted[0][0].shape[:-1], f)
-
-
-def _taps(k):
-    return [(i, j) for i in range(k) for j in range(k)]
-
-
-def _shift(x, i, j, k):
     rows, columns = x.shape[1] - k + 1, x.shape[2] - k + 1
-    return x[:, i : i + rows, j : j + columns]
+    products = [
+        jnp.matmul(
+            x[:, i : i + rows, j : j + columns].reshape(-1, c), kernel[i, j], precision=precision
+        )
+        for i in range(k)
+        for j in range(k)
+    ]
+    return sum(products[1:], products[0]).reshape(x.shape[0], rows, columns, f)
