@@ -5,6 +5,7 @@ so that a far pixel reads the mean of what it covers; a plain colour is a textur
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -91,21 +92,33 @@ class Palette:
         return index
 
     def read(self, index: jax.Array) -> jax.Array:
-        """Returns int32[R], the texels at `index` int32[R].
-
-        Reading a table is scalar code on a CPU. The loop keeps XLA from making what finds the
-        index, and all that comes before, part of it.
-        """
+        """Returns int32[R], the texels at `index` int32[R]."""
         texels = jnp.asarray(self.texels.view(np.int32))
-        parts = next((n for n in (2, 3, 5, 7) if len(index) % n == 0), 1)
-        size = len(index) // parts
+        return in_parts(lambda i: texels.at[i].get(mode="promise_in_bounds"), index)
 
-        def exchange(i: jax.Array, buffer: jax.Array) -> jax.Array:
-            here = jax.lax.dynamic_slice_in_dim(buffer, i * size, size)
-            found = texels.at[here].get(mode="promise_in_bounds")
-            return jax.lax.dynamic_update_slice_in_dim(buffer, found, i * size, 0)
 
-        return jax.lax.fori_loop(0, parts, exchange, index)
+def in_parts(update: Callable[..., jax.Array], first: jax.Array, *others: jax.Array) -> jax.Array:
+    """Returns `update(first, *others)`, pixel by pixel, computed in place of `first`.
+
+    Table reads and byte stores are scalar code on a CPU, and XLA would fuse into them all the
+    arithmetic that they need, drop an optimization barrier in between, and so make that scalar too.
+    A loop over parts of the picture keeps the two apart.
+
+    Args:
+        update: maps int32[n] and the same n of every other to int32[n].
+        first: int32[R].
+        others: arrays of R.
+    """
+    parts = next((n for n in (2, 3, 5, 7) if len(first) % n == 0), 1)
+    size = len(first) // parts
+
+    def step(i: jax.Array, buffer: jax.Array) -> jax.Array:
+        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size)
+        return jax.lax.dynamic_update_slice_in_dim(
+            buffer, update(cut(buffer), *map(cut, others)), i * size, 0
+        )
+
+    return jax.lax.fori_loop(0, parts, step, first)
 
 
 def _texel(surface: Surface, point: tuple[jax.Array, ...], area: jax.Array) -> jax.Array:

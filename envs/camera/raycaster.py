@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs.camera.palette import low_bits
+from envs.camera.palette import in_parts, low_bits
 from envs.camera.primitives import (
     FAR,
     INTERSECTIONS,
@@ -174,7 +174,7 @@ def render(
     if row is not None and platforms is not None:
         platform = scene.num_geoms + row_index(platforms, cam_pos[0] + row[0] * world[0])
     seen = nearest(appearance, (surface, 0))
-    rgb = _paint(scene, camera, rays, world, cam_pos, seen, shade_bits)
+    rgb = _paint(scene, camera, rays, world, cam_pos, cam_mat[2], seen, shade_bits)
     reach = nearest(exact, (0, 0))
     metres = jax.lax.bitcast_convert_type(reach, jnp.float32)
     depth = jnp.where(reach < _MISS, metres, jnp.float32(np.inf))
@@ -256,8 +256,8 @@ def _closest(keys: jax.Array, kind: int, members: tuple, rays: Rays, encode: Cal
     return search(*jax.tree.map(lambda x: x[None], (keys, *members)))[0]
 
 
-def _paint(scene, camera, rays, world, cam_pos, seen, shade_bits):
-    """Colours of the keys `seen`, uint8[R, 3]."""
+def _paint(scene, camera, rays, world, cam_pos, up, seen, shade_bits):
+    """Colours of the keys `seen`, uint8[R, 3]; `up` is the world's z in the camera's frame."""
     levels = (1 << shade_bits) - 1
     depth = jax.lax.bitcast_convert_type(seen & np.int32(~_PAYLOAD), jnp.float32)
     shade = (seen & levels).astype(jnp.float32) * np.float32(1 / levels)
@@ -267,19 +267,24 @@ def _paint(scene, camera, rays, world, cam_pos, seen, shade_bits):
     # Seen at a slant a pixel is longer than wide; the geometric mean blurs the one and keeps
     # enough of the other.
     area = (depth * np.float32(pixel)) ** 2 / jnp.maximum(shade, 0.01)
-    texel = scene.palette.read(scene.palette.index(surface, point, area))
-    sine = world[2] * (1 / np.sqrt(rays.dd))
-    packed = jnp.zeros(seen.shape, jnp.int32)
-    for i in range(3):
-        sky = jnp.float32(0)
-        for coefficient in scene.sky[::-1, i]:
-            sky = sky * sine + 255 * coefficient
-        colour = ((texel >> (8 * i)) & 255).astype(jnp.float32)
-        colour = colour * (scene.ambient[i] + scene.diffuse[i] * shade)
-        colour = jnp.where(seen < _MISS, colour, sky)
-        packed |= low_bits(jnp.clip(colour, 0, 255)) << (8 * i)
-    # Without the barrier XLA computes each pixel once for each of its bytes.
-    packed = jax.lax.optimization_barrier(packed)
+    texels = scene.palette.read(scene.palette.index(surface, point, area))
+
+    def mix(texel, seen, u, v, scale):
+        sine = (u * up[0] + v * up[1] - up[2]) * scale
+        shade = (seen & levels).astype(jnp.float32) * np.float32(1 / levels)
+        packed = jnp.zeros(seen.shape, jnp.int32)
+        for i in range(3):
+            sky = jnp.float32(0)
+            for coefficient in scene.sky[::-1, i]:
+                sky = sky * sine + 255 * coefficient
+            colour = ((texel >> (8 * i)) & 255).astype(jnp.float32)
+            colour = colour * (scene.ambient[i] + scene.diffuse[i] * shade)
+            colour = jnp.where(seen < _MISS, colour, sky)
+            packed |= low_bits(jnp.clip(colour, 0, 255)) << (8 * i)
+        return packed
+
+    scale = (1 / np.sqrt(rays.dd)).astype(np.float32)
+    packed = in_parts(mix, texels, seen, *(jnp.asarray(x) for x in (rays.u, rays.v, scale)))
     return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
 
 

@@ -94,14 +94,16 @@ def test_slabs_come_after_the_walker_and_meet_nothing_else(models):
     assert not meets.any()
 
 
-def test_mjx_has_at_most_50_contacts_with_both_side_walls(models):
-    engine = MjxPhysics(models["mjx"], CONFIG.num_substeps)
+def test_mjx_looks_for_45_contacts_and_solves_for_24(models):
+    engine = lambda model: MjxPhysics(model, CONFIG.num_substeps)
+    assert engine(models["mjx"]).num_contacts == world.MJX_CONTACTS <= 50
     # 5 feet and torso geoms, of which 4 capsules that touch a box or plane in up to 2 points:
     # 9 contacts with each of 3 slabs and 2 walls.
-    assert engine.num_contacts == 45
-    without_walls = world.physics_model(CORRIDOR, CONFIG, "mjx")
-    world.keep_contacts(without_walls, [g for g in geoms(without_walls) if "wall" not in g[-5:]])
-    assert MjxPhysics(without_walls, 1).num_contacts == 27
+    unlimited = world.physics_model(CORRIDOR, CONFIG, "mjx")
+    unlimited.numeric_data[unlimited.numeric("max_contact_points").adr] = -1
+    assert engine(unlimited).num_contacts == 45
+    world.keep_contacts(unlimited, [g for g in geoms(unlimited) if "wall" not in g[-5:]])
+    assert engine(unlimited).num_contacts == 27
 
 
 def test_sensors_are_those_asked_for():
