@@ -172,7 +172,10 @@ def _cameras(model, xpos, xmat, subtree_com) -> tuple[jax.Array, jax.Array]:
     local = _f32(model.cam_pos), _f32(_matrices(model.cam_quat))
     pos, mat = _compose((xpos[body], xmat[body]), local)
     is_mode = lambda *modes: np.isin(mode, [int(m) for m in modes])
-    track, trackcom = is_mode(mjtCamLight.mjCAMLIGHT_TRACK), is_mode(mjtCamLight.mjCAMLIGHT_TRACKCOM)
+    track, trackcom = (
+        is_mode(mjtCamLight.mjCAMLIGHT_TRACK),
+        is_mode(mjtCamLight.mjCAMLIGHT_TRACKCOM),
+    )
     pos = jnp.where(track[:, None], xpos[body] + _f32(model.cam_pos0), pos)
     pos = jnp.where(trackcom[:, None], subtree_com[body] + _f32(model.cam_poscom0), pos)
     fixed = _f32(model.cam_mat0).reshape(-1, 3, 3)

@@ -36,11 +36,9 @@ PLANES = ("ground", "left_wall", "right_wall", "near_wall", "far_wall")
 """The arena's planes, in dm_control's order. The ground is 10 m below the platforms."""
 SPAWN = (5.0, 0.0, 0.0)
 """Metres, where the walker's root starts."""
-
 MJX_CONTACTS = 24
-"""Contacts that MJX solves for, the deepest of the 45 that it looks for. An ant cannot have more
-that touch: up to 2 points of each of 4 feet with 2 slabs and a wall. Solving for 45 costs a third
-more at 16 environments."""
+"""Contacts that MJX solves for, the deepest of the 45 that it looks for. 24 are 2 points of each of
+4 feet with 2 slabs and a wall, all at once. Solving for 45 costs a third more (16 environments)."""
 
 _SOLVERS = ("newton", "cg")
 _CONES = ("pyramidal", "elliptic")
@@ -218,6 +216,8 @@ def _slab_world(
         plane.set_attributes(contype=0, conaffinity=1)
     for geom in walker.find_all("geom"):
         geom.set_attributes(contype=1, conaffinity=0)
+    # MJX alone reads it.
+    root.custom.add("numeric", name="max_contact_points", data=[MJX_CONTACTS])
     for i, name in enumerate(SLABS):
         # A floor under the ant until an environment moves them: looked at as it is, the model makes
         # sense, and its extent, by which MuJoCo scales near and far, stays that of the arena.

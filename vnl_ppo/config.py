@@ -16,7 +16,7 @@ class PPOConfig:
     """Environment steps to train for, rounded up to whole iterations."""
     num_envs: int = 256
     """Environments stepped together, over all devices."""
-    episode_length: int = 1000
+    episode_length: int = 400
     """Steps after which an episode is cut short (not failed)."""
     unroll_length: int = 20
     """Steps between two bootstraps of the value."""

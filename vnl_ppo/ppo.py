@@ -93,12 +93,16 @@ def make_ppo(
     )
 
     def init(key: jax.Array, device_key: jax.Array) -> TrainingState:
-        env_key, device_key = jax.random.split(device_key)
+        env_key, spread_key, device_key = jax.random.split(device_key, 3)
         params = init_params(network, env.observation_spec, key)
+        episodes = start_episodes(env, env_key, config.num_envs // len(devices))
+        # Were all episodes to time out together, an iteration would see only their beginnings and
+        # another only their ends.
+        spread = jax.random.randint(spread_key, episodes.length.shape, 0, config.episode_length)
         return TrainingState(
             weights=Weights(params, normalization.init_moments(env.observation_spec)),
             optimizer=optimizer.init(params),
-            episodes=start_episodes(env, env_key, config.num_envs // len(devices)),
+            episodes=episodes.replace(length=spread),
             key=device_key,
             iteration=jnp.zeros((), jnp.int32),
         )

@@ -1,6 +1,7 @@
 """MuJoCo in JAX: traced whole, on any device."""
 
 import copy
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,8 @@ class MjxPhysics:
                 ctrl=jnp.asarray(ctrl, jnp.float32),
             )
             data = mjx.step(model, data)
-            return s.replace(
+            return dataclasses.replace(
+                s,
                 qpos=data.qpos,
                 qvel=data.qvel,
                 act=data.act,
@@ -97,4 +99,4 @@ class MjxPhysics:
         new, _ = jax.lax.scan(substep, state, length=self.num_substeps)
         broke = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act)
         kept = jax.tree.map(lambda old, now: jnp.where(broke, old, now), state, new)
-        return kept.replace(failed=state.failed | broke)
+        return dataclasses.replace(kept, failed=state.failed | broke)

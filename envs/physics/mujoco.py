@@ -1,6 +1,7 @@
 """MuJoCo's C engine on the host's cores, as a function that JAX can call."""
 
 import collections
+import dataclasses
 import math
 import os
 import threading
@@ -94,7 +95,8 @@ class MujocoPhysics:
             vmap_method="broadcast_all",
         )
         time, qpos, qvel, act, warmstart = jnp.split(new, np.cumsum([1, m.nq, m.nv, m.na]).tolist())
-        return state.replace(
+        return dataclasses.replace(
+            state,
             qpos=qpos,
             qvel=qvel,
             act=act,

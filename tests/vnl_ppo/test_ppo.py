@@ -17,9 +17,9 @@ from vnl_ppo.ppo import apply, make_policy, make_ppo
 from vnl_ppo.train import weights_of
 
 CONFIG = PPOConfig(
-    num_envs=32,
+    num_envs=64,
     unroll_length=4,
-    batch_size=16,
+    batch_size=64,
     num_minibatches=4,
     learning_rate=1e-3,
     discounting=0.0,
@@ -83,15 +83,15 @@ def test_a_time_limit_does_not_lower_the_value():
 def test_policy_follows_the_observation_whatever_its_scale(scale):
     env = Probe(chase, scale=scale)
     weights, _ = trained(env, 300)
-    assert act_on(env, weights, 1.0)[0] == pytest.approx(0.5, abs=0.15)
-    assert act_on(env, weights, -1.0)[0] == pytest.approx(-0.5, abs=0.15)
+    assert act_on(env, weights, 1.0)[0] == pytest.approx(0.5, abs=0.2)
+    assert act_on(env, weights, -1.0)[0] == pytest.approx(-0.5, abs=0.2)
 
 
 def test_policy_reads_the_picture_where_only_the_picture_tells():
     env = Probe(chase, picture=True)
     weights, _ = trained(env, 300, encoders={"vision": Pixels()})
-    assert act_on(env, weights, 1.0, {"vision": Pixels()})[0] == pytest.approx(0.5, abs=0.15)
-    assert act_on(env, weights, -1.0, {"vision": Pixels()})[0] == pytest.approx(-0.5, abs=0.15)
+    assert act_on(env, weights, 1.0, {"vision": Pixels()})[0] == pytest.approx(0.5, abs=0.2)
+    assert act_on(env, weights, -1.0, {"vision": Pixels()})[0] == pytest.approx(-0.5, abs=0.2)
 
 
 def test_the_first_minibatch_meets_the_policy_that_acted():
@@ -123,7 +123,7 @@ def test_statistics_are_updated_after_the_iteration_and_not_at_all_if_unwanted()
 def test_chunks_of_environments_learn_as_well():
     env = Probe(chase)
     weights, _ = trained(env, 300, dataclasses.replace(CONFIG, env_chunk_size=8))
-    assert act_on(env, weights, 1.0)[0] == pytest.approx(0.5, abs=0.15)
+    assert act_on(env, weights, 1.0)[0] == pytest.approx(0.5, abs=0.2)
 
 
 def test_evaluation_reduces_metrics_as_the_environment_says():
