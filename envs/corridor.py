@@ -36,7 +36,7 @@ class CorridorConfig:
     platform_length: tuple[float, float] = (1.5, 2.0)
     gap_length: tuple[float, float] = (0.05, 0.2)
     reach: float = 1.4
-    """How far from its root, along x, a walker can touch anything within a control step. An ant's
+    """How far from its torso, along x, a walker can touch anything within a control step. An ant's
     limbs reach 1.17 m."""
 
 
@@ -124,7 +124,7 @@ def gaps_crossed(layout: Layout, x: jax.Array) -> jax.Array:
 
 
 def window(layout: Layout, x: jax.Array, reach: float) -> Layout:
-    """The three platforms that a walker with its root at `x` can touch.
+    """The three platforms that a walker with its torso at `x` can touch.
 
     They are the first platform whose end is not behind `x - reach` and the next two. No other can
     be touched while `reach` is at most the shortest platform plus the shortest gap: the three then
@@ -161,7 +161,7 @@ def slab_boxes(layout: Layout, x: jax.Array, config: CorridorConfig) -> tuple[ja
 
     Args:
         layout: the corridor.
-        x: float32[], the walker's root along x, metres.
+        x: float32[], the walker's torso along x, metres.
         config: the corridor's width and reach.
 
     Returns:

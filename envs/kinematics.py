@@ -99,7 +99,8 @@ class Kinematics:
 
 
 def _links(model: mujoco.MjModel) -> _Links:
-    base, joint, pos, mat, last = [], [], [], [], []
+    base, joint, pos, mat = [], [], [], []
+    last: list[int] = []
     turns = _matrices(model.body_quat)
     for body in range(model.nbody):
         here = last[model.body_parentid[body]] if body else 0

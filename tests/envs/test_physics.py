@@ -34,7 +34,10 @@ def doubles(state):
 
 def advance(engine, state, layout, action):
     """One control step of one environment, as an environment makes it."""
-    position, size = slab_boxes(layout, state.qpos[0], CORRIDOR)
+    _, _, _, w, x, y, z = state.qpos[:7]
+    # The torso is 0.522 m along the z axis of the root, which tilts.
+    torso_x = state.qpos[0] + 0.522 * 2 * (x * z + w * y)
+    position, size = slab_boxes(layout, torso_x, CORRIDOR)
     return engine.step(state.replace(mocap_pos=position, geom_size=size), action)
 
 
