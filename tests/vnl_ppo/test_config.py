@@ -11,7 +11,7 @@ from vnl_ppo.train import evaluation_iterations
     [
         ({"num_envs": 0}, "num_envs is 0; it has to be at least 1"),
         ({"num_envs": 100}, "256 unrolls, which num_envs = 100 does not divide"),
-        ({"unroll_length": 2000}, "unroll_length is 2000 and episode_length 1000"),
+        ({"unroll_length": 2000}, "unroll_length is 2000 and episode_length 400"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"discounting": 1.5}, r"discounting is 1.5; it has to lie in \[0, 1\]"),
         ({"entropy_cost": -1.0}, "entropy_cost is -1.0"),
