@@ -1,0 +1,106 @@
+"""What one training step occupies, read from XLA's own analysis, against the notebook's buffers.
+
+    python benchmarks/memory.py
+
+The notebook that this project replaces flattened 240x320 pixels behind 27 numbers and held three
+float32[2048, 5, 230427] of them. Here the same case, 2048 environments and unrolls of 5, is
+compiled, not run: its observations and its peak are in the program. The last line is one JSON
+object.
+"""
+
+import argparse
+import json
+import math
+import os
+from typing import Any
+
+import jax
+
+from encoders import make_encoder
+from envs.gap_ant import GapAnt, VisionConfig
+from vnl_ppo.config import PPOConfig
+from vnl_ppo.networks import ActorCritic
+from vnl_ppo.ppo import make_ppo
+
+GIB = 2**30
+NOTEBOOK_BUFFERS = 3
+
+
+def main() -> None:
+    """Measure both image sizes and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--num-envs", type=int, default=2048)
+    parser.add_argument("--unroll-length", type=int, default=5)
+    parser.add_argument("--chunk", type=int, default=64, help="environments rendered at once")
+    parser.add_argument("--minibatch", type=int, default=320, help="transitions in a minibatch")
+    arguments = parser.parse_args()
+
+    cases = {}
+    for height, width in ((240, 320), (64, 64)):
+        cases[f"{height}x{width}"] = case = measure(height, width, arguments)
+        print(f"{height}x{width}: {case}", flush=True)
+    ratio = {
+        f"notebook_vs_our_{what}{suffix}": case["notebook_gib"] / case[f"{what}_gib"]
+        for what in ("observations", "peak")
+        for suffix, case in (("", cases["240x320"]), ("_64x64", cases["64x64"]))
+    }
+    print(
+        json.dumps(
+            {
+                "ratio": ratio,
+                "cases": cases,
+                "settings": vars(arguments),
+                "versions": {"jax": jax.__version__},
+                "device": jax.devices()[0].device_kind,
+                "cores": os.cpu_count(),
+            }
+        )
+    )
+
+
+def measure(height: int, width: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Sizes in GiB for one image size."""
+    batch_size = arguments.minibatch // arguments.unroll_length
+    config = PPOConfig(
+        num_envs=arguments.num_envs,
+        unroll_length=arguments.unroll_length,
+        batch_size=batch_size,
+        num_minibatches=arguments.num_envs // batch_size,
+        env_chunk_size=arguments.chunk,
+    )
+    env = GapAnt(vision=VisionConfig(height=height, width=width))
+    network = ActorCritic(env.action_size, {"vision": make_encoder("nature_cnn")})
+    ppo = make_ppo(env, network, config, jax.local_devices()[:1])
+    state = jax.eval_shape(ppo.init, 0)
+    memory = ppo.step.lower(state).compile().memory_analysis()
+
+    one = sum(size(spec) for spec in env.observation_spec.values())
+    transitions = config.num_envs * config.unroll_length
+    # All that lives through a whole iteration: every transition's observation, and the current one
+    # of each environment. Of a chunk at a time: the fresh one, and the last of an episode cut short.
+    observations = one * (transitions + config.num_envs + 2 * config.env_chunk_size)
+    flattened = 4 * (height * width * 3 + 27)
+    # Arguments are donated: outputs that alias them take no memory of their own.
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    return {
+        "notebook_gib": NOTEBOOK_BUFFERS * transitions * flattened / GIB,
+        "observations_gib": observations / GIB,
+        "peak_gib": peak / GIB,
+        "temporary_gib": memory.temp_size_in_bytes / GIB,
+        "arguments_gib": memory.argument_size_in_bytes / GIB,
+        "aliased_gib": memory.alias_size_in_bytes / GIB,
+    }
+
+
+def size(leaf: Any) -> int:
+    """Bytes of an array of this shape and dtype."""
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+if __name__ == "__main__":
+    main()
