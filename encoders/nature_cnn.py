@@ -47,7 +47,8 @@ class NatureCNN(nn.Module):
         if self.features < 1:
             raise ValueError(f"nature_cnn: features must be at least 1, got {self.features}")
         init = nn.initializers.orthogonal(math.sqrt(2))
-        x = _crop_to_what_is_seen(scale_pixels(image))
+        x = scale_pixels(image)
+        _check_size(*x.shape[-3:-1])
         for filters, size, stride in LAYERS:
             layer = nn.Conv(
                 filters,
@@ -76,16 +77,10 @@ def field_size(positions: int) -> int:
     return positions
 
 
-def _crop_to_what_is_seen(image: jax.Array) -> jax.Array:
-    # Windows that do not fit are dropped at each layer: of 64 pixels the last layer sees 60.
-    # Cropping first changes no result and saves the work.
-    positions = [output_size(n) for n in image.shape[-3:-1]]
-    if min(positions) < 1:
-        height, width = image.shape[-3:-1]
+def _check_size(height: int, width: int) -> None:
+    if min(output_size(height), output_size(width)) < 1:
         raise ValueError(
             f"nature_cnn: an image of {height}x{width} pixels is smaller than the receptive field "
             f"of its convolutions; the smallest is {field_size(1)}x{field_size(1)}; render larger "
             f"images or choose another encoder"
         )
-    height, width = (field_size(n) for n in positions)
-    return image[..., :height, :width, :]
