@@ -77,7 +77,7 @@ def measure(height: int, width: int, arguments: argparse.Namespace) -> dict[str,
     one = sum(size(spec) for spec in env.observation_spec.values())
     transitions = config.num_envs * config.unroll_length
     # All that lives through a whole iteration: every transition's observation, and the current one
-    # of each environment. Of a chunk at a time: the fresh one, and the last of an episode cut short.
+    # of each environment. Of a chunk at a time: the fresh one, and the last of one cut short.
     observations = one * (transitions + config.num_envs + 2 * config.env_chunk_size)
     flattened = 4 * (height * width * 3 + 27)
     # Arguments are donated: outputs that alias them take no memory of their own.

@@ -13,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 
@@ -83,8 +84,8 @@ def measure(env: GapAnt, arguments: argparse.Namespace) -> dict[str, float]:
     for i in range(arguments.iterations + 1):
         first = jax.tree.map(lambda x: x[0], state.episodes)
         key = jax.random.key(i)
-        rolled, _ = seconds(lambda w=weights_of(state), e=first, k=key: rollout(w, e, k))
-        trained, (state, _) = seconds(lambda s=state: ppo.step(s))
+        rolled, _ = seconds(partial(rollout, weights_of(state), first, key))
+        trained, (state, _) = seconds(partial(ppo.step, state))
         # The first of each compiles.
         if i:
             times["rollout"].append(rolled)

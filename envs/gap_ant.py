@@ -17,7 +17,6 @@ from envs.kinematics import Kinematics, Poses
 from envs.world import PhysicsConfig
 from vnl_ppo.env import State
 
-
 END_MARGIN = 1.0
 """Metres before the corridor's length at which an episode ends."""
 
@@ -153,7 +152,9 @@ class GapAnt:
         layout = draw_layout(layout_key, self.config.corridor)
         noise = self.config.reset_noise
         at_rest = jnp.asarray(self.model.qpos0, jnp.float32)
-        qpos = at_rest + jax.random.uniform(position_key, at_rest.shape, minval=-noise, maxval=noise)
+        qpos = at_rest + jax.random.uniform(
+            position_key, at_rest.shape, minval=-noise, maxval=noise
+        )
         # Entries 3 to 6 are the root's orientation, a unit quaternion.
         qpos = qpos.at[3:7].divide(jnp.linalg.norm(qpos[3:7]))
         qvel = noise * jax.random.normal(velocity_key, (self.model.nv,))
@@ -180,9 +181,7 @@ class GapAnt:
         """Hold `action`, float32[8] in [-1, 1], for a control step."""
         before = state.data
         # The slabs stand for the platforms that the ant can reach from where it is now.
-        mocap_pos, geom_size = slab_boxes(
-            before.layout, before.torso[0], self.config.corridor
-        )
+        mocap_pos, geom_size = slab_boxes(before.layout, before.torso[0], self.config.corridor)
         engine = before.physics.replace(mocap_pos=mocap_pos, geom_size=geom_size)
         engine = self._physics.step(engine, action)
         poses = self._kinematics(engine.qpos)

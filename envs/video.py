@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera import Camera
 from envs.gap_ant import GapAnt, GapAntData
 
 FRAMES_PER_SECOND = 20

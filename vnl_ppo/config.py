@@ -37,7 +37,7 @@ class PPOConfig:
     entropy_cost: float = 1e-2
     """Weight of the policy's entropy in the loss."""
     vf_loss_coefficient: float = 0.5
-    """Weight of the value function's mean squared error in the loss (halved once more, as usual)."""
+    """Weight of the value function's mean squared error in the loss, halved once more as usual."""
     max_grad_norm: float = 1.0
     """Global norm to which gradients are clipped."""
     reward_scaling: float = 0.1

@@ -5,9 +5,15 @@ of a squashed action near +-1 is lost to rounding. distrax offers neither entrop
 tanh transform, so both are made here from its parts.
 """
 
-import distrax
+import warnings
+
 import jax
 import jax.numpy as jnp
+
+with warnings.catch_warnings():
+    # TensorFlow Probability, below distrax, says at its import how it will have to change for JAX.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import distrax
 
 MIN_SCALE = 1e-3
 _tanh = distrax.Tanh()

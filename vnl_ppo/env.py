@@ -24,9 +24,9 @@ class State:
         reward: float32[], earned by the step that led here.
         done: float32[], 1 where the episode ended here, else 0.
         metrics: float32[] by name, to be logged.
-        info: anything else. `info["truncation"]` (float32[], optional) is 1 where an episode that is
-            done was cut short rather than failed, so that its last state still has a value. Each
-            environment may do so at most once in an unroll.
+        info: anything else. `info["truncation"]` (float32[], optional) is 1 where an episode that
+            is done was cut short rather than failed, so that its last state still has a value.
+            Each environment may do so at most once in an unroll.
     """
 
     data: Any

@@ -63,7 +63,9 @@ def update_moments(moments: Moments, batch: Observation, axis_name: str | None =
         shift = batch_mean - moments.mean[k]
         share = added / count
         mean[k] = moments.mean[k] + share * shift
-        variance[k] = (1 - share) * (moments.variance[k] + share * shift**2) + share * batch_variance
+        variance[k] = (1 - share) * (
+            moments.variance[k] + share * shift**2
+        ) + share * batch_variance
     return Moments(count=count, mean=mean, variance=variance)
 
 

@@ -113,12 +113,8 @@ def make_ppo(
         # from: the first minibatch meets the very policy that acted.
         weights = state.weights
         act, judge = make_policy(network, weights)
-        episodes, experience, totals = collect(
-            env, act, judge, state.episodes, collect_key, config
-        )
-        chex.assert_shape(
-            experience.advantage, (config.steps_per_iteration // len(devices),)
-        )
+        episodes, experience, totals = collect(env, act, judge, state.episodes, collect_key, config)
+        chex.assert_shape(experience.advantage, (config.steps_per_iteration // len(devices),))
         params, optimizer_state, metrics = learn(
             network, optimizer, weights, state.optimizer, experience, learn_key, config
         )
@@ -160,7 +156,6 @@ def make_policy(network: nn.Module, weights: Weights, deterministic: bool = Fals
         act: (obs, key) -> action float32[..., A] in (-1, 1), `Decision`.
         judge: obs -> value float32[...].
     """
-
 
     def act(obs: Observation, key: jax.Array) -> tuple[jax.Array, Decision]:
         logits, value = apply(network, weights, obs)
@@ -217,7 +212,9 @@ def learn(
         )
 
     (params, optimizer_state), metrics = jax.lax.scan(
-        epoch, (weights.params, optimizer_state), jax.random.split(key, config.num_updates_per_batch)
+        epoch,
+        (weights.params, optimizer_state),
+        jax.random.split(key, config.num_updates_per_batch),
     )
     first_ratio = metrics["ratio"][0, 0]
     metrics = jax.tree.map(jnp.mean, metrics)

@@ -32,9 +32,7 @@ class Reporter:
         console: Console | None = None,
     ) -> None:
         self._console = console or Console()
-        self._writer = SummaryWriter(
-            str(folder), purge_step=first_step or None, write_to_disk=True
-        )
+        self._writer = SummaryWriter(str(folder), purge_step=first_step or None, write_to_disk=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -76,7 +74,7 @@ class Reporter:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write metrics to TensorBoard at environment step `step`; those without a value are not."""
+        """Write the metrics that have a value to TensorBoard at environment step `step`."""
         for name, value in metrics.items():
             if not math.isnan(value):
                 self._writer.add_scalar(name, value, step)

@@ -1,6 +1,6 @@
 """The folder of a run: settings, TensorBoard events, checkpoints, videos.
 
-    config.json  events.out.tfevents.*  checkpoints/<step>/  videos/<step>.mp4
+config.json  events.out.tfevents.*  checkpoints/<step>/  videos/<step>.mp4
 """
 
 import json

@@ -72,9 +72,7 @@ def test_a_config_of_another_version_is_refused_by_field(experiment, tmp_path):
         ("--encoder none --corridor.platform-length 0.1 0.2", "reach"),
     ],
 )
-def test_bad_input_is_one_clear_sentence_before_any_work(
-    experiment, tmp_path, arguments, message
-):
+def test_bad_input_is_one_clear_sentence_before_any_work(experiment, tmp_path, arguments, message):
     folder = tmp_path / "run"
     settings = experiment.parse([*arguments.split(), "--run-dir", str(folder)])
     with pytest.raises(ValueError, match=f"(?s){message}"):

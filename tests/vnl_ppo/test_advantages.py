@@ -8,7 +8,7 @@ from vnl_ppo.advantages import generalized_advantages
 
 
 def reference(r, v, v_next, termination, end, discounting, gae_lambda):
-    """The definition, summed forward in float64: A_t = sum_k (discounting gae_lambda)^k delta_t+k."""
+    """The definition, in float64: A_t = sum_k (discounting gae_lambda)^k delta_t+k."""
     length = len(r)
     delta = r + discounting * np.where(termination, 0, v_next) - v
     advantages = np.zeros(length)

@@ -36,9 +36,7 @@ def test_batches_join_to_the_moments_of_all(seed, sizes):
         moments = update_moments(moments, batch_of(x.astype(np.float32)))
     everything = np.concatenate(batches).astype(np.float32).astype(np.float64)
     np.testing.assert_allclose(moments.mean["proprio"], everything.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(
-        moments.variance["proprio"], everything.var(0), rtol=2e-2, atol=1e-4
-    )
+    np.testing.assert_allclose(moments.variance["proprio"], everything.var(0), rtol=2e-2, atol=1e-4)
     assert moments.count == sum(sizes)
 
 

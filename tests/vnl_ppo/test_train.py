@@ -28,7 +28,7 @@ STEPS = [0, 256, 512]
 
 
 def chase(x, action):
-    return -(action - 0.5 * x) ** 2
+    return -((action - 0.5 * x) ** 2)
 
 
 ENV = Probe(chase, steps=7)
@@ -66,9 +66,7 @@ def test_a_run_leaves_settings_scalars_and_checkpoints(finished):
 def test_a_resumed_run_equals_an_unbroken_one(finished, tmp_path, kept):
     folder, weights = finished
     broken = run.create(tmp_path / "broken", {})
-    shutil.copytree(
-        folder / run.CHECKPOINTS / str(kept), broken / run.CHECKPOINTS / str(kept)
-    )
+    shutil.copytree(folder / run.CHECKPOINTS / str(kept), broken / run.CHECKPOINTS / str(kept))
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
     assert checkpoint.steps(broken / run.CHECKPOINTS) == [s for s in STEPS if s >= kept]
 
