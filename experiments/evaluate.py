@@ -125,19 +125,18 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 def table(
     names: Sequence[str], found: Sequence[Mapping[str, np.ndarray]], episodes: int, length: int
 ) -> Table:
-    """One line for each policy; the differences to the first below."""
+    """One column for each policy, and for each but the first one of its differences to that."""
     result = Table(
         title=f"mean and 95 % interval of {episodes} episodes of at most {length} steps, "
         f"in the same corridors"
     )
-    result.add_column("policy")
-    for title in SHOWN.values():
-        result.add_column(title, justify="right")
-    for name, metrics in zip(names, found, strict=True):
-        result.add_row(name, *(_written(interval(metrics[k])) for k in SHOWN))
-    for name, metrics in zip(names[1:], found[1:], strict=True):
-        differences = (_written(interval(metrics[k] - found[0][k]), "+") for k in SHOWN)
-        result.add_row(f"{name} minus {names[0]}", *differences)
+    result.add_column("")
+    for name in [*names, *(f"{name} - {names[0]}" for name in names[1:])]:
+        result.add_column(name, justify="right")
+    for key, title in SHOWN.items():
+        means = [_written(interval(metrics[key])) for metrics in found]
+        differences = [_written(interval(m[key] - found[0][key]), "+") for m in found[1:]]
+        result.add_row(title, *means, *differences)
     return result
 
 

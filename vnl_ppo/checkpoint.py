@@ -7,6 +7,7 @@ does to it later is found by the SHA-256 digest of each array, kept in the check
 
 import dataclasses
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -217,9 +218,16 @@ def prune(folder: Path, config: CheckpointConfig) -> list[int]:
     saved = steps(folder)
     if not config.keep_last:
         return []
-    scores = {step: score for step in saved if (score := _score(folder / str(step))) is not None}
+    notes = {step: _notes(folder / str(step)) for step in saved}
+    # An evaluation that was not a number is no evaluation.
+    scores = {
+        step: score
+        for step in saved
+        if (score := notes[step].get(_SCORE)) is not None and not math.isnan(score)
+    }
     best = sorted(scores, key=lambda step: (scores[step], step))[::-1][: config.keep_best]
-    doomed = [step for step in saved[: -config.keep_last] if step not in best]
+    old = saved[: -config.keep_last]
+    doomed = [step for step in old if step not in best and _DIGESTS in notes[step]]
     for step in doomed:
         _discard(folder / str(step))
     return doomed
@@ -240,13 +248,14 @@ def _remove_unfinished(path: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _score(path: Path) -> float | None:
+def _notes(path: Path) -> dict[str, Any]:
+    """What `save` wrote beside the arrays; nothing where that is torn, or not ours."""
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return (checkpointer.metadata(path.resolve()).custom_metadata or {}).get(_SCORE)
+            return checkpointer.metadata(path.resolve()).custom_metadata or {}
     except Exception:
-        # Torn metadata: it cannot be called the best, and resuming will tell.
-        return None
+        # As in `read`: whatever the parser that met it raises. Resuming will tell.
+        return {}
 
 
 def _digest(x: np.ndarray) -> str:

@@ -56,7 +56,7 @@ def train(
         Interrupted: a signal came.
         OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
     """
-    ppo = check_training(env, network, config, folder if resume else None)
+    ppo = make_ppo(env, network, config)
     keep = checkpoint_config or CheckpointConfig()
     evaluate = make_watched_evaluate(env, network, config)
     checkpoints = folder / run.CHECKPOINTS
@@ -175,8 +175,10 @@ def _begin(
         warn(f"{checkpoints} holds no checkpoint: beginning again")
         return ppo.init(config.seed), 0
     step, leaves = saved
+    like = jax.eval_shape(ppo.init, config.seed)
+    checkpoint.check(leaves, like, str(checkpoints / str(step)))
     checkpoint.set_aside(checkpoints, after=step)
-    state = checkpoint.restore(leaves, jax.eval_shape(ppo.init, config.seed), DEVICES)
+    state = checkpoint.restore(leaves, like, DEVICES)
     return state, int(state.iteration[0])
 
 
