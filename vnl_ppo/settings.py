@@ -79,6 +79,9 @@ def _readable(reason: str) -> str:
 
 
 def _check_names(kind: Any, data: Any, source: str, prefix: str = "", root: Any = None) -> None:
+    """Raise where a name is unknown, or where cattrs would take a text for a list."""
+    if typing.get_origin(kind) is tuple and not isinstance(data, list | tuple):
+        raise ValueError(f"{source}: {prefix.rstrip('.')}: {data!r} is not a list")
     if not dataclasses.is_dataclass(kind):
         return
     root = root or kind
