@@ -47,7 +47,7 @@ def write_episode(
         raise FileExistsError(f"{path} exists; films are never overwritten")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
-    with imageio.get_writer(part, fps=FRAMES_PER_SECOND, codec="libx264", quality=8) as writer:
+    with imageio.get_writer(part, fps=FRAMES_PER_SECOND, codec="libx264", quality=6) as writer:
         for frame in film(env, data, alive, camera, size, inset):
             writer.append_data(frame)
     os.replace(part, path)
