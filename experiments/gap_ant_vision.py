@@ -70,8 +70,9 @@ class Settings:
     encoder: str = "nature_cnn"
     """What turns the image into features: a registered name, `package.module:Class`, or none for
     a blind ant."""
-    features: int = 16
-    """Features that the encoder makes of an image."""
+    features: int | None = None
+    """Features that the encoder makes of an image, where it has such a setting; else its own
+    default."""
     physics: str = "auto"
     """mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on CPU, else mjx."""
     video_seconds: float = 10.0
@@ -135,9 +136,8 @@ def prepare(settings: Settings) -> tuple[GapAnt, ActorCritic, Path]:
         ValueError, FileExistsError: a setting cannot be; one sentence says which and why.
     """
     seeing = settings.encoder != BLIND
-    encoders = (
-        {"vision": make_encoder(settings.encoder, features=settings.features)} if seeing else {}
-    )
+    width = {} if settings.features is None else {"features": settings.features}
+    encoders = {"vision": make_encoder(settings.encoder, **width)} if seeing else {}
     env = GapAnt(settings.env, settings.vision if seeing else None, settings.physics)
     check_encoders(env.observation_spec, encoders)
     network = ActorCritic(
