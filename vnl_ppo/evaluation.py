@@ -10,7 +10,7 @@ from flax import linen as nn
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, metric_reductions
 from vnl_ppo.ppo import Metrics, Weights, make_policy
-from vnl_ppo.rollout import Episodes, select, start_episodes
+from vnl_ppo.rollout import advance, is_broken, select, start_episodes
 
 
 def make_evaluate(
@@ -33,20 +33,19 @@ def make_evaluate(
             _, over, _, step = carry
             return (step < config.episode_length) & ~over.all()
 
-        def advance(carry):
+        def go_on(carry):
             episodes, over, sums, step = carry
             action, _ = act(episodes.state.obs, jax.random.fold_in(act_key, step))
-            state = jax.vmap(env.step)(episodes.state, action)
-            moved = Episodes(state, episodes.length + 1, episodes.reward + state.reward)
+            moved, faults = advance(env, episodes, action)
+            ends = (moved.state.done > 0) | is_broken(faults)
+            sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in moved.state.metrics.items()}
             # An episode that is over stands still, while the others go on.
-            episodes = select(over, episodes, moved)
-            sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in state.metrics.items()}
-            return episodes, over | (episodes.state.done > 0), sums, step + 1
+            return select(over, episodes, moved), over | ends, sums, step + 1
 
         nothing = jax.tree.map(jnp.zeros_like, episodes.state.metrics)
         none_over = jnp.zeros(config.num_eval_envs, bool)
         episodes, _, sums, _ = jax.lax.while_loop(
-            going_on, advance, (episodes, none_over, nothing, 0)
+            going_on, go_on, (episodes, none_over, nothing, 0)
         )
         by_reduction = {
             "mean": {k: x / episodes.length for k, x in sums.items()},
@@ -76,18 +75,20 @@ def make_record(
     def record(weights: Weights, key: jax.Array) -> tuple[Any, jax.Array]:
         act, _ = make_policy(network, weights, config.deterministic_eval)
         reset_key, act_key = jax.random.split(key)
-        first = start_episodes(env, reset_key, 1).state
+        first = start_episodes(env, reset_key, 1)
 
-        def advance(carry, key):
-            state, over = carry
-            action, _ = act(state.obs, key)
-            state = select(over, state, jax.vmap(env.step)(state, action))
-            return (state, over | (state.done > 0)), (state.data, ~over)
+        def go_on(carry, key):
+            episodes, over = carry
+            action, _ = act(episodes.state.obs, key)
+            moved, faults = advance(env, episodes, action)
+            episodes = select(over, episodes, moved)
+            ends = (episodes.state.done > 0) | is_broken(faults)
+            return (episodes, over | ends), (episodes.state.data, ~over)
 
         _, (data, alive) = jax.lax.scan(
-            advance, (first, jnp.zeros(1, bool)), jax.random.split(act_key, length)
+            go_on, (first, jnp.zeros(1, bool)), jax.random.split(act_key, length)
         )
-        data = jax.tree.map(lambda x, xs: jnp.concatenate([x, xs[:, 0]]), first.data, data)
+        data = jax.tree.map(lambda x, xs: jnp.concatenate([x, xs[:, 0]]), first.state.data, data)
         return data, jnp.concatenate([jnp.ones(1, bool), alive[:, 0]])
 
     return jax.jit(record)
