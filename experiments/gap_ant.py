@@ -18,12 +18,15 @@ from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import Act, acting, acting_at_random
 from vnl_ppo.networks import ActorCritic, check_encoders
 from vnl_ppo.policy import load_into
-from vnl_ppo.settings import from_plain, to_plain
+from vnl_ppo.settings import check_numbers, from_plain, to_plain
 
 BLIND = "none"
 RANDOM = "random"
 BUILDER = "experiments.gap_ant:build_from"
 """How a run's config.json names what builds its environment and network."""
+
+MAX_PIXELS = 1024
+MAX_PLATFORMS = 1000
 
 # On two cores a seeing ant gets through a tenth of the steps of a blind one in the same time, so it
 # takes larger steps and fewer passes over its data. An accelerator is filled by more environments.
@@ -116,6 +119,8 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
         ValueError: a setting cannot be; one sentence says which and why.
     """
     seeing = settings.encoder != BLIND
+    check_numbers(settings, large=("ppo.num_timesteps",))
+    _check_sizes(settings)
     if settings.features is not None and settings.features < 1:
         raise ValueError(f"features is {settings.features}; it has to be at least 1")
     width = {} if settings.features is None else {"features": settings.features}
@@ -130,6 +135,21 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
         settings.network.share_encoders,
     )
     return env, network
+
+
+def _check_sizes(settings: Settings) -> None:
+    """What would fill the memory while it is built, before anything else could refuse it."""
+    for name in ("height", "width"):
+        if (pixels := getattr(settings.vision, name)) > MAX_PIXELS:
+            raise ValueError(f"vision.{name} is {pixels}; it has to be at most {MAX_PIXELS} pixels")
+    corridor = settings.env.corridor
+    # Lengths that cannot be at all are told of where the corridor is built.
+    pitch = corridor.platform_length[0] + corridor.gap_length[0]
+    if pitch > 0 and (platforms := corridor.length / pitch) > MAX_PLATFORMS:
+        raise ValueError(
+            f"corridor.length is {corridor.length} m, which takes up to {platforms:,.0f} "
+            f"platforms; it has to be below {MAX_PLATFORMS * pitch:g} m"
+        )
 
 
 def build_from(plain: dict[str, Any]) -> tuple[GapAnt, ActorCritic, PPOConfig]:

@@ -30,6 +30,7 @@ from experiments.gap_ant import (
     to_dict,
 )
 from vnl_ppo import run
+from vnl_ppo.config import check
 from vnl_ppo.evaluation import make_record
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
@@ -51,6 +52,13 @@ def main() -> None:
         work(settings, env, network, folder)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}" + (f"\n{how_to_go_on(folder)}" if folder else ""))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sys.exit(
+            f"error: this takes more memory than there is ({str(error).splitlines()[0]}); use a "
+            f"smaller --num-envs, or --env-chunk-size, or a smaller picture"
+        )
     except Interrupted as stop:
         print(f"{stop}\n{how_to_go_on(folder)}", file=sys.stderr)
         sys.exit(stop.status)
@@ -127,6 +135,7 @@ def prepare(settings: Settings) -> tuple[GapAnt, ActorCritic, Path]:
     if not 0 <= settings.video_seconds < float("inf"):
         raise ValueError(f"video_seconds is {settings.video_seconds}; it has to be 0 or more")
     check_installed(settings.wandb)
+    check(settings.ppo, jax.local_device_count())
     env, network = build(settings)
     eyes = "blind" if settings.encoder == BLIND else "vision"
     name = f"gap_ant_{eyes}-{time.strftime('%Y%m%d-%H%M%S')}"

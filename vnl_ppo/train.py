@@ -182,11 +182,13 @@ def _begin(
     return state, int(state.iteration[0])
 
 
-def _timed_step(ppo: PPO, state: TrainingState):
+def _timed_step(
+    ppo: PPO, state: TrainingState
+) -> tuple[tuple[TrainingState, dict[str, float]], float]:
     start = time.perf_counter()
     state, metrics = ppo.step(state)
-    metrics = {f"train/{k}": float(v[0]) for k, v in jax.device_get(metrics).items()}
-    return (state, metrics), time.perf_counter() - start
+    numbers = {f"train/{k}": float(v[0]) for k, v in jax.device_get(metrics).items()}
+    return (state, numbers), time.perf_counter() - start
 
 
 def _of_system(error: OSError) -> str:
