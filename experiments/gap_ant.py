@@ -17,7 +17,7 @@ from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import Act, acting, acting_at_random
 from vnl_ppo.networks import ActorCritic, check_encoders
-from vnl_ppo.policy import load_into
+from vnl_ppo.trained import load_into
 from vnl_ppo.settings import check_numbers, from_plain, to_plain
 
 BLIND = "none"
@@ -153,7 +153,7 @@ def _check_sizes(settings: Settings) -> None:
 
 
 def build_from(plain: dict[str, Any]) -> tuple[GapAnt, ActorCritic, PPOConfig]:
-    """As `build`, from the settings of a config.json: a `vnl_ppo.policy.Builder`."""
+    """As `build`, from the settings of a config.json: a `vnl_ppo.trained.Builder`."""
     settings = from_dict(plain)
     return *build(settings), settings.ppo
 

@@ -126,7 +126,7 @@ def _builder(name: str, folder: Path) -> Builder:
     if not function:
         raise ValueError(
             f"{folder}'s config.json names no builder (it says {name!r}), so its environment is "
-            f"unknown; build it and the network yourself and use vnl_ppo.policy.load_into"
+            f"unknown; build it and the network yourself and use vnl_ppo.trained.load_into"
         )
     try:
         return getattr(importlib.import_module(module), function)
