@@ -1,5 +1,6 @@
 """How well a policy does: whole episodes, apart from training."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,14 @@ from flax import linen as nn
 
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, metric_reductions
-from vnl_ppo.ppo import Metrics, Weights, make_policy
+from vnl_ppo.policy import Weights, make_policy
+from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import advance, is_broken, select, start_episodes
 
 
 def make_evaluate(
     env: Env, network: nn.Module, config: PPOConfig
-) -> Callable[[Weights, jax.Array], Metrics]:
+) -> Callable[[Weights, jax.Array], dict[str, jax.Array]]:
     """Build (weights, key) -> metrics of `config.num_eval_envs` episodes, one in each environment.
 
     The same key gives the same episodes to any policy. Each metric of the environment is summed up
@@ -24,10 +26,11 @@ def make_evaluate(
     """
     reductions = metric_reductions(env)
 
-    def evaluate(weights: Weights, key: jax.Array) -> Metrics:
+    def evaluate(weights: Weights, key: jax.Array) -> dict[str, jax.Array]:
         act, _ = make_policy(network, weights, config.deterministic_eval)
         reset_key, act_key = jax.random.split(key)
-        episodes = start_episodes(env, reset_key, config.num_eval_envs)
+        memory = initial_memory(network, config.num_eval_envs)
+        episodes = start_episodes(env, reset_key, config.num_eval_envs, memory)
 
         def going_on(carry):
             _, over, _, step = carry
@@ -35,7 +38,9 @@ def make_evaluate(
 
         def go_on(carry):
             episodes, over, sums, step = carry
-            action, _ = act(episodes.state.obs, jax.random.fold_in(act_key, step))
+            key = jax.random.fold_in(act_key, step)
+            action, decision = act(episodes.state.obs, key, episodes.memory)
+            episodes = dataclasses.replace(episodes, memory=decision.memory)
             moved, faults = advance(env, episodes, action)
             ends = (moved.state.done > 0) | is_broken(faults)
             sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in moved.state.metrics.items()}
@@ -75,11 +80,12 @@ def make_record(
     def record(weights: Weights, key: jax.Array) -> tuple[Any, jax.Array]:
         act, _ = make_policy(network, weights, config.deterministic_eval)
         reset_key, act_key = jax.random.split(key)
-        first = start_episodes(env, reset_key, 1)
+        first = start_episodes(env, reset_key, 1, initial_memory(network, 1))
 
         def go_on(carry, key):
             episodes, over = carry
-            action, _ = act(episodes.state.obs, key)
+            action, decision = act(episodes.state.obs, key, episodes.memory)
+            episodes = dataclasses.replace(episodes, memory=decision.memory)
             moved, faults = advance(env, episodes, action)
             episodes = select(over, episodes, moved)
             ends = (episodes.state.done > 0) | is_broken(faults)
