@@ -15,7 +15,7 @@ from envs.gap_ant import GapAnt, GapAntConfig, VisionConfig
 from vnl_ppo import run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
-from vnl_ppo.evaluation import Act, acting, acting_at_random
+from vnl_ppo.evaluation import Actor, acting, acting_at_random
 from vnl_ppo.networks import ActorCritic, check_encoders
 from vnl_ppo.trained import load_into
 from vnl_ppo.settings import check_numbers, from_plain, to_plain
@@ -181,13 +181,13 @@ class Player(NamedTuple):
     Attributes:
         name: to show.
         env: where it acts.
-        act: what it does; traceable.
+        actor: what it does; traceable.
         settings: of its run, or the defaults.
     """
 
     name: str
     env: GapAnt
-    act: Act
+    actor: Actor
     settings: Settings
 
 
@@ -219,8 +219,8 @@ def load_player(
     chosen = _with_corridor(from_dict(run.read_settings(folder), str(folder)), corridor)
     env, network = build(chosen)
     policy = load_into(env, network, chosen.ppo, folder, int(step) if step else None)
-    act = acting(network, policy.weights, deterministic)
-    return Player(f"{folder.name}@{policy.step}", env, act, chosen)
+    actor = acting(network, policy.weights, deterministic)
+    return Player(f"{folder.name}@{policy.step}", env, actor, chosen)
 
 
 def _with_corridor(chosen: Settings, corridor: CorridorConfig | None) -> Settings:

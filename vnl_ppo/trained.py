@@ -21,7 +21,8 @@ from flax import linen as nn
 from vnl_ppo import checkpoint, normalization, run
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation
-from vnl_ppo.ppo import Weights, init_params, make_policy
+from vnl_ppo.policy import Weights, init_params, make_policy
+from vnl_ppo.recurrence import initial_memory, remembers
 
 Builder = Callable[[dict[str, Any]], tuple[Env, nn.Module, PPOConfig]]
 """The settings of a config.json -> what they describe. Raises a ValueError where they cannot be."""
@@ -63,6 +64,11 @@ class Policy:
         return self._decide(obs, None)[1]
 
     def _decide(self, obs: Observation, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        if remembers(initial_memory(self.network, 1)):
+            raise ValueError(
+                "this policy has a memory, which has to be carried from step to step; use "
+                "vnl_ppo.evaluation.acting(policy.network, policy.weights, deterministic=True)"
+            )
         if set(obs) != set(self.env.observation_spec):
             raise ValueError(
                 f"the observation has leaves {sorted(obs)}; this policy was trained on "
