@@ -1,7 +1,8 @@
 """Films: an episode seen from outside, with what the animal itself saw in a corner."""
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -12,6 +13,7 @@ import numpy as np
 from envs.gap_ant import GapAnt, GapAntData
 
 FRAMES_PER_SECOND = 20
+FORMATS = (".mp4", ".gif")
 _SUPERSAMPLING = 2
 _BORDER = 2
 
@@ -31,7 +33,7 @@ def write_episode(
         env: where it happened.
         data: leaves [T, ...], the states lived through.
         alive: bool[T], which of them belong to the episode.
-        path: the mp4 to write. It appears when it is complete; one that exists is not touched.
+        path: the film to write, see `write`.
         camera: the walker's camera that films, by name.
         size: height and width, pixels, multiples of 16 for players' sake.
         inset: height of the animal's own view, pixels; 0 for none.
@@ -43,15 +45,40 @@ def write_episode(
         FileExistsError: there is such a file.
         ValueError: there is no such camera.
     """
-    if path.exists():
-        raise FileExistsError(f"{path} exists; films are never overwritten")
+    return write(film(env, data, alive, camera, size, inset), path)
+
+
+def write(frames: Iterable[np.ndarray], path: Path) -> Path:
+    """Write frames uint8[H, W, 3], `FRAMES_PER_SECOND` of them a second.
+
+    Args:
+        frames: the film.
+        path: an mp4 or a gif. It appears when it is complete; one that exists is not touched.
+
+    Raises:
+        FileExistsError: there is such a file.
+        ValueError: its name has another ending.
+    """
+    check_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
-    with imageio.get_writer(part, fps=FRAMES_PER_SECOND, codec="libx264", quality=8) as writer:
-        for frame in film(env, data, alive, camera, size, inset):
+    if path.suffix == ".mp4":
+        writer = imageio.get_writer(part, fps=FRAMES_PER_SECOND, codec="libx264", quality=6)
+    else:
+        writer = imageio.get_writer(part, duration=1000 / FRAMES_PER_SECOND, loop=0)
+    with writer:
+        for frame in frames:
             writer.append_data(frame)
     os.replace(part, path)
     return path
+
+
+def check_path(path: Path) -> None:
+    """Raise where `write` would refuse to write to `path`."""
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path} is no film's name; it has to end in {' or '.join(FORMATS)}")
+    if path.exists():
+        raise FileExistsError(f"{path} exists; films are never overwritten")
 
 
 def film(
@@ -61,8 +88,9 @@ def film(
     camera: str,
     size: tuple[int, int],
     inset: int,
+    speed: float = 1.0,
 ) -> Iterator[np.ndarray]:
-    """Frames uint8[H, W, 3], `FRAMES_PER_SECOND` of them per second of the episode."""
+    """Frames uint8[H, W, 3], `FRAMES_PER_SECOND / speed` of them per second of the episode."""
     outside = env.camera(camera, size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING)
     inside = env.eye or env.camera("egocentric", 64, 64)
 
@@ -71,13 +99,21 @@ def film(
         return _average(env.draw(state, outside)), env.draw(state, inside)
 
     states = int(np.asarray(alive).sum())
-    every = 1 / (FRAMES_PER_SECOND * env.dt)
+    every = speed / (FRAMES_PER_SECOND * env.dt)
     for index in np.arange(0, states, every).astype(int):
         frame, eye = pictures(jax.tree.map(lambda x, i=index: x[i], data))
         frame = np.array(frame)
         if inset:
             _paste(frame, np.asarray(eye), inset)
         yield frame
+
+
+def side_by_side(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Two films of one height as one; the shorter stands still at its end."""
+    last: list[np.ndarray | None] = [None, None]
+    for pair in itertools.zip_longest(left, right):
+        last = [frame if frame is not None else old for frame, old in zip(pair, last, strict=True)]
+        yield np.concatenate([frame for frame in last if frame is not None], axis=1)
 
 
 def _average(image: jax.Array) -> jax.Array:

@@ -1,9 +1,16 @@
 """Save and restore a whole training state, so that a run resumed equals one never broken.
 
 A checkpoint is a folder named by its environment step. Orbax writes it under another name and
-renames it when it is complete, so a half-written one is never taken for a checkpoint.
+renames it when it is complete, so a half-written one is never taken for a checkpoint. What a disk
+does to it later is found by the SHA-256 digest of each array, kept in the checkpoint's metadata.
 """
 
+import dataclasses
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,23 +20,69 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.utils import is_checkpoint_finalized
 
 Tree = TypeVar("Tree")
+Leaves = dict[str, np.ndarray]
+"""The arrays of a training state by name, such as weights.params.params.policy.Dense_0.kernel."""
+
+_DIGESTS, _SCORE = "sha256", "score"
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
-def save(folder: Path, step: int, state: Any) -> Path:
-    """Write `state` to `folder/<step>`, which must not exist.
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are made, and which are kept."""
+
+    minutes: float = 10.0
+    """At least so often, besides after every evaluation; 0 for after evaluations only."""
+    keep_last: int = 5
+    """How many of the newest stay; 0 for all that there ever were."""
+    keep_best: int = 1
+    """How many with the highest return in their evaluation stay besides."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minutes < float("inf"):
+            raise ValueError(f"checkpoints.minutes is {self.minutes}; it has to be 0 or more")
+        for name in ("keep_last", "keep_best"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"checkpoints.{name} is {getattr(self, name)}; it has to be 0 or more"
+                )
+
+
+class TornCheckpointError(ValueError):
+    """A checkpoint is not what was saved."""
+
+
+def save(folder: Path, step: int, state: Any, score: float | None = None) -> Path:
+    """Write `state` to `folder/<step>`, which must not exist, and read it again.
 
     Args:
         folder: the run's `checkpoints` folder; made if missing.
         step: environment steps taken so far.
         state: a pytree of arrays with a leading axis of devices, typed PRNG keys among them.
+        score: how good its policy is, if it was evaluated; see `prune`.
 
     Returns:
         the checkpoint's path.
+
+    Raises:
+        OSError: it cannot be written. What was there before is as it was.
     """
     path = (folder / str(step)).resolve()
-    leaves = jax.device_get(_leaves(_key_data(state)))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, {name: np.asarray(x) for name, x in leaves.items()})
+    if path.exists():
+        raise FileExistsError(f"{path} exists; checkpoints are never overwritten")
+    leaves = {name: np.asarray(x) for name, x in jax.device_get(_leaves(_key_data(state))).items()}
+    digests = {name: _digest(x) for name, x in leaves.items()}
+    try:
+        _remove_unfinished(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path, leaves, custom_metadata={_DIGESTS: digests, _SCORE: score})
+        read(folder, step)
+    except Exception as error:
+        # Orbax and TensorStore tell a full disk by many classes; all mean that there is none.
+        _discard(path)
+        _remove_unfinished(path)
+        raise OSError(f"checkpoint {path} could not be written: {_first_line(error)}") from error
     return path
 
 
@@ -41,33 +94,98 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in complete)
 
 
-def check(folder: Path, step: int, like: Any) -> None:
-    """Raise a ValueError unless the checkpoint `folder/<step>` has the structure of `like`.
+def read(folder: Path, step: int) -> Leaves:
+    """The arrays of the checkpoint `folder/<step>`, each the same as when it was saved.
+
+    A checkpoint without digests, of an early version of this code, is taken as it is.
+
+    Raises:
+        TornCheckpointError: a file is missing, cut short or altered.
+    """
+    path = (folder / str(step)).resolve()
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(path)
+            shapes = metadata.item_metadata.tree
+            empty = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+            leaves = {k: np.asarray(x) for k, x in checkpointer.restore(path, empty).items()}
+    except Exception as error:
+        # A torn file shows as whatever the parser that met it raises.
+        raise TornCheckpointError(
+            f"checkpoint {path} cannot be read: {_first_line(error)}"
+        ) from error
+    digests = (metadata.custom_metadata or {}).get(_DIGESTS)
+    if digests is not None:
+        if digests.keys() != leaves.keys():
+            raise TornCheckpointError(f"checkpoint {path} does not hold the arrays that were saved")
+        for name, x in leaves.items():
+            if _digest(x) != digests[name]:
+                raise TornCheckpointError(f"checkpoint {path}: {name} is not what was saved")
+    return leaves
+
+
+def read_last(folder: Path, warn: Callable[[str], None]) -> tuple[int, Leaves] | None:
+    """The newest checkpoint that is whole, and its step; None where none was ever completed.
 
     Args:
         folder: the run's `checkpoints` folder.
-        step: which one, of `steps(folder)`.
-        like: a state of that structure, or its shapes (`jax.eval_shape`).
+        warn: told of each newer one that is torn, in one sentence that names it.
+
+    Raises:
+        TornCheckpointError: there are checkpoints, and all are torn.
     """
-    path = (folder / str(step)).resolve()
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = _described(checkpointer.metadata(path).item_metadata.tree)
-    wanted = _described(_leaves(jax.eval_shape(_key_data, like)))
-    for name in sorted(saved.keys() | wanted.keys()):
-        there, here = saved.get(name, "nothing"), wanted.get(name, "nothing")
+    torn = 0
+    for step in reversed(steps(folder)):
+        try:
+            return step, read(folder, step)
+        except TornCheckpointError as error:
+            warn(f"{error}; going back to the one before it")
+            torn += 1
+    if torn:
+        raise TornCheckpointError(
+            f"all {torn} checkpoints in {folder} are torn; begin a new run, "
+            f"or bring a checkpoint back from a copy"
+        )
+    return None
+
+
+def check(leaves: Mapping[str, np.ndarray], like: Any, name: str) -> None:
+    """Raise a ValueError unless a checkpoint has the structure of a state.
+
+    Args:
+        leaves: of the checkpoint.
+        like: a state of that structure, or its shapes (`jax.eval_shape`).
+        name: of the checkpoint, for the message.
+    """
+    saved, wanted = _described(leaves), _described(_leaves(jax.eval_shape(_key_data, like)))
+    for leaf in sorted(saved.keys() | wanted.keys()):
+        there, here = saved.get(leaf, "nothing"), wanted.get(leaf, "nothing")
         if there != here:
             raise ValueError(
-                f"checkpoint {path} was made by another network or with other settings: {name} is "
+                f"checkpoint {name} was made by another network or with other settings: {leaf} is "
                 f"{there} there and {here} here; resume it with the settings it was made with"
             )
 
 
-def restore(folder: Path, step: int, like: Tree, axis_name: str) -> Tree:
-    """Read the checkpoint `folder/<step>`, which has the structure of `like` (see `check`).
+def fill(leaves: Mapping[str, np.ndarray], like: Tree, prefix: str = "") -> Tree:
+    """The arrays of a checkpoint as a tree.
 
     Args:
-        folder: the run's `checkpoints` folder.
-        step: which one, of `steps(folder)`.
+        leaves: of the checkpoint.
+        like: a tree of the structure that was saved, or its shapes. Typed keys stay raw numbers.
+        prefix: of the names, where `like` is a part of what was saved, such as `weights.`.
+    """
+    empty = lambda x: np.zeros(x.shape, x.dtype)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: leaves.get(prefix + _name(path), empty(x)), jax.eval_shape(_key_data, like)
+    )
+
+
+def restore(leaves: Mapping[str, np.ndarray], like: Tree, axis_name: str) -> Tree:
+    """Put the arrays of a checkpoint, of the structure of `like` (see `check`), onto devices.
+
+    Args:
+        leaves: of the checkpoint.
         like: a state of that structure, as the algorithm's `init` makes it.
         axis_name: of the leading axis, as in the pmapped function that takes the state on: under
             another name that function would be compiled once more.
@@ -75,15 +193,78 @@ def restore(folder: Path, step: int, like: Tree, axis_name: str) -> Tree:
     Returns:
         the saved state, its leading axis laid out over devices.
     """
-    path = (folder / str(step)).resolve()
-    shapes = jax.eval_shape(_key_data, like)
-    empty = lambda x: np.zeros(x.shape, x.dtype)
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.restore(path, jax.tree.map(empty, _leaves(shapes)))
-    raw = jax.tree_util.tree_map_with_path(lambda p, x: saved.get(_name(p), empty(x)), shapes)
     keys = jax.tree.map(_is_key, like)
     wrap = lambda x, is_key: jax.random.wrap_key_data(x) if is_key else x
-    return jax.pmap(lambda tree: jax.tree.map(wrap, tree, keys), axis_name=axis_name)(raw)
+    return jax.pmap(lambda tree: jax.tree.map(wrap, tree, keys), axis_name=axis_name)(
+        fill(leaves, like)
+    )
+
+
+def set_aside(folder: Path, after: int) -> None:
+    """Rename the checkpoints after step `after`, which are torn: their steps will come again."""
+    for step in steps(folder):
+        if step > after:
+            path = folder / str(step)
+            free = (n for n in range(1000) if not path.with_name(f"{step}.torn-{n}").exists())
+            path.rename(path.with_name(f"{step}.torn-{next(free)}"))
+
+
+def prune(folder: Path, config: CheckpointConfig) -> list[int]:
+    """Delete what `config` does not keep; never the newest, nor any file that is not ours.
+
+    Returns:
+        the steps that were deleted.
+    """
+    saved = steps(folder)
+    if not config.keep_last:
+        return []
+    notes = {step: _notes(folder / str(step)) for step in saved}
+    # An evaluation that was not a number is no evaluation.
+    scores = {
+        step: score
+        for step in saved
+        if (score := notes[step].get(_SCORE)) is not None and not math.isnan(score)
+    }
+    best = sorted(scores, key=lambda step: (scores[step], step))[::-1][: config.keep_best]
+    old = saved[: -config.keep_last]
+    doomed = [step for step in old if step not in best and _DIGESTS in notes[step]]
+    for step in doomed:
+        _discard(folder / str(step))
+    return doomed
+
+
+def _discard(path: Path) -> None:
+    """Delete a checkpoint. Under another name, so that what is half deleted is none."""
+    if path.exists():
+        grave = path.with_name(f".{path.name}.deleted")
+        shutil.rmtree(grave, ignore_errors=True)
+        os.replace(path, grave)
+        shutil.rmtree(grave, ignore_errors=True)
+
+
+def _remove_unfinished(path: Path) -> None:
+    """Delete what a write of `path` that was broken off left, which takes room and is no use."""
+    for part in path.parent.glob(f"{path.name}{_UNFINISHED}*"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    """What `save` wrote beside the arrays; nothing where that is torn, or not ours."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.metadata(path.resolve()).custom_metadata or {}
+    except Exception:
+        # As in `read`: whatever the parser that met it raises. Resuming will tell.
+        return {}
+
+
+def _digest(x: np.ndarray) -> str:
+    header = f"{x.dtype.name}{list(x.shape)}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(x).tobytes()).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [repr(error)])[0][:300]
 
 
 def _is_key(x: Any) -> bool:
@@ -106,5 +287,5 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(str(p) for p in parts)
 
 
-def _described(leaves: dict[str, Any]) -> dict[str, str]:
+def _described(leaves: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in leaves.items()}

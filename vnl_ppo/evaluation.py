@@ -1,93 +1,188 @@
 """How well a policy does: whole episodes, apart from training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
 from vnl_ppo.config import PPOConfig
-from vnl_ppo.env import Env, metric_reductions
+from vnl_ppo.env import Env, Observation, metric_reductions
 from vnl_ppo.ppo import Metrics, Weights, make_policy
-from vnl_ppo.rollout import Episodes, select, start_episodes
+from vnl_ppo.rollout import advance, is_broken, select, start_episodes
+
+Act = Callable[[Observation, jax.Array], tuple[jax.Array, jax.Array]]
+"""(obs [N, ...], key) -> action float32[N, A], value float32[N]."""
+
+_WATCHED = 8
+_MOMENTS = (0.0, 0.125, 0.25, 0.5)
+
+
+@struct.dataclass
+class Watched:
+    """What the first K episodes of an evaluation were like, step by step.
+
+    Attributes:
+        action: float32[T, K, A].
+        value: float32[T, K], the policy's own estimate.
+        alive: bool[T, K], whether the step belongs to the episode.
+        views: by image leaf of the observation, uint8[V, H, W, C], what the first episode showed at
+            V moments; black where it was over by then.
+    """
+
+    action: jax.Array
+    value: jax.Array
+    alive: jax.Array
+    views: dict[str, jax.Array]
+
+
+def run_episodes(
+    env: Env, act: Act, key: jax.Array, num_episodes: int, episode_length: int
+) -> tuple[Metrics, Watched]:
+    """Run N whole episodes, one in each environment.
+
+    The same key gives the same episodes to any policy.
+
+    Returns:
+        float32[N] by name: each metric of the environment, summed up over its episode as
+        `vnl_ppo.env.metric_reductions` says, `episode_reward` and `episode_length`; and what the
+        first of them were like.
+    """
+    reset_key, act_key = jax.random.split(key)
+    episodes = start_episodes(env, reset_key, num_episodes)
+    moments = jnp.array([int(m * episode_length) for m in _MOMENTS])
+    watch = min(num_episodes, _WATCHED)
+    images = {k: x[0] for k, x in episodes.state.obs.items() if x.ndim == 4 and x.dtype == "uint8"}
+    nothing = Watched(
+        action=jnp.zeros((episode_length, watch, env.action_size)),
+        value=jnp.zeros((episode_length, watch)),
+        alive=jnp.zeros((episode_length, watch), bool),
+        views={k: jnp.zeros((len(_MOMENTS), *x.shape), x.dtype) for k, x in images.items()},
+    )
+
+    def going_on(carry):
+        _, over, _, _, step = carry
+        return (step < episode_length) & ~over.all()
+
+    def go_on(carry):
+        episodes, over, sums, watched, step = carry
+        obs = episodes.state.obs
+        action, value = act(obs, jax.random.fold_in(act_key, step))
+        now = (step == moments) & ~over[0]
+        watched = Watched(
+            action=watched.action.at[step].set(action[:watch]),
+            value=watched.value.at[step].set(value[:watch]),
+            alive=watched.alive.at[step].set(~over[:watch]),
+            views={
+                k: jnp.where(now[:, None, None, None], obs[k][0], x)
+                for k, x in watched.views.items()
+            },
+        )
+        moved, faults = advance(env, episodes, action)
+        ends = (moved.state.done > 0) | is_broken(faults)
+        sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in moved.state.metrics.items()}
+        # An episode that is over stands still, while the others go on.
+        return select(over, episodes, moved), over | ends, sums, watched, step + 1
+
+    none_over = jnp.zeros(num_episodes, bool)
+    no_sums = jax.tree.map(jnp.zeros_like, episodes.state.metrics)
+    episodes, _, sums, watched, _ = jax.lax.while_loop(
+        going_on, go_on, (episodes, none_over, no_sums, nothing, 0)
+    )
+    by_reduction: Mapping[str, Metrics] = {
+        "mean": {k: x / episodes.length for k, x in sums.items()},
+        "sum": sums,
+        "last": episodes.state.metrics,
+    }
+    reductions = metric_reductions(env)
+    metrics = {k: by_reduction[reductions.get(k, "mean")][k] for k in sums}
+    metrics |= {
+        "episode_reward": episodes.reward,
+        "episode_length": episodes.length.astype(jnp.float32),
+    }
+    return metrics, watched
 
 
 def make_evaluate(
     env: Env, network: nn.Module, config: PPOConfig
 ) -> Callable[[Weights, jax.Array], Metrics]:
-    """Build (weights, key) -> metrics of `config.num_eval_envs` episodes, one in each environment.
+    """Build (weights, key) -> means over `config.num_eval_envs` episodes of what `run_episodes`
+    returns, and `episode_reward_std`, over episodes."""
+    evaluate = make_watched_evaluate(env, network, config)
+    return jax.jit(lambda weights, key: evaluate(weights, key)[0])
 
-    The same key gives the same episodes to any policy. Each metric of the environment is summed up
-    over its episode as `vnl_ppo.env.metric_reductions` says and averaged over episodes, beside
-    `episode_reward`, `episode_reward_std` (over episodes) and `episode_length`.
-    """
-    reductions = metric_reductions(env)
 
-    def evaluate(weights: Weights, key: jax.Array) -> Metrics:
-        act, _ = make_policy(network, weights, config.deterministic_eval)
-        reset_key, act_key = jax.random.split(key)
-        episodes = start_episodes(env, reset_key, config.num_eval_envs)
+def make_watched_evaluate(
+    env: Env, network: nn.Module, config: PPOConfig
+) -> Callable[[Weights, jax.Array], tuple[Metrics, Watched]]:
+    """As `make_evaluate`, with what the episodes were like."""
 
-        def going_on(carry):
-            _, over, _, step = carry
-            return (step < config.episode_length) & ~over.all()
-
-        def advance(carry):
-            episodes, over, sums, step = carry
-            action, _ = act(episodes.state.obs, jax.random.fold_in(act_key, step))
-            state = jax.vmap(env.step)(episodes.state, action)
-            moved = Episodes(state, episodes.length + 1, episodes.reward + state.reward)
-            # An episode that is over stands still, while the others go on.
-            episodes = select(over, episodes, moved)
-            sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in state.metrics.items()}
-            return episodes, over | (episodes.state.done > 0), sums, step + 1
-
-        nothing = jax.tree.map(jnp.zeros_like, episodes.state.metrics)
-        none_over = jnp.zeros(config.num_eval_envs, bool)
-        episodes, _, sums, _ = jax.lax.while_loop(
-            going_on, advance, (episodes, none_over, nothing, 0)
-        )
-        by_reduction = {
-            "mean": {k: x / episodes.length for k, x in sums.items()},
-            "sum": sums,
-            "last": episodes.state.metrics,
-        }
-        metrics = {k: by_reduction[reductions.get(k, "mean")][k].mean() for k in sums}
-        return metrics | {
-            "episode_reward": episodes.reward.mean(),
-            "episode_reward_std": episodes.reward.std(),
-            "episode_length": episodes.length.mean(),
-        }
+    def evaluate(weights: Weights, key: jax.Array) -> tuple[Metrics, Watched]:
+        act = acting(network, weights, config.deterministic_eval)
+        metrics, watched = run_episodes(env, act, key, config.num_eval_envs, config.episode_length)
+        spread = {"episode_reward_std": metrics["episode_reward"].std()}
+        return {k: x.mean() for k, x in metrics.items()} | spread, watched
 
     return jax.jit(evaluate)
 
 
-def make_record(
-    env: Env, network: nn.Module, config: PPOConfig, length: int
-) -> Callable[[Weights, jax.Array], tuple[Any, jax.Array]]:
-    """Build (weights, key) -> one episode as the environment lived it.
+def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Act:
+    """A policy as `run_episodes` and `record` take it."""
+    decide, _ = make_policy(network, weights, deterministic)
+
+    def act(obs: Observation, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        action, decision = decide(obs, key)
+        return action, decision.value
+
+    return act
+
+
+def acting_at_random(action_size: int) -> Act:
+    """Uniform actions in [-1, 1]: the first check of a new body, and the floor of every figure."""
+
+    def act(obs: Observation, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        n = next(iter(obs.values())).shape[0]
+        return jax.random.uniform(key, (n, action_size), minval=-1.0), jnp.zeros(n)
+
+    return act
+
+
+def record(env: Env, act: Act, key: jax.Array, length: int) -> tuple[Any, jax.Array]:
+    """One episode as the environment lived it, of at most `length` steps.
+
+    The same key gives the same episode to any policy.
 
     Returns:
         the `data` of its states, leaves [length + 1, ...], and bool[length + 1], true for the
         states that belong to the episode.
     """
+    reset_key, act_key = jax.random.split(key)
+    first = start_episodes(env, reset_key, 1)
 
-    def record(weights: Weights, key: jax.Array) -> tuple[Any, jax.Array]:
-        act, _ = make_policy(network, weights, config.deterministic_eval)
-        reset_key, act_key = jax.random.split(key)
-        first = start_episodes(env, reset_key, 1).state
+    def go_on(carry, key):
+        episodes, over = carry
+        action, _ = act(episodes.state.obs, key)
+        moved, faults = advance(env, episodes, action)
+        ends = (moved.state.done > 0) | is_broken(faults)
+        episodes = select(over, episodes, moved)
+        return (episodes, over | ends), (episodes.state.data, ~over)
 
-        def advance(carry, key):
-            state, over = carry
-            action, _ = act(state.obs, key)
-            state = select(over, state, jax.vmap(env.step)(state, action))
-            return (state, over | (state.done > 0)), (state.data, ~over)
+    _, (data, alive) = jax.lax.scan(
+        go_on, (first, jnp.zeros(1, bool)), jax.random.split(act_key, length)
+    )
+    data = jax.tree.map(lambda x, xs: jnp.concatenate([x, xs[:, 0]]), first.state.data, data)
+    return data, jnp.concatenate([jnp.ones(1, bool), alive[:, 0]])
 
-        _, (data, alive) = jax.lax.scan(
-            advance, (first, jnp.zeros(1, bool)), jax.random.split(act_key, length)
-        )
-        data = jax.tree.map(lambda x, xs: jnp.concatenate([x, xs[:, 0]]), first.data, data)
-        return data, jnp.concatenate([jnp.ones(1, bool), alive[:, 0]])
 
-    return jax.jit(record)
+def make_record(
+    env: Env, network: nn.Module, config: PPOConfig, length: int
+) -> Callable[[Weights, jax.Array], tuple[Any, jax.Array]]:
+    """Build (weights, key) -> `record` of one episode under the weights' policy."""
+
+    def with_weights(weights: Weights, key: jax.Array) -> tuple[Any, jax.Array]:
+        act = acting(network, weights, config.deterministic_eval)
+        return record(env, act, key, length)
+
+    return jax.jit(with_weights)

@@ -121,7 +121,7 @@ def make_ppo(
         moments = weights.moments
         if config.normalize_observations:
             moments = normalization.update_moments(moments, experience.obs, DEVICES)
-        metrics |= _means(jax.lax.psum(totals, DEVICES), config.steps_per_iteration)
+        metrics |= _reduce(jax.lax.psum(totals, DEVICES), config.steps_per_iteration)
         metrics |= _value_metrics(experience)
         state = TrainingState(
             Weights(params, moments), optimizer_state, episodes, key, state.iteration + 1
@@ -182,11 +182,11 @@ def learn(
     """Minibatch SGD over the experience of one iteration.
 
     Only indices are shuffled; a minibatch is gathered when its turn comes, so images are stored
-    once, as bytes.
+    once, as bytes. An update whose gradient is not finite is skipped.
 
     Returns:
-        the new parameters and optimiser state; metrics averaged over all gradient steps, and
-        `first_ratio`, the mean ratio of the first minibatch, which has to be 1.
+        the new parameters and optimiser state; metrics averaged over the updates made, how many
+        were skipped, and `first_ratio`, the mean ratio of the first minibatch: it has to be 1.
     """
     size = experience.advantage.shape[0]
 
@@ -194,15 +194,22 @@ def learn(
         judge_and_act = partial(apply, network, weights.replace(params=params))
         return losses.ppo_loss(judge_and_act, batch, key, config, DEVICES)
 
-    def update(carry, indices_and_key):
+    def move(carry, gradient):
         params, optimizer_state = carry
+        change, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return optax.apply_updates(params, change), optimizer_state
+
+    def update(carry, indices_and_key):
+        params, _ = carry
         indices, key = indices_and_key
         batch = jax.tree.map(lambda x: x[indices], experience)
         gradient, metrics = jax.grad(loss, has_aux=True)(params, batch, key)
         gradient = jax.lax.pmean(gradient, DEVICES)
-        change, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        metrics["gradient_norm"] = optax.tree.norm(gradient)
-        return (optax.apply_updates(params, change), optimizer_state), metrics
+        metrics["gradient_norm"] = norm = optax.tree.norm(gradient)
+        # Adam would carry a single NaN on for ever.
+        sound = jnp.isfinite(norm)
+        carry = jax.lax.cond(sound, move, lambda carry, _: carry, carry, gradient)
+        return carry, (metrics, sound)
 
     def epoch(carry, key):
         shuffle_key, loss_key = jax.random.split(key)
@@ -211,26 +218,30 @@ def learn(
             update, carry, (indices, jax.random.split(loss_key, config.num_minibatches))
         )
 
-    (params, optimizer_state), metrics = jax.lax.scan(
+    (params, optimizer_state), (metrics, sound) = jax.lax.scan(
         epoch,
         (weights.params, optimizer_state),
         jax.random.split(key, config.num_updates_per_batch),
     )
     first_ratio = metrics["ratio"][0, 0]
-    metrics = jax.tree.map(jnp.mean, metrics)
+    metrics = {k: _mean(jnp.where(sound, x, 0).sum(), sound.sum()) for k, x in metrics.items()}
+    metrics["skipped_updates"] = (~sound).sum().astype(jnp.float32)
     return params, optimizer_state, metrics | {"first_ratio": first_ratio}
 
 
-def _means(totals: Metrics, steps: int) -> Metrics:
-    """Means per step of the environments' metrics and per finished episode of its return."""
+def _reduce(totals: Metrics, steps: int) -> Metrics:
+    """Means per step of the environments' metrics and per finished episode of its return; counts
+    of what broke down."""
     episodes = totals["episodes"]
-    of_episodes = {
-        # Where no episode ended there is no mean: NaN, which loggers leave out.
-        k: jnp.where(episodes > 0, totals[k] / jnp.maximum(episodes, 1), jnp.nan)
-        for k in ("episode_reward", "episode_length")
-    }
     of_steps = {k[5:]: x / steps for k, x in totals.items() if k.startswith("step/")}
-    return {**of_steps, **of_episodes, "episodes": episodes}
+    of_episodes = {k: _mean(totals[k], episodes) for k in ("episode_reward", "episode_length")}
+    faults = {k: x for k, x in totals.items() if k.startswith("nonfinite_")}
+    return {**of_steps, **of_episodes, "episodes": episodes, **faults}
+
+
+def _mean(total: jax.Array, count: jax.Array) -> jax.Array:
+    """Where there is nothing there is no mean: NaN, which loggers leave out."""
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
 
 
 def _value_metrics(experience: Experience) -> Metrics:

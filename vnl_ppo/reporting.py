@@ -1,26 +1,59 @@
-"""Tell a person how a run goes: TensorBoard for later, the terminal for now."""
+"""Tell a person how a run goes: logs for later, the terminal for now."""
 
+import contextlib
+import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Protocol
 
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from vnl_ppo.evaluation import Watched
+from vnl_ppo.events import EventFile
 
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BETWEEN_FLUSHES = 5.0
+_COMPARED = ["eval/episode_reward", "eval/episode_length"]
+
+
+class Log(Protocol):
+    """Where metrics go; `vnl_ppo.events.EventFile` says what each method takes."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None: ...  # noqa: D102
+    def histogram(self, step: int, name: str, values: np.ndarray) -> None: ...  # noqa: D102
+    def image(self, step: int, name: str, image: np.ndarray) -> None: ...  # noqa: D102
+    def text(self, step: int, name: str, markdown: str) -> None: ...  # noqa: D102
+    def settings(self, settings: Mapping[str, Any], metrics: list[str]) -> None: ...  # noqa: D102
+    def flush(self) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
 
 
 class Reporter:
-    """Writes scalars to TensorBoard and shows progress: a live bar, or plain lines in a log file.
+    """Writes metrics to the logs and shows progress: a live bar, or plain lines in a log file.
+
+    Methods raise OSError where TensorBoard's file cannot be written.
 
     Args:
         folder: of the run.
         total_steps: environment steps that the run will take.
         first_step: where a resumed run begins; events of later steps, written before it was
             broken off, are withdrawn.
+        quiet: whether to give plain lines on a terminal too.
+        logs: where metrics go besides TensorBoard.
         console: where to write.
     """
 
@@ -29,26 +62,30 @@ class Reporter:
         folder: Path,
         total_steps: int,
         first_step: int = 0,
+        quiet: bool = False,
+        logs: Sequence[Log] = (),
         console: Console | None = None,
     ) -> None:
         self._console = console or Console()
-        self._writer = SummaryWriter(str(folder), purge_step=first_step or None, write_to_disk=True)
+        self._live = self._console.is_terminal and not quiet
+        self._logs: list[Log] = [EventFile(folder, first_step), *logs]
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            _Activity(),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
             TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[returns]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._live,
         )
         self._task = self._progress.add_task(
-            "starting", total=total_steps, completed=first_step, rate=""
+            "starting", total=total_steps, completed=first_step, rate="", returns="", since=None
         )
         self._total = total_steps
-        self._last_line = -math.inf
+        self._last_line = self._last_flush = -math.inf
 
     def __enter__(self) -> "Reporter":
         self._progress.start()
@@ -61,40 +98,84 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        self._writer.close()
+        for log in self._logs:
+            # What ended the run is the thing to tell, not that the full disk is still full.
+            with contextlib.suppress(OSError) if error else contextlib.nullcontext():
+                log.close()
 
-    def status(self, text: str) -> None:
-        """Say what the program does now, such as compiling."""
-        self._progress.update(self._task, description=text)
-        if not self._console.is_terminal:
-            self.line(text)
+    @contextlib.contextmanager
+    def activity(self, what: str) -> Iterator[None]:
+        """Say what the program does while inside, such as compiling, and for how long already."""
+        start = time.monotonic()
+        self._progress.update(self._task, description=what, since=start)
+        if not self._live:
+            self.line(f"{what} ...")
+        yield
+        self._progress.update(self._task, description="training", since=None)
+        self.line(f"{what}: {time.monotonic() - start:.1f} s")
 
     def line(self, text: str) -> None:
         """Leave a line that stays."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warning(self, text: str) -> None:
+        """Leave a line that stands out."""
+        self._console.print(f"warning: {text}", style="bold yellow", markup=False, soft_wrap=True)
+
+    def settings(self, settings: Mapping[str, Any]) -> None:
+        """Keep the settings where the metrics are: as a text, and in the table to compare runs."""
+        for log in self._logs:
+            log.text(0, "config", f"```json\n{json.dumps(settings, indent=2)}\n```")
+            log.settings(settings, _COMPARED)
 
     def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics that have a value to TensorBoard at environment step `step`."""
-        for name, value in metrics.items():
-            if not math.isnan(value):
-                self._writer.add_scalar(name, value, step)
+        """Write the metrics that have a value, of environment step `step`."""
+        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        for log in self._logs:
+            log.scalars(step, known)
+        if time.monotonic() - self._last_flush > _SECONDS_BETWEEN_FLUSHES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring everything onto the disk."""
+        for log in self._logs:
+            log.flush()
+        self._last_flush = time.monotonic()
 
     def training(self, step: int, metrics: Mapping[str, float], seconds_left: float) -> None:
         """Report a training iteration."""
         self.scalars(step, metrics)
         rate = f"{metrics['perf/env_steps_per_second']:,.0f} steps/s"
         self._progress.update(self._task, completed=step, rate=rate)
+        if not math.isnan(reward := metrics.get("train/episode_reward", math.nan)):
+            self._progress.update(self._task, returns=f"return {reward:.1f}")
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._last_line > _SECONDS_BETWEEN_LINES:
+        if not self._live and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = time.strftime("%H:%M:%S", time.gmtime(seconds_left))
             self.line(f"{step:>11,} of {self._total:,} steps  {rate}  {left} left")
 
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, metrics: Mapping[str, float], watched: Watched) -> None:
         """Report an evaluation."""
         self.scalars(step, metrics)
+        alive = np.asarray(watched.alive)
+        for log in self._logs:
+            log.histogram(step, "eval/action", np.asarray(watched.action)[alive])
+            log.histogram(step, "eval/value", np.asarray(watched.value)[alive])
+            for name, views in watched.views.items():
+                if views.shape[-1] in (1, 3):
+                    log.image(step, f"eval/{name}", np.concatenate(np.asarray(views), axis=1))
         shown = ("episode_reward", "episode_length", "x_velocity", "gaps_crossed")
         values = "  ".join(
             f"{name} {metrics[f'eval/{name}']:.2f}" for name in shown if f"eval/{name}" in metrics
         )
         self.line(f"{step:>11,} steps  evaluation: {values}")
+
+
+class _Activity(ProgressColumn):
+    """What the program does now, with a timer of its own where it is not training."""
+
+    def render(self, task: Task) -> Text:
+        since = task.fields["since"]
+        timer = f" {time.monotonic() - since:.0f} s" if since is not None else ""
+        return Text(task.description + timer)

@@ -14,6 +14,10 @@ from vnl_ppo.env import Env, Observation, State
 
 Tree = TypeVar("Tree")
 
+LARGEST = 1e15
+"""A number beyond it counts as infinite: its square is close to float32's limit, so that variances
+and squared errors of it would be infinite."""
+
 
 @struct.dataclass
 class Decision:
@@ -62,8 +66,11 @@ Judge = Callable[[Observation], jax.Array]
 
 def start_episodes(env: Env, key: jax.Array, num_envs: int) -> Episodes:
     """Reset `num_envs` environments, each with a key of its own."""
+    state = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+    # An environment that is broken from the start has to be acted on once, to be found out.
+    seen = jax.tree.map(lambda x: jnp.where(_is_bad(x), 0, x) if _is_float(x) else x, state.obs)
     return Episodes(
-        state=jax.vmap(env.reset)(jax.random.split(key, num_envs)),
+        state=state.replace(obs=seen),
         length=jnp.zeros(num_envs, jnp.int32),
         reward=jnp.zeros(num_envs),
     )
@@ -130,17 +137,17 @@ def unroll(
         episodes, last_obs = carry
         obs = episodes.state.obs
         action, decision = act(obs, key)
-        state = jax.vmap(env.step)(episodes.state, action)
-        episodes = Episodes(state, episodes.length + 1, episodes.reward + state.reward)
+        episodes, faults = advance(env, episodes, action)
+        state = episodes.state
 
         done = state.done > 0
         cut_short = done & (state.info.get("truncation", jnp.zeros_like(state.done)) > 0)
-        termination = done & ~cut_short
-        truncation = cut_short | (~done & (episodes.length >= config.episode_length))
+        termination = (done & ~cut_short) | is_broken(faults)
+        truncation = ~termination & (cut_short | (episodes.length >= config.episode_length))
         end = termination | truncation
 
         last_obs = select(truncation, state.obs, last_obs)
-        totals = _totals(episodes, end)
+        totals = _totals(episodes, end, faults)
         carry = select(end, fresh, episodes), last_obs
         return carry, (obs, decision, state.reward, termination, truncation, totals)
 
@@ -165,6 +172,39 @@ def unroll(
     return episodes, Experience(obs, decision, advantage), totals
 
 
+def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, dict[str, Any]]:
+    """Take one step in each of N environments, and look at what came back.
+
+    An environment breaks down when its observation or reward is not finite (or beyond `LARGEST`),
+    or when it says so in `info["failed"]`. Its reward for this step is 0 then, so are metrics
+    that are not finite, and its episode has to be ended as a failure: what it shows is no state.
+
+    Returns:
+        the episodes, none restarted; what broke, bool[N] each: "observation", "reward",
+        "simulation".
+    """
+    state = jax.vmap(env.step)(episodes.state, action)
+    bad = [
+        _is_bad(x).reshape(len(x), -1).any(-1) for x in jax.tree.leaves(state.obs) if _is_float(x)
+    ]
+    faults = {
+        "observation": jnp.any(jnp.stack(bad), 0) if bad else jnp.zeros(state.done.shape, bool),
+        "reward": _is_bad(state.reward),
+        "simulation": state.info.get("failed", jnp.zeros_like(state.done)) > 0,
+    }
+    broken = is_broken(faults)
+    state = state.replace(
+        reward=jnp.where(broken, 0, state.reward),
+        metrics={k: jnp.where(broken & _is_bad(x), 0, x) for k, x in state.metrics.items()},
+    )
+    return Episodes(state, episodes.length + 1, episodes.reward + state.reward), faults
+
+
+def is_broken(faults: dict[str, jax.Array]) -> jax.Array:
+    """bool[N], whether anything broke in a step (see `advance`)."""
+    return jnp.stack(list(faults.values())).any(0)
+
+
 def select(mask: jax.Array, on_true: Tree, on_false: Tree) -> Tree:
     """`jnp.where` for trees whose leaves begin with the axes of `mask`."""
 
@@ -174,11 +214,23 @@ def select(mask: jax.Array, on_true: Tree, on_false: Tree) -> Tree:
     return jax.tree.map(one, on_true, on_false)
 
 
-def _totals(episodes: Episodes, end: jax.Array) -> dict[str, jax.Array]:
-    """Sums over N: each metric of the step, and of the episodes that ended their return."""
+def _is_float(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _is_bad(x: jax.Array) -> jax.Array:
+    """Whether each number is NaN, infinite or beyond `LARGEST`."""
+    return ~(jnp.abs(x.astype(jnp.float32)) <= LARGEST)
+
+
+def _totals(episodes: Episodes, end: jax.Array, faults: dict[str, Any]) -> dict[str, jax.Array]:
+    """Sums over N: each metric of the step, the ended episodes' returns, what broke down."""
+    number = lambda mask: mask.sum().astype(jnp.float32)
     return {
         **{f"step/{k}": x.sum() for k, x in episodes.state.metrics.items()},
-        "episodes": end.sum().astype(jnp.float32),
+        "episodes": number(end),
         "episode_reward": jnp.where(end, episodes.reward, 0).sum(),
         "episode_length": jnp.where(end, episodes.length, 0).sum().astype(jnp.float32),
+        "nonfinite_episodes": number(is_broken(faults)),
+        **{f"nonfinite_{k}": number(mask) for k, mask in faults.items()},
     }

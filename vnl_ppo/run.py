@@ -5,6 +5,8 @@ config.json  events.out.tfevents.*  checkpoints/<step>/  videos/<step>.mp4
 
 import json
 import os
+import platform
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,24 +15,54 @@ from typing import Any
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 VIDEOS = "videos"
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "mujoco", "mujoco-mjx", "dm_control")
+_PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "numpy", "mujoco",
+    "mujoco-mjx", "dm_control",
+)  # fmt: skip
 
 
-def create(folder: Path, settings: Mapping[str, Any]) -> Path:
+def create(folder: Path, settings: Mapping[str, Any], builder: str = "") -> Path:
     """Make the folder of a new run and write its settings.
+
+    Args:
+        folder: of the run.
+        settings: plain data, all that the run depends on.
+        builder: `package.module:function` that turns `settings` into an environment and a network
+            again, see `vnl_ppo.policy.load`; empty where there is none.
 
     Raises:
         FileExistsError: something is there already; nothing is changed.
     """
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    versions = {name: metadata.version(name) for name in _PACKAGES}
-    text = json.dumps({"settings": settings, "versions": versions}, indent=2) + "\n"
     # Written aside and renamed: a run that is killed here leaves no half of a config.
     part = folder / (CONFIG + ".part")
-    part.write_text(text)
+    part.write_text(describe(settings, builder))
     os.replace(part, folder / CONFIG)
     return folder
+
+
+def describe(settings: Mapping[str, Any], builder: str = "") -> str:
+    """The text of a config.json: settings, and with what code they were used."""
+    versions = {"python": platform.python_version()}
+    versions |= {name: metadata.version(name) for name in _PACKAGES}
+    content = {"settings": settings, "builder": builder, "versions": versions, "git": git_commit()}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def git_commit() -> str | None:
+    """The commit of this code, followed by `-dirty` where files differ from it; None where it is
+    not in git, or git is not there."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    # An installed copy may lie in somebody else's repository.
+    ours = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
+    commit = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        for command in (ours, commit):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def check_free(folder: Path) -> None:
@@ -42,16 +74,37 @@ def check_free(folder: Path) -> None:
         )
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """The settings that `create` wrote.
 
+    Args:
+        path: the run's folder, or its config.json or a copy of that.
+
     Raises:
-        ValueError: `folder` is not a run.
+        ValueError: `path` is neither.
     """
-    path = folder / CONFIG
+    return _read(path)["settings"]
+
+
+def read_builder(path: Path) -> str:
+    """The `package.module:function` that `create` was given; see `read_settings`."""
+    return _read(path).get("builder", "")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise ValueError(f"{path} is not a run folder: it has no {CONFIG}")
+        path = path / CONFIG
     if not path.is_file():
-        raise ValueError(f"{folder} is not a run folder: it has no {CONFIG}")
+        raise ValueError(f"there is no run folder and no {CONFIG} at {path}")
     try:
-        return json.loads(path.read_text())["settings"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not hold the settings of a run: {error!r}") from error
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not hold the settings of a run: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise ValueError(
+            f'{path} does not hold the settings of a run: it has to be {{"settings": {{...}}}}, '
+            f"as --dump-config prints it"
+        )
+    return content

@@ -1,19 +1,63 @@
 """How JAX runs here."""
 
+import dataclasses
 import os
+import time
 from pathlib import Path
 
 import jax
 
+_IMPORTED = time.monotonic()
 
-def keep_compilations() -> Path:
+
+@dataclasses.dataclass
+class Compilations:
+    """The cache of compiled programs, and how often this process found there what it needed.
+
+    Attributes:
+        folder: where it is.
+        found: programs that were read from it.
+        made: programs that were compiled and then put there.
+    """
+
+    folder: Path
+    found: int = 0
+    made: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.found} compiled programs from the cache, {self.made} new; cache: {self.folder}"
+        )
+
+
+def keep_compilations() -> Compilations:
     """Keep compiled programs on disk, so that a second start need not compile them again.
 
     The folder is `JAX_COMPILATION_CACHE_DIR` where that is set, else one in the user's cache
-    folder. Returns it.
+    folder.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = Path(jax.config.jax_compilation_cache_dir or home / "vnl_ppo" / "compilations")
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    return folder
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    compilations = Compilations(folder)
+
+    def count(event: str, **_: object) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            compilations.found += 1
+        elif event == "/jax/compilation_cache/cache_misses":
+            compilations.made += 1
+
+    jax.monitoring.register_event_listener(count)
+    return compilations
+
+
+def seconds_since_start() -> float:
+    """How long ago this process began; where the system does not tell, since this was imported."""
+    try:
+        # Field 22 of Linux's process table, counted behind the name, which may hold blanks.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.monotonic() - _IMPORTED

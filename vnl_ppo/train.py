@@ -1,7 +1,7 @@
 """Train: iterations, evaluations and checkpoints, until the steps are done."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -9,21 +9,34 @@ import numpy as np
 from flax import linen as nn
 
 from vnl_ppo import checkpoint, run
+from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
-from vnl_ppo.evaluation import make_evaluate
-from vnl_ppo.ppo import DEVICES, PPO, Metrics, TrainingState, Weights, make_ppo
-from vnl_ppo.reporting import Reporter
+from vnl_ppo.evaluation import make_watched_evaluate
+from vnl_ppo.interruption import Interrupted, catch_signals
+from vnl_ppo.ppo import DEVICES, PPO, TrainingState, Weights, make_ppo
+from vnl_ppo.reporting import Log, Reporter
+from vnl_ppo.runtime import seconds_since_start
 
 
 def train(
-    env: Env, network: nn.Module, config: PPOConfig, folder: Path, resume: bool = False
+    env: Env,
+    network: nn.Module,
+    config: PPOConfig,
+    folder: Path,
+    resume: bool = False,
+    checkpoint_config: CheckpointConfig | None = None,
+    quiet: bool = False,
+    logs: Sequence[Log] = (),
 ) -> Weights:
     """Train a network in an environment and leave everything in the run's folder.
 
-    Every evaluation is followed by a checkpoint. A run that is resumed goes on from its newest
-    checkpoint, or begins again if it was broken off before the first, and ends with the same
-    parameters as one that was never broken, bit for bit.
+    Every evaluation is followed by a checkpoint, and there are others in between. A run that is
+    resumed goes on from the newest one that is whole, or begins again if it was broken off before
+    the first, and ends with the same parameters as one that was never broken, bit for bit.
+
+    A first SIGINT or SIGTERM ends the run after its iteration, with a checkpoint; a second one at
+    once.
 
     Args:
         env: one environment, without a batch axis.
@@ -31,56 +44,92 @@ def train(
         config: the settings.
         folder: of the run, made by `vnl_ppo.run.create`.
         resume: whether to go on from the folder's newest checkpoint.
+        checkpoint_config: when checkpoints are made and which are kept.
+        quiet: whether to give plain lines on a terminal too.
+        logs: where metrics go besides TensorBoard.
 
     Returns:
         the trained weights.
 
     Raises:
         ValueError: a setting cannot be, or the checkpoint is of another network.
+        Interrupted: a signal came.
+        OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
     """
-    ppo = check_training(env, network, config, folder if resume else None)
-    evaluate = make_evaluate(env, network, config)
+    ppo = make_ppo(env, network, config)
+    keep = checkpoint_config or CheckpointConfig()
+    evaluate = make_watched_evaluate(env, network, config)
     checkpoints = folder / run.CHECKPOINTS
-    state, done = _begin(ppo, config, checkpoints if resume else None)
     stops = evaluation_iterations(config)
     # Evaluations draw their episodes from a key of their own: the same corridors every time, and
     # training does not depend on when they happen.
     eval_key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    total = config.num_iterations * config.steps_per_iteration
+    size = config.steps_per_iteration
+    total = config.num_iterations * size
+    warnings: list[str] = []
+    state, done = _begin(ppo, config, checkpoints if resume else None, warnings.append)
 
-    with Reporter(folder, total, done * config.steps_per_iteration) as report:
-        if done:
-            report.line(f"resuming {folder} at step {done * config.steps_per_iteration:,}")
-
-        def evaluate_and_save() -> None:
-            step = done * config.steps_per_iteration
-            metrics, seconds = _timed(lambda: evaluate(weights_of(state), eval_key))
-            metrics = {f"eval/{k}": v for k, v in metrics.items()}
-            report.evaluation(step, metrics | {"perf/eval_seconds": seconds})
-            if step not in checkpoint.steps(checkpoints):
-                checkpoint.save(checkpoints, step, state)
-
-        if done == 0 and 0 in stops:
-            report.status("compiling the evaluation")
-            evaluate_and_save()
-        report.status("compiling the training step")
-        trained_seconds, first = 0.0, done
-        while done < config.num_iterations:
-            (state, metrics), seconds = _timed_step(ppo, state)
-            done += 1
-            step = done * config.steps_per_iteration
-            metrics = {f"train/{k}": v for k, v in metrics.items()}
-            if done == first + 1:
-                # It contains the compilation, and tells nothing of the speed.
-                report.scalars(step, metrics | {"perf/first_update_seconds": seconds})
-                report.status("training")
+    try:
+        with (
+            Reporter(folder, total, done * size, quiet, logs) as report,
+            catch_signals(report.line) as asked,
+        ):
+            for text in warnings:
+                report.warning(text)
+            if resume:
+                report.line(f"resuming {folder} at step {done * size:,}")
             else:
-                metrics["perf/env_steps_per_second"] = config.steps_per_iteration / seconds
-                trained_seconds += seconds
-                pace = trained_seconds / (done - first - 1)
-                report.training(step, metrics, pace * (config.num_iterations - done))
-            if done in stops:
-                evaluate_and_save()
+                report.settings(run.read_settings(folder))
+            last_saved = time.monotonic()
+
+            def save(score: float | None = None) -> None:
+                nonlocal last_saved
+                start = time.monotonic()
+                if done * size not in checkpoint.steps(checkpoints):
+                    # What a checkpoint says has happened, the events say too.
+                    report.flush()
+                    checkpoint.save(checkpoints, done * size, state, score)
+                    checkpoint.prune(checkpoints, keep)
+                last_saved = time.monotonic()
+                report.scalars(done * size, {"perf/checkpoint_seconds": last_saved - start})
+
+            def evaluate_and_save() -> None:
+                start = time.perf_counter()
+                metrics, watched = jax.device_get(evaluate(weights_of(state), eval_key))
+                metrics = {f"eval/{k}": float(v) for k, v in metrics.items()}
+                metrics["perf/eval_seconds"] = time.perf_counter() - start
+                report.evaluation(done * size, metrics, watched)
+                save(metrics["eval/episode_reward"])
+
+            if done == 0 and 0 in stops:
+                with report.activity("compiling the evaluation, then evaluating"):
+                    evaluate_and_save()
+            trained_seconds, first = 0.0, done
+            while done < config.num_iterations and not asked.number:
+                if done == first:
+                    # It contains the compilation, and tells nothing of the speed.
+                    with report.activity("compiling the training step, then a first iteration"):
+                        (state, metrics), _ = _timed_step(ppo, state)
+                    metrics["perf/first_update_seconds"] = seconds_since_start()
+                    report.scalars((done + 1) * size, metrics)
+                else:
+                    (state, metrics), seconds = _timed_step(ppo, state)
+                    metrics["perf/env_steps_per_second"] = size / seconds
+                    trained_seconds += seconds
+                    pace = trained_seconds / (done - first)
+                    left = pace * (config.num_iterations - done - 1)
+                    report.training((done + 1) * size, metrics, left)
+                done += 1
+                if done in stops:
+                    evaluate_and_save()
+                elif asked.number or time.monotonic() - last_saved > 60 * (keep.minutes or 1e9):
+                    save()
+    except OSError as error:
+        saved = checkpoint.steps(checkpoints)
+        kept = f"the checkpoint of step {saved[-1]:,} is there" if saved else "no checkpoint is"
+        raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
+    if asked.number:
+        raise Interrupted(f"stopped at step {done * size:,} of {total:,}", asked.number)
     return weights_of(state)
 
 
@@ -95,8 +144,9 @@ def check_training(
     """
     ppo = make_ppo(env, network, config)
     state = jax.eval_shape(ppo.init, config.seed)
-    if resumed and (saved := checkpoint.steps(resumed / run.CHECKPOINTS)):
-        checkpoint.check(resumed / run.CHECKPOINTS, saved[-1], state)
+    if resumed and (saved := checkpoint.read_last(resumed / run.CHECKPOINTS, lambda _: None)):
+        step, leaves = saved
+        checkpoint.check(leaves, state, str(resumed / run.CHECKPOINTS / str(step)))
     return ppo
 
 
@@ -114,24 +164,32 @@ def weights_of(state: TrainingState) -> Weights:
     return jax.tree.map(lambda x: x[0], state.weights)
 
 
-def _begin(ppo: PPO, config: PPOConfig, checkpoints: Path | None) -> tuple[TrainingState, int]:
+def _begin(
+    ppo: PPO, config: PPOConfig, checkpoints: Path | None, warn: Callable[[str], None]
+) -> tuple[TrainingState, int]:
     """The state to train from and the iterations it has behind it."""
-    state = ppo.init(config.seed)
-    saved = checkpoint.steps(checkpoints) if checkpoints else []
-    if not saved:
-        return state, 0
-    state = checkpoint.restore(checkpoints, saved[-1], state, DEVICES)
+    if checkpoints is None:
+        return ppo.init(config.seed), 0
+    saved = checkpoint.read_last(checkpoints, warn)
+    if saved is None:
+        warn(f"{checkpoints} holds no checkpoint: beginning again")
+        return ppo.init(config.seed), 0
+    step, leaves = saved
+    like = jax.eval_shape(ppo.init, config.seed)
+    checkpoint.check(leaves, like, str(checkpoints / str(step)))
+    checkpoint.set_aside(checkpoints, after=step)
+    state = checkpoint.restore(leaves, like, DEVICES)
     return state, int(state.iteration[0])
 
 
 def _timed_step(ppo: PPO, state: TrainingState):
     start = time.perf_counter()
     state, metrics = ppo.step(state)
-    metrics = {k: float(v[0]) for k, v in jax.device_get(metrics).items()}
+    metrics = {f"train/{k}": float(v[0]) for k, v in jax.device_get(metrics).items()}
     return (state, metrics), time.perf_counter() - start
 
 
-def _timed(function: Callable[[], Metrics]) -> tuple[dict[str, float], float]:
-    start = time.perf_counter()
-    metrics = {k: float(v) for k, v in jax.device_get(function()).items()}
-    return metrics, time.perf_counter() - start
+def _of_system(error: OSError) -> str:
+    """What the system says, without its number."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}" if error.strerror else str(error)

@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 from mujoco.batch import Batch
 
+from envs.physics import host_call
 from envs.physics.state import PhysicsState, default_slabs, mocap_geoms
 
 _BREAKDOWNS = [
@@ -52,7 +53,12 @@ class MujocoPhysics:
             )
         self.model = model
         self.num_substeps = num_substeps
-        self._stepper = _Stepper(model, num_substeps, num_threads or usable_cores())
+        threads = num_threads or usable_cores()
+        # A compiled program that is kept on disk knows its model by these.
+        settings = f"mujoco {mujoco.__version__}, {num_substeps} substeps, {threads} threads"
+        self._stepper = host_call.register(
+            _Stepper(model, num_substeps, threads), settings.encode(), _content(model)
+        )
 
     def init(
         self,
@@ -85,14 +91,13 @@ class MujocoPhysics:
         sensordata = jax.ShapeDtypeStruct((m.nsensordata,), jnp.float32)
         values = jax.ShapeDtypeStruct((state.bits.shape[0] // 2,), jnp.float32)
         broke = jax.ShapeDtypeStruct((), jnp.bool_)
-        new_bits, new, sensordata, broke = jax.pure_callback(
+        new_bits, new, sensordata, broke = host_call.call(
             self._stepper,
             (bits, values, sensordata, broke),
             state.bits,
             jnp.asarray(ctrl, jnp.float32),
             state.mocap_pos,
             state.geom_size,
-            vmap_method="broadcast_all",
         )
         time, qpos, qvel, act, warmstart = jnp.split(new, np.cumsum([1, m.nq, m.nv, m.na]).tolist())
         return dataclasses.replace(
@@ -123,11 +128,12 @@ class _Stepper:
         self._lock = threading.Lock()
 
     def __call__(
-        self, bits: jax.Array, ctrl: jax.Array, mocap_pos: jax.Array, geom_size: jax.Array
+        self, bits: np.ndarray, ctrl: np.ndarray, mocap_pos: np.ndarray, geom_size: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Any leading batch axes; returns new bits, their values as float32, sensors, failures."""
         axes = bits.shape[:-1]
         n = math.prod(axes)
+        # Elsewhere than on CPUs, JAX hands in arrays of its own.
         flat = lambda a, rank: np.asarray(a).reshape(n, *a.shape[a.ndim - rank :])
         state = np.ascontiguousarray(flat(bits, 1)).view(np.float64)
         with self._batch(n) as batch:
@@ -220,6 +226,13 @@ def double_bits(x: jax.Array) -> jax.Array:
     high = jnp.where(exponent == 0, sign, sign | (wide << 20) | (mantissa >> 3))
     low = jnp.where(exponent == 0, 0, mantissa << 29)
     return jnp.stack([low, high], axis=-1).astype(jnp.uint32).reshape(-1)
+
+
+def _content(model: mujoco.MjModel) -> bytes:
+    """All of a model, as MuJoCo writes it to a file."""
+    buffer = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, buffer)
+    return buffer.tobytes()
 
 
 def usable_cores() -> int:

@@ -43,6 +43,13 @@ def test_a_blind_ant_has_its_own_defaults(experiment):
     assert experiment.parse(["--encoder", "none"]).ppo == experiment.CPU_BLIND
 
 
+@pytest.mark.parametrize("encoder", ["mlp", "nature_cnn --features 32"])
+def test_every_registered_encoder_of_images_can_be_chosen(experiment, tmp_path, encoder):
+    folder = tmp_path / "run"
+    experiment.prepare(experiment.parse(f"--encoder {encoder} --run-dir {folder}".split()))
+    assert run.read_settings(folder)["encoder"] == encoder.split()[0]
+
+
 def test_settings_survive_their_file(experiment, tmp_path):
     settings = experiment.parse(["--seed", "5", "--vision.height", "48"])
     folder = run.create(tmp_path / "run", experiment.to_dict(settings))
@@ -63,7 +70,8 @@ def test_a_config_of_another_version_is_refused_by_field(experiment, tmp_path):
     "arguments, message",
     [
         ("--encoder nature_cn", "nature_cn.*nature_cnn"),
-        ("--encoder identity", "identity"),
+        ("--encoder identity", "identity: got an image"),
+        ("--encoder mlp --features 8", "'mlp' has no setting 'features'"),
         ("--physics havok --encoder none", "havok.*mujoco"),
         ("--encoder none --num-envs 100", "num_envs = 100 does not divide"),
         ("--encoder none --simulation.control-timestep 0.012", "0.012"),

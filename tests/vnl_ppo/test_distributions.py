@@ -1,9 +1,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import integrate, stats
 
+from tests import reference
 from vnl_ppo import distributions
+
+log_prob = jax.jit(distributions.log_prob)
 
 
 def logits(mean, scale):
@@ -14,8 +19,21 @@ def logits(mean, scale):
 def test_log_prob_equals_the_change_of_variables_in_float64():
     mean, scale, raw = np.array([0.3, -1.0]), np.array([0.5, 2.0]), np.array([0.9, -2.5])
     expected = stats.norm(mean, scale).logpdf(raw).sum() - np.log(1 - np.tanh(raw) ** 2).sum()
-    ours = distributions.log_prob(logits(mean, scale), jnp.asarray(raw, jnp.float32))
+    ours = log_prob(logits(mean, scale), jnp.asarray(raw, jnp.float32))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+number = st.floats(-5, 5, width=32)
+scales = st.floats(0.125, 5, width=32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(*(st.tuples(x, x) for x in (number, scales, st.floats(-20, 20, width=32))))
+def test_log_prob_equals_the_reference(mean, scale, raw):
+    mean, scale, raw = (np.array(x, np.float64) for x in (mean, scale, raw))
+    expected = reference.tanh_normal_log_prob(mean, scale, raw)
+    ours = log_prob(logits(mean, scale), jnp.asarray(raw, jnp.float32))
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_log_prob_stays_finite_where_tanh_is_one_in_float32():
@@ -32,6 +50,8 @@ def test_entropy_is_unbiased():
         return -density * (np.log(density) - np.log(1 - np.tanh(raw) ** 2))
 
     expected, _ = integrate.quad(integrand, mean - 6 * scale, mean + 6 * scale)
+    by_quadrature = reference.tanh_normal_entropy(np.array([mean]), np.array([scale]))
+    np.testing.assert_allclose(by_quadrature, expected, rtol=1e-6)
     keys = jax.random.split(jax.random.key(0), 20_000)
     estimates = jax.vmap(distributions.entropy, (None, 0))(logits([mean], [scale]), keys)
     error = estimates.std() / np.sqrt(len(keys))

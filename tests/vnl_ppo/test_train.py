@@ -1,16 +1,22 @@
 """A run's folder, and what resuming it promises."""
 
 import dataclasses
+import os
 import shutil
+import signal
+import time
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.probes import Probe
 from vnl_ppo import checkpoint, run
+from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
+from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.train import check_training, train
 
@@ -38,6 +44,20 @@ def network(width=8):
     return ActorCritic(1, {}, (width,), (8,))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compilations(tmp_path_factory):
+    """The runs of this module share their compiled programs: they compile for longer than run."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    old = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(tmp_path_factory.mktemp("compilations")))
+    jax.config.update(names[1], 0.1)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in old.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = run.create(tmp_path_factory.mktemp("runs") / "finished", {"name": "value"})
@@ -52,13 +72,20 @@ def test_a_run_leaves_settings_scalars_and_checkpoints(finished):
     folder, _ = finished
     assert run.read_settings(folder) == {"name": "value"}
     assert checkpoint.steps(folder / run.CHECKPOINTS) == STEPS
-    events = EventAccumulator(str(folder)).Reload()
+    events = EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
     names = set(events.Tags()["scalars"])
     assert {
         "eval/episode_reward", "eval/x", "train/policy_loss", "train/x",
         "perf/env_steps_per_second", "perf/first_update_seconds", "perf/eval_seconds",
     } <= names  # fmt: skip
     assert [e.step for e in events.Scalars("eval/episode_reward")] == STEPS
+    actions = events.Histograms("eval/action")
+    assert [e.step for e in actions] == STEPS
+    # Every action of every watched episode, and each in (-1, 1).
+    assert actions[0].histogram_value.num == 7 * CONFIG.num_eval_envs
+    assert -1 <= actions[0].histogram_value.min < actions[0].histogram_value.max <= 1
+    assert "config/text_summary" in events.Tags()["tensors"]
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
     assert [e.step for e in events.Scalars("train/policy_loss")] == [128, 256, 384, 512]
 
 
@@ -69,6 +96,76 @@ def test_a_resumed_run_equals_an_unbroken_one(finished, tmp_path, kept):
     shutil.copytree(folder / run.CHECKPOINTS / str(kept), broken / run.CHECKPOINTS / str(kept))
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
     assert checkpoint.steps(broken / run.CHECKPOINTS) == [s for s in STEPS if s >= kept]
+
+
+class Interrupting:
+    """A log that sends this process a signal when step 128 is reported."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def scalars(self, step, values):
+        if step == 128 and self.number:
+            os.kill(os.getpid(), self.number)
+            self.number = 0
+            # Another thread hears it.
+            time.sleep(0.5)
+
+    def __getattr__(self, name):
+        return lambda *_: None
+
+
+def test_a_signal_ends_the_run_with_a_checkpoint_to_go_on_from(finished, tmp_path, capfd):
+    _, weights = finished
+    broken = run.create(tmp_path / "broken", {})
+    with pytest.raises(Interrupted, match="stopped at step 128 of 512") as info:
+        train(ENV, network(), CONFIG, broken, logs=[Interrupting(signal.SIGTERM)])
+    assert info.value.status == 143
+    assert "SIGTERM: stopping after this iteration" in capfd.readouterr().out
+    assert checkpoint.steps(broken / run.CHECKPOINTS) == [0, 128]
+    assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_run_goes_on_from_the_last_checkpoint_that_is_whole(finished, tmp_path, capfd):
+    folder, weights = finished
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    for path in (broken / run.CHECKPOINTS / "512").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:-7])
+    assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
+    told = capfd.readouterr().out
+    assert f"warning: checkpoint {broken / run.CHECKPOINTS / '512'}" in told.replace("\n", "")
+    assert checkpoint.steps(broken / run.CHECKPOINTS) == STEPS
+    assert (broken / run.CHECKPOINTS / "512.torn-0").is_dir()
+
+
+def test_what_cannot_be_written_is_told_with_what_is_left(finished, tmp_path, monkeypatch):
+    """A disk that is full when the second checkpoint comes."""
+    save = checkpoint.save
+
+    def full(folder, step, *rest):
+        if step:
+            raise OSError(f"checkpoint {folder / str(step)} could not be written: no space")
+        return save(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    broken = run.create(tmp_path / "broken", {})
+    with pytest.raises(
+        OSError, match="256 could not be written: no space; the checkpoint of step 0"
+    ):
+        train(ENV, network(), CONFIG, broken)
+    assert checkpoint.steps(broken / run.CHECKPOINTS) == [0]
+
+
+def test_checkpoints_between_evaluations_and_their_retention(finished, tmp_path):
+    _, weights = finished
+    often = CheckpointConfig(minutes=1e-9, keep_last=2, keep_best=1)
+    folder = run.create(tmp_path / "often", {})
+    assert same(weights, train(ENV, network(), CONFIG, folder, checkpoint_config=often))
+    kept = checkpoint.steps(folder / run.CHECKPOINTS)
+    assert kept[-2:] == [384, 512]
+    assert len(kept) <= 3
 
 
 def test_a_run_broken_off_before_its_first_checkpoint_begins_again(finished, tmp_path):

@@ -1,0 +1,1 @@
+"""Experiments: the only place that joins worlds, encoders and learning."""

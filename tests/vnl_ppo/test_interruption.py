@@ -1,0 +1,64 @@
+"""Signals end a run in order, or at once when they are repeated."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+    import ctypes, sys, time
+    from vnl_ppo.interruption import catch_signals
+    with catch_signals(lambda text: print(text, flush=True)) as asked:
+        print("ready", flush=True)
+        # One call that lasts and that Python cannot break into, as a call to XLA is.
+        ctypes.CDLL(None).usleep({microseconds}) if {deaf} else time.sleep({microseconds} / 1e6)
+        print("number", asked.number, flush=True)
+    print("outside", flush=True)
+    time.sleep(20)
+"""
+
+
+def start(seconds, deaf):
+    script = textwrap.dedent(SCRIPT.format(microseconds=int(seconds * 1e6), deaf=deaf))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_first_signal_is_noted_and_later_ones_work_as_ever(number):
+    process = start(1, deaf=False)
+    process.send_signal(number)
+    line = process.stdout.readline()
+    assert signal.Signals(number).name in line and "a second signal stops at once" in line
+    assert process.stdout.readline() == f"number {int(number)}\n"
+    assert process.stdout.readline() == "outside\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=10)
+    # Ctrl-C is Python's own again, and SIGTERM the system's.
+    assert process.returncode == -number
+    assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
+
+
+def test_a_second_signal_ends_the_process_even_in_a_call_that_lasts():
+    process = start(30, deaf=True)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert "SIGTERM" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - began < 10

@@ -1,0 +1,98 @@
+"""TensorBoard's event file, written at once and by the thread that asks.
+
+tensorboardX's `SummaryWriter` hands events to a thread. When the disk is full that thread dies, its
+queue fills up, and training waits for it for ever; and what it holds back for up to two minutes is
+lost when the process is killed. Its summaries and its file format are used here without the thread.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+_BINS = 64
+
+
+class EventFile:
+    """An event file of its own for each start of a run.
+
+    Every method raises OSError where the file cannot be written.
+
+    Args:
+        folder: of the run.
+        purge_step: events of this step and later ones, written by a run that was broken off, are
+            withdrawn; 0 for none.
+    """
+
+    def __init__(self, folder: Path, purge_step: int = 0) -> None:
+        self._writer = EventsWriter(os.fspath(folder / "events"), f".{os.getpid()}")
+        if purge_step:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(session_log=start), purge_step)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write numbers by name."""
+        for name, value in values.items():
+            self._add(step, summary.scalar(name, value))
+
+    def histogram(self, step: int, name: str, values: np.ndarray) -> None:
+        """Write how the finite ones of `values`, any shape, are spread."""
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            self._add(step, summary.histogram(name, finite, _BINS))
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write uint8[H, W, C], C of 1 or 3."""
+        self._add(step, summary.image(name, image, dataformats="HWC"))
+
+    def text(self, step: int, name: str, markdown: str) -> None:
+        """Write a text."""
+        self._add(step, summary.text(name, markdown))
+
+    def settings(self, settings: Mapping[str, Any], metrics: list[str]) -> None:
+        """Show nested plain settings in TensorBoard's table of hyper-parameters.
+
+        Args:
+            settings: names to plain values, lists or mappings of those.
+            metrics: scalars by which to compare runs.
+        """
+        plain = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in flat(settings).items()
+        }
+        for part in summary.hparams(plain, dict.fromkeys(metrics, 0.0)):
+            self._add(0, part)
+
+    def flush(self) -> None:
+        """Bring everything onto the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush, and let go of the file."""
+        self._writer.close()
+
+    def _add(self, step: int, part: Summary) -> None:
+        self._write(Event(summary=part), step)
+
+    def _write(self, event: Event, step: int) -> None:
+        event.step = step
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result

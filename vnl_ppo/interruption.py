@@ -1,0 +1,78 @@
+"""Stop a run when the system or a person asks: at the next good moment, or at once."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):
+    """A run was stopped by a signal; the message says what was saved and how to go on."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.status = 128 + number
+        """The exit status that shells give a program ended by this signal: 130 or 143."""
+
+
+class Interruption:
+    """Whether somebody asked to stop.
+
+    Attributes:
+        number: of the signal that came, or 0.
+    """
+
+    number: int = 0
+
+
+@contextlib.contextmanager
+def catch_signals(tell: Callable[[str], None]) -> Iterator[Interruption]:
+    """While inside, a first SIGINT or SIGTERM is noted, and a second ends the process at once.
+
+    Python runs its handlers between two of its own instructions, and one call into XLA may take
+    minutes. So the signals wake a thread, which acts while the main thread is in such a call.
+    Outside the main thread, where Python handles no signals, nothing is changed.
+
+    Args:
+        tell: is given one line when the first signal comes.
+    """
+    asked = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def watch() -> None:
+        while received := reader.recv(1):
+            number = received[0]
+            if number not in SIGNALS:
+                continue
+            if asked.number:
+                os._exit(128 + number)
+            asked.number = number
+            tell(
+                f"{signal.Signals(number).name}: stopping after this iteration, with a checkpoint; "
+                f"a second signal stops at once"
+            )
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    # The handlers do nothing: they are there so that Python writes the signal to the socket.
+    old = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watcher.start()
+    try:
+        yield asked
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        for number, handler in old.items():
+            # None stands for a handler that was not Python's, which Python cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        writer.close()
+        watcher.join()
+        reader.close()

@@ -1,0 +1,85 @@
+"""Settings as plain data and back: strict about types, helpful about names."""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import cattrs
+
+Settings = TypeVar("Settings")
+_WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """A dataclass, others inside it, as what JSON can hold."""
+    return cattrs.unstructure(settings)
+
+
+def from_plain(kind: type[Settings], data: Any, source: str) -> Settings:
+    """The dataclass that `to_plain` put down; fields that are missing take their defaults.
+
+    Args:
+        kind: the class.
+        data: plain data, as JSON gives it.
+        source: where the data come from, for messages.
+
+    Raises:
+        ValueError: a field is unknown (the message names the nearest one), or its value is of
+            another type or not allowed.
+    """
+    _check_names(kind, data, source)
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for plain in _WANTED:
+        converter.register_structure_hook(plain, _as_it_is)
+    try:
+        return converter.structure(data, kind)
+    except cattrs.BaseValidationError as error:
+        reasons = cattrs.transform_error(error, path="", format_exception=lambda e, _: str(e))
+        raise ValueError(f"{source}: {'; '.join(_readable(r) for r in reasons)}") from error
+
+
+def _as_it_is(value: Any, kind: Any) -> Any:
+    """`value` where it has that type; nothing is turned into what it is not."""
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if fits:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"{value!r} is not {_WANTED[kind]}")
+
+
+def _readable(reason: str) -> str:
+    """cattrs writes `what @ .path.to.field`."""
+    what, _, where = reason.rpartition(" @ ")
+    return f"{where.lstrip('.') or 'settings'}: {what}"
+
+
+def _check_names(kind: Any, data: Any, source: str, prefix: str = "", root: Any = None) -> None:
+    if not dataclasses.is_dataclass(kind):
+        return
+    root = root or kind
+    if not isinstance(data, Mapping):
+        place = prefix.rstrip(".") or "settings"
+        raise ValueError(f"{source}: {place} is {data!r}; it has to be an object with fields")
+    hints = typing.get_type_hints(kind)
+    for name, value in data.items():
+        if name not in hints:
+            raise ValueError(f"{source}: there is no setting {prefix}{name}; {_hint(name, root)}")
+        _check_names(hints[name], value, source, f"{prefix}{name}.", root)
+
+
+def _hint(name: str, root: Any) -> str:
+    """The settings, anywhere in `root`, whose names are nearest."""
+    last = lambda path: path.rpartition(".")[2]
+    paths = list(_paths(root))
+    close = difflib.get_close_matches(name, {last(p) for p in paths}, n=3, cutoff=0.0)[:1]
+    return "the nearest is " + " or ".join(p for p in paths if last(p) in close)
+
+
+def _paths(kind: Any, prefix: str = "") -> Iterator[str]:
+    for name, hint in typing.get_type_hints(kind).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(hint):
+            yield from _paths(hint, f"{prefix}{name}.")

@@ -1,0 +1,68 @@
+"""The same metrics in Weights & Biases; an extra."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def check_installed(project: str) -> None:
+    """Raise a ValueError where Weights & Biases is asked for and not there."""
+    if project and importlib.util.find_spec("wandb") is None:
+        raise ValueError(
+            f"wandb is {project!r}, but Weights & Biases is not installed; install the extra "
+            f"`wandb` or leave the setting out"
+        )
+
+
+class WandbLog:
+    """A `vnl_ppo.reporting.Log`. Its files lie in the run's folder, WANDB_MODE=offline included.
+
+    A run that is resumed goes on under its own id.
+
+    Args:
+        project: of Weights & Biases.
+        folder: of the run.
+
+    Raises:
+        ValueError: the package is not installed.
+    """
+
+    def __init__(self, project: str, folder: Path) -> None:
+        check_installed(project)
+        import wandb
+
+        self._wandb = wandb
+        self._run = wandb.init(
+            project=project, dir=folder, id=folder.resolve().name, resume="allow"
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write numbers by name."""
+        self._run.log(dict(values), step=step)
+
+    def histogram(self, step: int, name: str, values: np.ndarray) -> None:
+        """Write how the finite ones of `values`, any shape, are spread."""
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            self._run.log({name: self._wandb.Histogram(finite)}, step=step)
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Write uint8[H, W, C], C of 1 or 3."""
+        self._run.log({name: self._wandb.Image(image)}, step=step)
+
+    def text(self, step: int, name: str, markdown: str) -> None:
+        """Nothing: what is told in text to TensorBoard are the settings, which have their place."""
+
+    def settings(self, settings: Mapping[str, Any], metrics: list[str]) -> None:
+        """Keep the settings as the run's config."""
+        self._run.config.update(dict(settings), allow_val_change=True)
+
+    def flush(self) -> None:
+        """Nothing: Weights & Biases writes from a process of its own."""
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
