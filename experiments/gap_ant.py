@@ -17,8 +17,8 @@ from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import Actor, acting, acting_at_random
 from vnl_ppo.networks import ActorCritic, check_encoders
-from vnl_ppo.trained import load_into
 from vnl_ppo.settings import check_numbers, from_plain, to_plain
+from vnl_ppo.trained import load_into
 
 BLIND = "none"
 RANDOM = "random"
