@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import re
 from typing import Any
 
 import jax
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=2048)
     parser.add_argument("--unroll-length", type=int, default=5)
     parser.add_argument("--chunk", type=int, default=64, help="environments rendered at once")
-    parser.add_argument("--minibatch", type=int, default=320, help="transitions in a minibatch")
+    parser.add_argument("--minibatch", type=int, default=160, help="transitions in a minibatch")
     arguments = parser.parse_args()
 
     cases = {}
@@ -72,7 +73,8 @@ def measure(height: int, width: int, arguments: argparse.Namespace) -> dict[str,
     network = ActorCritic(env.action_size, {"vision": make_encoder("nature_cnn")})
     ppo = make_ppo(env, network, config, jax.local_devices()[:1])
     state = jax.eval_shape(ppo.init, 0)
-    memory = ppo.step.lower(state).compile().memory_analysis()
+    program = ppo.step.lower(state).compile()
+    memory = program.memory_analysis()
 
     one = sum(size(spec) for spec in env.observation_spec.values())
     transitions = config.num_envs * config.unroll_length
@@ -91,10 +93,20 @@ def measure(height: int, width: int, arguments: argparse.Namespace) -> dict[str,
         "notebook_gib": NOTEBOOK_BUFFERS * transitions * flattened / GIB,
         "observations_gib": observations / GIB,
         "peak_gib": peak / GIB,
+        # In the program as XLA made it: all observations once as bytes, a minibatch as floats.
+        "largest_uint8_gib": largest("u8", program.as_text()) / GIB,
+        "largest_float32_gib": largest("f32", program.as_text()) / GIB,
         "temporary_gib": memory.temp_size_in_bytes / GIB,
         "arguments_gib": memory.argument_size_in_bytes / GIB,
         "aliased_gib": memory.alias_size_in_bytes / GIB,
     }
+
+
+def largest(dtype: str, program: str) -> int:
+    """Bytes of the largest array of a dtype in the text of a compiled program (HLO)."""
+    shapes = set(re.findall(rf"\b{dtype}\[([\d,]+)\]", program))
+    width = {"u8": 1, "f32": 4}[dtype]
+    return width * max(math.prod(map(int, shape.split(","))) for shape in shapes)
 
 
 def size(leaf: Any) -> int:

@@ -168,10 +168,11 @@ class GapAnt:
             qvel: float32[nv].
             layout: the corridor.
         """
-        slabs = slab_boxes(layout, qpos[0], self.config.corridor)
+        poses = self._kinematics(qpos)
+        torso = poses.xpos[self._torso]
+        slabs = slab_boxes(layout, torso[0], self.config.corridor)
         engine = self._physics.init(qpos, qvel, *slabs)
-        poses = self._kinematics(engine.qpos)
-        data = GapAntData(engine, layout, poses.xpos[self._torso], poses.subtree_com[self._torso])
+        data = GapAntData(engine, layout, torso, poses.subtree_com[self._torso])
         zero = jnp.zeros(())
         _, metrics = self._reward(data, jnp.zeros(3), jnp.zeros(self.action_size))
         metrics = jax.tree.map(jnp.zeros_like, metrics)

@@ -112,7 +112,7 @@ def evaluate(player: Player, episodes: int, length: int, seed: int) -> dict[str,
 
     @jax.jit
     def episodes_of(key: jax.Array) -> dict[str, jax.Array]:
-        return run_episodes(player.env, player.act, key, episodes, length)[0]
+        return run_episodes(player.env, player.actor, key, episodes, length)[0]
 
     metrics = jax.device_get(episodes_of(jax.random.key(seed)))
     start = player.env.model.qpos0[0]

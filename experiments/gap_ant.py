@@ -15,10 +15,10 @@ from envs.gap_ant import GapAnt, GapAntConfig, VisionConfig
 from vnl_ppo import run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
-from vnl_ppo.evaluation import Act, acting, acting_at_random
+from vnl_ppo.evaluation import Actor, acting, acting_at_random
 from vnl_ppo.networks import ActorCritic, check_encoders
-from vnl_ppo.policy import load_into
 from vnl_ppo.settings import check_numbers, from_plain, to_plain
+from vnl_ppo.trained import load_into
 
 BLIND = "none"
 RANDOM = "random"
@@ -75,8 +75,9 @@ class Settings:
     encoder: str = "nature_cnn"
     """What turns the image into features: a registered name, `package.module:Class`, or none for
     a blind ant."""
-    features: int = 16
-    """Features that the encoder makes of an image."""
+    features: int | None = None
+    """Features that the encoder makes of an image, where it has such a setting; else its own
+    default."""
     physics: str = "auto"
     """mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on CPU, else mjx."""
     video_seconds: float = 10.0
@@ -120,11 +121,10 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
     seeing = settings.encoder != BLIND
     check_numbers(settings, large=("ppo.num_timesteps",))
     _check_sizes(settings)
-    if settings.features < 1:
+    if settings.features is not None and settings.features < 1:
         raise ValueError(f"features is {settings.features}; it has to be at least 1")
-    encoders = (
-        {"vision": make_encoder(settings.encoder, features=settings.features)} if seeing else {}
-    )
+    width = {} if settings.features is None else {"features": settings.features}
+    encoders = {"vision": make_encoder(settings.encoder, **width)} if seeing else {}
     env = GapAnt(settings.env, settings.vision if seeing else None, settings.physics)
     check_encoders(env.observation_spec, encoders)
     network = ActorCritic(
@@ -153,7 +153,7 @@ def _check_sizes(settings: Settings) -> None:
 
 
 def build_from(plain: dict[str, Any]) -> tuple[GapAnt, ActorCritic, PPOConfig]:
-    """As `build`, from the settings of a config.json: a `vnl_ppo.policy.Builder`."""
+    """As `build`, from the settings of a config.json: a `vnl_ppo.trained.Builder`."""
     settings = from_dict(plain)
     return *build(settings), settings.ppo
 
@@ -181,13 +181,13 @@ class Player(NamedTuple):
     Attributes:
         name: to show.
         env: where it acts.
-        act: what it does; traceable.
+        actor: what it does; traceable.
         settings: of its run, or the defaults.
     """
 
     name: str
     env: GapAnt
-    act: Act
+    actor: Actor
     settings: Settings
 
 
@@ -219,8 +219,8 @@ def load_player(
     chosen = _with_corridor(from_dict(run.read_settings(folder), str(folder)), corridor)
     env, network = build(chosen)
     policy = load_into(env, network, chosen.ppo, folder, int(step) if step else None)
-    act = acting(network, policy.weights, deterministic)
-    return Player(f"{folder.name}@{policy.step}", env, act, chosen)
+    actor = acting(network, policy.weights, deterministic)
+    return Player(f"{folder.name}@{policy.step}", env, actor, chosen)
 
 
 def _with_corridor(chosen: Settings, corridor: CorridorConfig | None) -> Settings:

@@ -7,23 +7,23 @@ import jax.numpy as jnp
 
 from vnl_ppo.env import State
 
+SIGNS = jnp.array([-1.0, 1.0])
+
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One agent that sees `x` (and perhaps a picture) and is rewarded for its action.
+    """One agent that sees `x`, drawn afresh in every step, and is rewarded for its action.
 
     reward: (x float32[], action float32[]) -> float32[].
     steps: after how many the episode fails; 0 for never.
     picture: whether x is shown as the brightness of an image instead of as a number.
     cut: whether the environment cuts itself short instead of failing.
-    scale: by which the number that the agent sees is blown up.
     """
 
     reward: object
     steps: int = 0
     picture: bool = False
     cut: bool = False
-    scale: float = 1.0
     action_size: int = 1
     metric_reductions = {"x": "last", "action": "sum"}
 
@@ -35,7 +35,7 @@ class Probe:
 
     def reset(self, key):
         key, x_key = jax.random.split(key)
-        x = jax.random.choice(x_key, jnp.array([-1.0, 1.0]))
+        x = jax.random.choice(x_key, SIGNS)
         zero = jnp.zeros(())
         data = {"key": key, "x": x, "step": jnp.zeros((), jnp.int32)}
         info = {"truncation": zero}
@@ -44,7 +44,7 @@ class Probe:
     def step(self, state, action):
         key, x_key = jax.random.split(state.data["key"])
         reward = self.reward(state.data["x"], action[0])
-        x = jax.random.choice(x_key, jnp.array([-1.0, 1.0]))
+        x = jax.random.choice(x_key, SIGNS)
         step = state.data["step"] + 1
         over = jnp.float32(step == self.steps)
         return State(
@@ -58,6 +58,160 @@ class Probe:
 
     def _see(self, x):
         if not self.picture:
-            return {"proprio": jnp.stack([x * self.scale, jnp.zeros(())])}
-        image = jnp.full((4, 4, 3), 127 + 100 * x).astype(jnp.uint8)
-        return {"proprio": jnp.zeros(2), "vision": image}
+            return {"proprio": jnp.stack([x, jnp.zeros(())])}
+        return {"proprio": jnp.zeros(2), "vision": picture_of(x)}
+
+
+def picture_of(x):
+    """uint8[4, 4, 3], as bright as x in [-1, 1] is large."""
+    return jnp.full((4, 4, 3), 127 + 100 * x).astype(jnp.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Senses:
+    """Three signs to be added up, each shown by one sense alone; the rest is the same at all times.
+
+    `faint` and `loud` are numbers a million times apart; of two pictures only the right one tells.
+    The reward is -(action - target)^2; see `target`.
+    """
+
+    action_size: int = 1
+
+    @property
+    def observation_spec(self):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.see(jnp.ones(3)))
+
+    @staticmethod
+    def see(signs):
+        return {
+            "eye_left": picture_of(0.0),
+            "eye_right": picture_of(signs[2]),
+            "faint": signs[:1] * 1e-3,
+            "loud": 500 + signs[1:2] * 1e3,
+        }
+
+    @staticmethod
+    def target(signs):
+        return 0.2 * signs.sum()
+
+    def reset(self, key):
+        key, draw = jax.random.split(key)
+        signs = jax.random.choice(draw, SIGNS, (3,))
+        zero = jnp.zeros(())
+        return State({"key": key, "signs": signs}, self.see(signs), zero, zero, {}, {})
+
+    def step(self, state, action):
+        reward = -jnp.square(action[0] - self.target(state.data["signs"]))
+        return self.reset(state.data["key"]).replace(reward=reward)
+
+
+@dataclasses.dataclass(frozen=True)
+class Worlds:
+    """Six worlds in one, drawn at each reset and named in the observation; each step earns 1.
+
+    What is to come is worth, discounted by d: 1 / (1 - d) in a world that goes on, whether a limit
+    of time is set from outside ("endless") or the world stops itself in its fifth step ("stops");
+    1 where it fails in its first; and nothing where its first step breaks down.
+    """
+
+    action_size: int = 1
+    kinds = ("endless", "stops", "fails", "blinded", "priceless", "exploded")
+
+    @property
+    def observation_spec(self):
+        return {"kind": jax.ShapeDtypeStruct((len(self.kinds),), jnp.float32)}
+
+    @classmethod
+    def see(cls, kind):
+        return {"kind": jax.nn.one_hot(kind, len(cls.kinds))}
+
+    def reset(self, key):
+        key, draw = jax.random.split(key)
+        kind = jax.random.randint(draw, (), 0, len(self.kinds))
+        zero, step = jnp.zeros(()), jnp.zeros((), jnp.int32)
+        data = {"key": key, "kind": kind, "step": step}
+        info = {"truncation": zero, "failed": jnp.zeros((), bool)}
+        return State(data, self.see(kind), zero, zero, {"speed": zero}, info)
+
+    def step(self, state, action):
+        kind, step = state.data["kind"], state.data["step"] + 1
+        is_a = lambda name: kind == self.kinds.index(name)
+        stops = is_a("stops") & (step == 5)
+        obs = jax.tree.map(lambda x: jnp.where(is_a("blinded"), jnp.nan, x), self.see(kind))
+        reward = jnp.where(is_a("priceless"), jnp.inf, 1.0)
+        return State(
+            {"key": state.data["key"], "kind": kind, "step": step},
+            obs,
+            jnp.where(is_a("exploded"), 7.0, reward),
+            jnp.float32(stops | is_a("fails")),
+            {"speed": reward},
+            {"truncation": jnp.float32(stops), "failed": is_a("exploded")},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scripted:
+    """Ends when and as its data say; observations and rewards are noise.
+
+    A fresh episode fails at a step drawn from 1 to 8. `data["last"]` (int32[], 0 for never) and
+    `data["cut"]` (bool[]) can be set to anything else.
+    """
+
+    action_size: int = 1
+
+    @property
+    def observation_spec(self):
+        return {"noise": jax.ShapeDtypeStruct((2,), jnp.float32)}
+
+    def reset(self, key):
+        key, draw, see = jax.random.split(key, 3)
+        zero = jnp.zeros(())
+        data = {
+            "key": key,
+            "step": jnp.zeros((), jnp.int32),
+            "last": jax.random.randint(draw, (), 1, 9),
+            "cut": jnp.zeros((), bool),
+        }
+        obs = {"noise": jax.random.normal(see, (2,))}
+        return State(data, obs, zero, zero, {}, {"truncation": zero})
+
+    def step(self, state, action):
+        key, see, earn = jax.random.split(state.data["key"], 3)
+        step = state.data["step"] + 1
+        over = step == state.data["last"]
+        return State(
+            state.data | {"key": key, "step": step},
+            {"noise": jax.random.normal(see, (2,))},
+            jax.random.normal(earn),
+            jnp.float32(over),
+            {},
+            {"truncation": jnp.float32(over & state.data["cut"])},
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """A sign is shown in the first step of an episode alone, and asked for in each of its steps.
+
+    The reward is -(action - sign / 2)^2. Whoever forgets does best by doing nothing: -1/4 a step.
+    """
+
+    steps: int = 6
+    action_size: int = 1
+
+    @property
+    def observation_spec(self):
+        return {"cue": jax.ShapeDtypeStruct((1,), jnp.float32)}
+
+    def reset(self, key):
+        sign = jax.random.choice(key, SIGNS)
+        zero = jnp.zeros(())
+        data = {"sign": sign, "step": jnp.zeros((), jnp.int32)}
+        return State(data, {"cue": sign[None]}, zero, zero, {}, {})
+
+    def step(self, state, action):
+        reward = -jnp.square(action[0] - state.data["sign"] / 2)
+        step = state.data["step"] + 1
+        data = state.data | {"step": step}
+        done = jnp.float32(step == self.steps)
+        return State(data, {"cue": jnp.zeros(1)}, reward, done, {}, {})

@@ -1,11 +1,8 @@
-"""Where a ray first enters a primitive, and at what angle.
+"""Where a ray first enters a primitive, and which way the surface faces there.
 
 A ray starts at the camera and goes along d = (u, v, -1) in the camera's frame (MuJoCo: x right,
 y up, looking along -z), so the parameter of a hit is its depth along the optical axis in metres.
-Every function here handles one primitive against all rays and returns
-
-    depth: float32[R], +inf (well: `FAR`) where the ray misses;
-    facing: float32[R], |n . d| with n the unit surface normal (undefined where it misses).
+Every function here handles one primitive against all rays and returns a `Hit`.
 
 Only entering hits count, as in MuJoCo's renderer, which culls back faces: a primitive is not
 seen from inside.
@@ -28,6 +25,12 @@ _TINY = np.float32(1e-9)
 # Squared sine below which a ray counts as parallel to an axis; rounding is a tenth of it.
 _PARALLEL = np.float32(1e-6)
 
+# Geoms whose size says it all. Meshes and height fields have files of their own.
+BOX, CAPSULE, CYLINDER, ELLIPSOID, PLANE, SPHERE = (
+    int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}"))
+    for name in ("BOX", "CAPSULE", "CYLINDER", "ELLIPSOID", "PLANE", "SPHERE")
+)
+
 
 class Rays(NamedTuple):
     """The rays of one camera: d = (u, v, -1).
@@ -48,6 +51,10 @@ class Rays(NamedTuple):
         """Returns float32[R], d . x for one x float32[3]."""
         return self.u * x[0] + self.v * x[1] - x[2]
 
+    def at(self, depth: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns three of float32[R], the points at `depth` float32[R]."""
+        return depth * self.u, depth * self.v, -depth
+
 
 class Primitive(NamedTuple):
     """One geom in the camera's frame.
@@ -55,15 +62,28 @@ class Primitive(NamedTuple):
     Attributes:
         centre: float32[3], metres.
         axes: float32[3, 3], the geom's axes as columns.
-        size: float32[3], as in MuJoCo's `geom_size`, metres.
+        size: float32[3], as in MuJoCo's `geom_size`, metres; of a mesh or a height field the half
+            lengths of a box around it, centred on the geom's origin.
+        asset: int32[], which mesh or height field.
     """
 
     centre: jax.Array
     axes: jax.Array
     size: jax.Array
+    asset: jax.Array
 
 
-Hit = tuple[jax.Array, jax.Array]
+class Hit(NamedTuple):
+    """What rays meet.
+
+    Attributes:
+        depth: float32[R], `FAR` where the ray misses.
+        normal: three of float32[R] or float32[], the unit normal on the camera's side, in the
+            camera's frame; anything where the ray misses.
+    """
+
+    depth: jax.Array
+    normal: tuple[jax.Array, jax.Array, jax.Array]
 
 
 def capsule(rays: Rays, geom: Primitive) -> Hit:
@@ -87,13 +107,59 @@ def capsule(rays: Rays, geom: Primitive) -> Hit:
     ball = b * b - rays.dd * (square + foot * (2 * offset + foot))
     depth = (b - jnp.sqrt(jnp.maximum(ball, 0))) * (1 / rays.dd)
     hit = (ball > 0) & (depth > rays.near)
-    facing = (b - rays.dd * depth) * (1 / radius)
-    return jnp.where(hit, depth, FAR), facing
+    inverse = 1 / radius
+    x, y, z = rays.at(depth)
+    normal = tuple((p - centre[i] - foot * axis[i]) * inverse for i, p in enumerate((x, y, z)))
+    return Hit(jnp.where(hit, depth, FAR), normal)
 
 
 def sphere(rays: Rays, geom: Primitive) -> Hit:
     """Ball of radius size[0]."""
     return capsule(rays, geom._replace(size=geom.size * jnp.array([1, 0, 0], jnp.float32)))
+
+
+def cylinder(rays: Rays, geom: Primitive) -> Hit:
+    """Cylinder of radius size[0] and half length size[1], with its two caps."""
+    centre, axis = geom.centre, geom.axes[:, 2]
+    radius, half = geom.size[0], geom.size[1]
+    along, across = rays.dot(axis), rays.dot(centre)
+    offset = axis @ centre
+    square = centre @ centre - radius * radius - offset * offset
+    a = jnp.maximum(rays.dd - along * along, _PARALLEL)
+    b = across - along * offset
+    root = b * b - a * square
+    side = (b - jnp.sqrt(jnp.maximum(root, 0))) * (1 / a)
+    height = side * along - offset
+    wall = (root > 0) & (jnp.abs(height) <= half) & (side > rays.near)
+    # The cap on the camera's side is the one that a ray enters by.
+    slope = jnp.where(jnp.abs(along) < _TINY, _TINY, along)
+    up = jnp.where(slope < 0, np.float32(1), np.float32(-1))
+    cap = (offset + up * half) * (1 / slope)
+    lid = (cap * (cap * a - 2 * b) + square <= 0) & (cap > rays.near)
+    depth = jnp.minimum(jnp.where(wall, side, FAR), jnp.where(lid, cap, FAR))
+    inverse = 1 / radius
+    normal = tuple(
+        jnp.where(wall, (p - centre[i] - height * axis[i]) * inverse, up * axis[i])
+        for i, p in enumerate(rays.at(side))
+    )
+    return Hit(jnp.where((radius > 0) & (half > 0), depth, FAR), normal)
+
+
+def ellipsoid(rays: Rays, geom: Primitive) -> Hit:
+    """Ellipsoid of half axes `size`: a unit ball in a frame that is stretched."""
+    scale = 1 / geom.size
+    stretched = geom.axes * scale
+    direction = [rays.dot(stretched[:, i]) for i in range(3)]
+    origin = (geom.centre[:, None] * stretched).sum(0)
+    a = sum(x * x for x in direction)
+    b = sum(x * origin[i] for i, x in enumerate(direction))
+    root = b * b - a * ((origin * origin).sum() - 1)
+    depth = (b - jnp.sqrt(jnp.maximum(root, 0))) * (1 / a)
+    hit = (root > 0) & (depth > rays.near)
+    local = [(depth * x - origin[i]) * scale[i] for i, x in enumerate(direction)]
+    length = jax.lax.rsqrt(sum(x * x for x in local))
+    normal = tuple(sum(geom.axes[k, i] * x for i, x in enumerate(local)) * length for k in range(3))
+    return Hit(jnp.where(hit, depth, FAR), normal)
 
 
 def box(rays: Rays, geom: Primitive) -> Hit:
@@ -114,10 +180,18 @@ def box(rays: Rays, geom: Primitive) -> Hit:
     hit = (depth > rays.near) & (depth < last)
     # The face is told by the hit point: there it is nearest the box's surface.
     x, y, z = (jnp.abs(origins[i] + depth * directions[i]) - geom.size[i] for i in range(3))
-    facing = jnp.where(
-        (z >= x) & (z >= y), directions[2], jnp.where(y >= x, directions[1], directions[0])
+    ends, sides = (z >= x) & (z >= y), y >= x
+    # A ray enters by a face that looks against it.
+    towards = [jnp.where(direction < 0, np.float32(1), np.float32(-1)) for direction in directions]
+    normal = tuple(
+        jnp.where(
+            ends,
+            towards[2] * geom.axes[k, 2],
+            jnp.where(sides, towards[1] * geom.axes[k, 1], towards[0] * geom.axes[k, 0]),
+        )
+        for k in range(3)
     )
-    return jnp.where(hit, depth, FAR), jnp.abs(facing)
+    return Hit(jnp.where(hit, depth, FAR), normal)
 
 
 def plane(rays: Rays, geom: Primitive) -> Hit:
@@ -130,14 +204,16 @@ def plane(rays: Rays, geom: Primitive) -> Hit:
         axis = geom.axes[:, i]
         bound = jnp.where(geom.size[i] > 0, geom.size[i], FAR)
         hit &= jnp.abs(depth * rays.dot(axis) - axis @ geom.centre) <= bound
-    return jnp.where(hit, depth, FAR), jnp.abs(slope)
+    return Hit(jnp.where(hit, depth, FAR), (normal[0], normal[1], normal[2]))
 
 
 INTERSECTIONS: dict[int, Callable[[Rays, Primitive], Hit]] = {
-    int(mujoco.mjtGeom.mjGEOM_PLANE): plane,
-    int(mujoco.mjtGeom.mjGEOM_SPHERE): sphere,
-    int(mujoco.mjtGeom.mjGEOM_CAPSULE): capsule,
-    int(mujoco.mjtGeom.mjGEOM_BOX): box,
+    PLANE: plane,
+    SPHERE: sphere,
+    CAPSULE: capsule,
+    ELLIPSOID: ellipsoid,
+    CYLINDER: cylinder,
+    BOX: box,
 }
 
 
@@ -147,7 +223,7 @@ def in_view(kind: int, rays: Rays, geom: Primitive) -> jax.Array:
     A geom is out of view if it lies wholly behind one of the five planes of the picture's pyramid
     of sight: near, left, right, bottom, top.
     """
-    if kind == mujoco.mjtGeom.mjGEOM_PLANE:
+    if kind == PLANE:
         return geom.axes[:, 2] @ geom.centre < 0
     edges = np.array(
         [
@@ -160,12 +236,15 @@ def in_view(kind: int, rays: Rays, geom: Primitive) -> jax.Array:
         np.float32,
     )
     edges = edges / np.linalg.norm(edges, axis=1, keepdims=True)
-    half = {
-        int(mujoco.mjtGeom.mjGEOM_SPHERE): jnp.zeros(5),
-        int(mujoco.mjtGeom.mjGEOM_CAPSULE): jnp.abs(edges @ geom.axes[:, 2]) * geom.size[1],
-        int(mujoco.mjtGeom.mjGEOM_BOX): jnp.abs(edges @ geom.axes) @ geom.size,
-    }[kind]
-    radius = 0 if kind == mujoco.mjtGeom.mjGEOM_BOX else geom.size[0]
-    solid = jnp.all(geom.size > 0) if kind == mujoco.mjtGeom.mjGEOM_BOX else geom.size[0] > 0
+    tilt = edges @ geom.axes
+    size = geom.size
+    if kind == SPHERE:
+        reach, solid = size[0], size[0] > 0
+    elif kind in (CAPSULE, CYLINDER):
+        reach, solid = jnp.abs(tilt[:, 2]) * size[1] + size[0], size[0] > 0
+    elif kind == ELLIPSOID:
+        reach, solid = jnp.sqrt(jnp.square(tilt) @ jnp.square(size)), jnp.all(size > 0)
+    else:
+        reach, solid = jnp.abs(tilt) @ size, jnp.all(size > 0)
     beyond = np.array([rays.near, 0, 0, 0, 0], np.float32)
-    return solid & jnp.all(edges @ geom.centre + half + radius > beyond)
+    return solid & jnp.all(edges @ geom.centre + reach > beyond)

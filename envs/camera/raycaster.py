@@ -6,91 +6,29 @@ its surface and shade, or its label. So one running minimum of one array is all 
 primitives carries, and colours are mixed once per pixel, after it.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 
-from envs.camera.palette import in_parts, low_bits
-from envs.camera.primitives import (
-    FAR,
-    INTERSECTIONS,
-    Primitive,
-    Rays,
-    in_view,
-)
-from envs.camera.row import row_hit, row_index
-from envs.camera.scene import Scene
+from envs.camera.lights import LightPoses
+from envs.camera.painting import View, paint
+from envs.camera.palette import low_bits
+from envs.camera.pinhole import Camera
+from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays, in_view
+from envs.camera.row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
+from envs.camera.scene import HEIGHT_FIELD, MESH, Scene
 
+# Bits of a key that are not depth, and those of them that are shade.
 _PAYLOAD_BITS = 12
 _PAYLOAD = (1 << _PAYLOAD_BITS) - 1
-# The least key of a ray that hits nothing.
-_MISS = FAR.view(np.int32) & np.int32(~_PAYLOAD)
+_LEAST_SHADE_BITS = 5
 # A batch is drawn in at most so many blocks, of at least so many environments.
 _BLOCKS = 32
 _BLOCK = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Camera:
-    """A pinhole camera, as MuJoCo's: pixel (0, 0) is top left, rays go through pixel centres.
-
-    Attributes:
-        height: pixels.
-        width: pixels.
-        fovy: vertical field of view, degrees.
-        near: distance along the optical axis below which nothing is drawn, metres.
-        name: of the MJCF camera.
-    """
-
-    height: int = 64
-    width: int = 64
-    fovy: float = 45.0
-    near: float = 0.01
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        """Checks the picture's size and the field of view."""
-        for field in ("height", "width"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} is {getattr(self, field)}; it must be 1 pixel or more.")
-        if not 0 < self.fovy < 180:
-            raise ValueError(f"fovy is {self.fovy}; it must lie between 0 and 180 degrees.")
-
-    @classmethod
-    def from_model(
-        cls, model: mujoco.MjModel, name: str, *, height: int = 64, width: int = 64
-    ) -> "Camera":
-        """Takes the field of view and the near plane of camera `name` of `model`.
-
-        Raises:
-            ValueError: there is no such camera, it is orthographic or has its own intrinsics, or
-              the picture is empty.
-        """
-        camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
-        if camera < 0:
-            names = ", ".join(repr(model.camera(i).name) for i in range(model.ncam)) or "none"
-            raise ValueError(f"the model has no camera named {name!r}; it has: {names}.")
-        if model.cam_sensorsize[camera, 0] > 0 or model.cam_projection[camera] != 0:
-            raise ValueError(
-                f"camera {name!r} is orthographic or sets its own sensor size; only perspective "
-                "cameras that give `fovy` can be drawn."
-            )
-        near = float(model.vis.map.znear * model.stat.extent)
-        return cls(height, width, float(model.cam_fovy[camera]), near, name)
-
-    def rays(self) -> Rays:
-        """Returns one ray per pixel, row by row from the top left; R = height * width."""
-        focal = 0.5 * self.height / np.tan(np.deg2rad(self.fovy) / 2)
-        u = (np.arange(self.width) + 0.5 - self.width / 2) / focal
-        v = (self.height / 2 - np.arange(self.height) - 0.5) / focal
-        u, v = (x.astype(np.float32).ravel() for x in np.meshgrid(u, v))
-        return Rays(u, v, 1 + u * u + v * v, self.near)
 
 
 @flax.struct.dataclass
@@ -100,14 +38,54 @@ class Image:
     Attributes:
         rgb: uint8[H, W, 3].
         depth: float32[H, W], distance along the optical axis in metres, as MuJoCo's renderer gives
-          it; +inf for sky.
-        segmentation: int32[H, W], the model id of the geom; `num_geoms + i` for platform i of the
-          scene's row; -1 for sky.
+          it: to the first opaque geom; +inf for sky.
+        segmentation: int32[H, W], the model id of the first geom, transparent or not;
+          `num_geoms + i` for platform i of the scene's row; -1 for sky.
     """
 
     rgb: jax.Array
     depth: jax.Array
     segmentation: jax.Array
+
+    @property
+    def gray(self) -> jax.Array:
+        """uint8[H, W], the brightness of `rgb` (luma of ITU-R BT.601)."""
+        weights = np.array([0.299, 0.587, 0.114], np.float32)
+        return jnp.round((self.rgb.astype(jnp.float32) * weights).sum(-1)).astype(jnp.uint8)
+
+
+class Payload(NamedTuple):
+    """What a hit has to tell, besides where it is.
+
+    Attributes:
+        surface: int32[], of the palette.
+        label: int32[].
+        limit: float32[], the shade above which it gets no brighter.
+    """
+
+    surface: jax.Array
+    label: jax.Array
+    limit: jax.Array
+
+
+class Members(NamedTuple):
+    """Geoms of one kind, those in view first.
+
+    Attributes:
+        geoms: leaves [G, ...], in the camera's frame.
+        payload: leaves int32[G].
+        visible: int32[], how many are in view.
+        lights: in the camera's frame.
+    """
+
+    geoms: Primitive
+    payload: Payload
+    visible: jax.Array
+    lights: LightPoses
+
+
+Encode = Callable[[Hit, Payload, LightPoses], jax.Array]
+"""Keys int32[R] of hits."""
 
 
 def render(
@@ -119,106 +97,212 @@ def render(
     cam_pos: jax.Array,
     cam_mat: jax.Array,
     platforms: jax.Array | None = None,
+    light_pos: jax.Array | None = None,
+    light_dir: jax.Array | None = None,
 ) -> Image:
     """Draws one environment; `jax.vmap` draws many.
 
-    Geoms are opaque and lit by MuJoCo's headlight (ambient and diffuse). Textures are fixed to the
-    world, not to the geom that carries them.
-
     Args:
-        scene: what is drawn; G geoms.
+        scene: what is drawn; G geoms, L lights other than the camera's own.
         camera: size and field of view.
         geom_pos: float32[G, 3], centres in the world, metres, in the order of `scene.geom_ids`.
         geom_mat: float32[G, 3, 3], orientations (`geom_xmat`).
-        geom_size: float32[G, 3], as MuJoCo's `geom_size`. A geom of size 0 is not drawn.
+        geom_size: float32[G, 3], as MuJoCo's `geom_size`. A geom of size 0 is not drawn. Meshes and
+          height fields have the size that the model gives them.
         cam_pos: float32[3], `cam_xpos`.
         cam_mat: float32[3, 3], `cam_xmat`: looks along -z, y up.
         platforms: float32[P, 2], where each box of the scene's row starts and ends along the
           world's x axis, metres, in any order; one that does not end after its start is not drawn.
+        light_pos: float32[L, 3], `light_xpos`, in the order of `scene.light_ids`; not needed in a
+          scene without lights.
+        light_dir: float32[L, 3], `light_xdir`.
 
     Raises:
         ValueError: shapes that do not fit the scene, or platforms for a scene without a row.
     """
-    _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms)
-    rays = camera.rays()
-    groups = list(_groups(scene, rays, geom_pos, geom_mat, geom_size, cam_pos, cam_mat))
-    world = tuple(rays.dot(cam_mat[i]) for i in range(3))
-    row = None
-    if platforms is not None and scene.row is not None:
-        row = row_hit(scene.row, platforms, world, cam_pos, camera.near)
+    if light_pos is None or light_dir is None:
+        light_pos = light_dir = _no_lights(scene)
+    _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, light_pos, light_dir)
+    _check_platforms(scene, platforms)
+    exact = jax.lax.Precision.HIGHEST
+    into = lambda x: jnp.matmul(x, cam_mat, precision=exact)
+    axes = jnp.einsum("ij,gik->gjk", cam_mat, geom_mat, precision=exact)
+    geoms = Primitive(into(geom_pos - cam_pos), axes, geom_size, jnp.asarray(scene.assets))
+    lights = LightPoses(into(light_pos - cam_pos), into(light_dir))
 
-    def nearest(encode: Callable[..., jax.Array], row_payload: tuple) -> jax.Array:
-        keys = jnp.full(rays.u.shape, _MISS)
-        if row is not None:
-            keys = jnp.minimum(keys, encode(*row, row_payload))
-        for kind, members in groups:
-            keys = _closest(keys, kind, members, rays, encode)
+    def search(camera: Camera) -> "Search":
+        return Search(scene, camera, geoms, lights, cam_pos, cam_mat, platforms)
+
+    plain = search(camera)
+    colour = plain if camera.supersample == 1 else search(camera.finer())
+    shape = (camera.height, camera.width)
+    depth, labels = plain.depth(), plain.labels()
+    rgb = _mean(colour.colours(), camera)
+    return Image(rgb, depth.reshape(shape), labels.reshape(shape))
+
+
+class Search:
+    """Everything that one picture's rays may hit, and questions about what they hit first."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        camera: Camera,
+        geoms: Primitive,
+        lights: LightPoses,
+        cam_pos: jax.Array,
+        cam_mat: jax.Array,
+        platforms: jax.Array | None,
+    ) -> None:
+        self.scene, self.camera, self.platforms = scene, camera, platforms
+        rays = camera.rays()
+        world = tuple(rays.dot(cam_mat[i]) for i in range(3))
+        row = None
+        if platforms is not None and scene.row is not None:
+            row = row_hit(scene.row, platforms, world, cam_pos, camera.near)
+        self.view = View(rays, world, cam_pos, cam_mat, geoms, row)
+        self.lights = lights
+        limits = np.ones(max(1, len(scene.palette.surfaces)), np.float32)
+        # Light makes a texture no brighter than it is (OpenGL clamps it before it is multiplied).
+        limits[[texture.surface for texture in scene.textures]] = scene.lighting.limit()
+        self.limits = limits
+        surfaces = max(1, (len(limits) - 1).bit_length())
+        self.shade_bits = _PAYLOAD_BITS - surfaces
+        if self.shade_bits < _LEAST_SHADE_BITS:
+            raise ValueError(
+                f"the scene has {len(limits)} surfaces that look different; the camera tells "
+                f"{1 << (_PAYLOAD_BITS - _LEAST_SHADE_BITS)} apart."
+            )
+        self._row_surface = scene.row.surface if scene.row is not None else -1
+        # A hit of the row has two bits for its face, and what is left for the texture's phase.
+        self._code_shift = max(0, PHASE_BITS + 2 - self.shade_bits)
+        # The least key of a ray that hits nothing.
+        self.miss = np.float32(min(camera.far, FAR)).view(np.int32) & np.int32(~_PAYLOAD)
+
+    def colours(self) -> jax.Array:
+        """Packed colours of the pixels, int32[R]."""
+        levels = (1 << self.shade_bits) - 1
+
+        def encode(hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
+            shade = self.scene.lighting.shade(self.view.rays, hit, lights)
+            shade = low_bits(jnp.minimum(shade, payload.limit) * levels) & levels
+            return _pack(hit.depth, (payload.surface << self.shade_bits) | shade)
+
+        def in_row(row: RowHit) -> jax.Array:
+            # A box's faces are flat, so that the face tells the shade.
+            code = row.code >> self._code_shift
+            return _pack(row.depth, (self._row_surface << self.shade_bits) | code)
+
+        opaque = self.nearest(encode, in_row)
+        seen = self._painted(opaque)
+        if not self.scene.transparent.any():
+            return seen
+        # One layer is blended, the nearest. MuJoCo draws each transparent geom twice.
+        veil = self.nearest(encode)
+        surface = (veil & _PAYLOAD) >> self.shade_bits
+        through = jnp.asarray((1 - self.scene.alphas) ** 2)[surface]
+        nearer = (veil < self.miss) & (veil & ~_PAYLOAD < opaque & ~_PAYLOAD)
+        return _blend(self._painted(veil), seen, jnp.where(nearer, through, 1))
+
+    def depth(self) -> jax.Array:
+        """float32[R], metres."""
+
+        def encode(hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
+            return jax.lax.bitcast_convert_type(hit.depth, jnp.int32)
+
+        keys = self.nearest(encode, lambda row: jax.lax.bitcast_convert_type(row.depth, jnp.int32))
+        metres = jax.lax.bitcast_convert_type(keys, jnp.float32)
+        return jnp.where(keys < self.miss, metres, jnp.float32(np.inf))
+
+    def labels(self) -> jax.Array:
+        """int32[R]."""
+
+        def encode(hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
+            return _pack(hit.depth, payload.label)
+
+        def in_row(row: RowHit) -> jax.Array:
+            x = self.view.position[0] + row.depth * self.view.world[0]
+            assert self.platforms is not None
+            return _pack(row.depth, self.scene.num_geoms + row_index(self.platforms, x))
+
+        keys = self.nearest(encode, in_row)
+        if self.scene.transparent.any():
+            keys = jnp.minimum(keys, self.nearest(encode))
+        return jnp.where(keys < self.miss, keys & _PAYLOAD, -1)
+
+    def nearest(
+        self, encode: Encode, in_row: Callable[[RowHit], jax.Array] | None = None
+    ) -> jax.Array:
+        """int32[R], the least keys of the row and the opaque geoms; of transparent geoms without
+        `in_row`, which makes keys of hits of the row."""
+        view, scene = self.view, self.scene
+        keys = jnp.full(view.rays.u.shape, self.miss)
+        if view.row is not None and in_row is not None:
+            keys = jnp.minimum(keys, in_row(view.row))
+        chosen = scene.transparent == (in_row is None)
+        kinds = np.asarray(scene.kinds)
+        for kind in sorted({int(kind) for kind in kinds[chosen]}):
+            members = self._members(kind, np.flatnonzero((kinds == kind) & chosen))
+            keys = _closest(keys, members, view.rays, _intersection(scene, kind), encode)
         return keys
 
-    shade_bits = _PAYLOAD_BITS - max(1, (len(scene.palette.surfaces) - 1).bit_length())
-    levels = (1 << shade_bits) - 1
-    shading = levels / np.sqrt(rays.dd)
-
-    def appearance(depth: jax.Array, facing: jax.Array, payload) -> jax.Array:
-        shade = low_bits(jnp.minimum(facing * shading, levels)) & levels
-        return _pack(depth, (payload[0] << shade_bits) | shade)
-
-    def label(depth: jax.Array, facing: jax.Array, payload) -> jax.Array:
-        return _pack(depth, payload[1])
-
-    def exact(depth: jax.Array, facing: jax.Array, payload) -> jax.Array:
-        return jax.lax.bitcast_convert_type(depth, jnp.int32)
-
-    surface: int = scene.row.surface if scene.row is not None else 0
-    platform: jax.Array | int = 0
-    if row is not None and platforms is not None:
-        platform = scene.num_geoms + row_index(platforms, cam_pos[0] + row[0] * world[0])
-    seen = nearest(appearance, (surface, 0))
-    rgb = _paint(scene, camera, rays, world, cam_pos, cam_mat[2], seen, shade_bits)
-    reach = nearest(exact, (0, 0))
-    metres = jax.lax.bitcast_convert_type(reach, jnp.float32)
-    depth = jnp.where(reach < _MISS, metres, jnp.float32(np.inf))
-    named = nearest(label, (0, platform))
-    segmentation = jnp.where(named < _MISS, named & _PAYLOAD, -1)
-    shape = (camera.height, camera.width)
-    return Image(rgb.reshape(*shape, 3), depth.reshape(shape), segmentation.reshape(shape))
-
-
-def _pack(depth: jax.Array, payload: jax.Array | int) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(depth, jnp.int32)
-    return (bits & np.int32(~_PAYLOAD)) | payload
-
-
-def _groups(scene, rays, geom_pos, geom_mat, geom_size, cam_pos, cam_mat):
-    """Geoms by kind in the camera's frame, those in view first, with their number."""
-    exact = jax.lax.Precision.HIGHEST
-    centres = jnp.einsum("gi,ij->gj", geom_pos - cam_pos, cam_mat, precision=exact)
-    axes = jnp.einsum("ij,gik->gjk", cam_mat, geom_mat, precision=exact)
-    for kind in sorted(set(scene.kinds)):
-        members = np.flatnonzero(np.asarray(scene.kinds) == kind)
-        geoms = Primitive(centres[members], axes[members], geom_size[members])
-        payload = jnp.stack(
-            [scene.geom_surfaces[members], scene.geom_ids[members]], axis=1, dtype=jnp.int32
-        )
-        visible = jax.vmap(lambda geom, kind=kind: in_view(kind, rays, geom))(geoms)
+    def _members(self, kind: int, which: np.ndarray) -> Members:
+        scene = self.scene
+        geoms = jax.tree.map(lambda x: x[which], self.view.geoms)
+        boxes = {MESH: scene.meshes.extents, HEIGHT_FIELD: scene.height_fields.extents}
+        if kind in boxes:
+            geoms = geoms._replace(size=jnp.asarray(boxes[kind][scene.assets[which]]))
+        surfaces = scene.geom_surfaces[which]
+        payload = Payload(surfaces, scene.geom_ids[which], self.limits[surfaces])
+        visible = jax.vmap(lambda geom: in_view(kind, self.view.rays, geom))(geoms)
         # What is out of view goes where no ray does: rounding must not show a geom of no size.
         behind = jnp.array([0, 0, 1e3], jnp.float32)
         geoms = geoms._replace(centre=jnp.where(visible[:, None], geoms.centre, behind))
         first = jnp.argsort(~visible)
-        yield (
-            kind,
-            (*jax.tree.map(lambda x, first=first: x[first], (geoms, payload)), visible.sum()),
-        )
+        geoms, payload = jax.tree.map(lambda x: jnp.asarray(x)[first], (geoms, payload))
+        return Members(geoms, payload, visible.sum(), self.lights)
+
+    def _painted(self, keys: jax.Array) -> jax.Array:
+        scene, view = self.scene, self.view
+        levels = (1 << self.shade_bits) - 1
+        depth = jax.lax.bitcast_convert_type(keys & np.int32(~_PAYLOAD), jnp.float32)
+        shade = (keys & levels).astype(jnp.float32) * np.float32(1 / levels)
+        surface = (keys & _PAYLOAD) >> self.shade_bits
+        missed = keys >= self.miss
+        code = None
+        if view.row is not None:
+            code = (keys & levels) << self._code_shift
+            normal = row_normal(code >> PHASE_BITS, view.world, view.frame)
+            lit = scene.lighting.shade(view.rays, Hit(depth, normal), self.lights)
+            lit = jnp.minimum(lit, self.limits[self._row_surface])
+            shade = jnp.where(surface == self._row_surface, lit, shade)
+        return paint(scene, self.camera, view, depth, surface, shade, code, missed)
 
 
-def _closest(keys: jax.Array, kind: int, members: tuple, rays: Rays, encode: Callable) -> jax.Array:
+def _pack(depth: jax.Array, payload: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(depth, jnp.int32)
+    return (bits & np.int32(~_PAYLOAD)) | payload
+
+
+def _intersection(scene: Scene, kind: int) -> Callable[[Rays, Primitive], Hit]:
+    own = {MESH: scene.meshes.hit, HEIGHT_FIELD: scene.height_fields.hit}
+    return own.get(kind) or INTERSECTIONS[kind]
+
+
+def _closest(
+    keys: jax.Array,
+    members: Members,
+    rays: Rays,
+    intersect: Callable[[Rays, Primitive], Hit],
+    encode: Encode,
+) -> jax.Array:
     """Lowers `keys`, int32[R], to the nearest hits of one kind of geoms."""
 
-    def nth(geom: Primitive, payload: jax.Array) -> jax.Array:
-        return encode(*INTERSECTIONS[kind](rays, geom), payload)
+    def nth(geom: Primitive, payload: Payload, lights: LightPoses) -> jax.Array:
+        return encode(intersect(rays, geom), payload, lights)
 
     @jax.custom_batching.custom_vmap
-    def search(keys, geoms, payload, count):
+    def search(keys, geoms, payload, count, lights):
         """Lowers keys int32[N, R] of N environments, whose first `count` geoms are in view.
 
         A block of environments is done once the one of them that sees most geoms is.
@@ -233,7 +317,7 @@ def _closest(keys: jax.Array, kind: int, members: tuple, rays: Rays, encode: Cal
 
             def draw(n: jax.Array, keys: jax.Array) -> jax.Array:
                 one = jax.tree.map(lambda x: cut(x)[:, n], (geoms, payload))
-                nearer = jnp.minimum(cut(keys), jax.vmap(nth)(*one))
+                nearer = jnp.minimum(cut(keys), jax.vmap(nth)(*one, jax.tree.map(cut, lights)))
                 return jax.lax.dynamic_update_slice_in_dim(keys, nearer, first, 0)
 
             return jax.lax.fori_loop(0, cut(count).max(), draw, keys)
@@ -249,73 +333,75 @@ def _closest(keys: jax.Array, kind: int, members: tuple, rays: Rays, encode: Cal
             )
             for arg, batched in zip(args, in_batched, strict=True)
         ]
-        number = whole[-1].shape[1]
-        keys = search(*jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole))
+        number = whole[3].shape[1]
+        join = lambda x: x.reshape(axis_size * number, *x.shape[2:])
+        keys = search(*jax.tree.map(join, whole))
         return keys.reshape(axis_size, number, -1), True
 
     return search(*jax.tree.map(lambda x: x[None], (keys, *members)))[0]
 
 
-def _paint(scene, camera, rays, world, cam_pos, up, seen, shade_bits):
-    """Colours of the keys `seen`, uint8[R, 3]; `up` is the world's z in the camera's frame."""
-    levels = (1 << shade_bits) - 1
-    depth = jax.lax.bitcast_convert_type(seen & np.int32(~_PAYLOAD), jnp.float32)
-    shade = (seen & levels).astype(jnp.float32) * np.float32(1 / levels)
-    surface = (seen & _PAYLOAD) >> shade_bits
-    pixel = 2 * np.tan(np.deg2rad(camera.fovy) / 2) / camera.height
-    point = tuple(cam_pos[i] + depth * world[i] for i in range(3))
-    # Seen at a slant a pixel is longer than wide; the geometric mean blurs the one and keeps
-    # enough of the other.
-    area = (depth * np.float32(pixel)) ** 2 / jnp.maximum(shade, 0.01)
-    texels = scene.palette.read(scene.palette.index(surface, point, area))
-
-    def mix(texel, seen, u, v, scale):
-        sine = (u * up[0] + v * up[1] - up[2]) * scale
-        shade = (seen & levels).astype(jnp.float32) * np.float32(1 / levels)
-        packed = jnp.zeros(seen.shape, jnp.int32)
-        for i in range(3):
-            sky = jnp.float32(0)
-            for coefficient in scene.sky[::-1, i]:
-                sky = sky * sine + 255 * coefficient
-            colour = ((texel >> (8 * i)) & 255).astype(jnp.float32)
-            colour = colour * (scene.ambient[i] + scene.diffuse[i] * shade)
-            colour = jnp.where(seen < _MISS, colour, sky)
-            packed |= low_bits(jnp.clip(colour, 0, 255)) << (8 * i)
-        return packed
-
-    scale = (1 / np.sqrt(rays.dd)).astype(np.float32)
-    packed = in_parts(mix, texels, seen, *(jnp.asarray(x) for x in (rays.u, rays.v, scale)))
-    return jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
+def _blend(front: jax.Array, back: jax.Array, through: jax.Array) -> jax.Array:
+    """Packed colours, of which the share `through` float32[R] is the back's."""
+    packed = jnp.zeros(front.shape, jnp.int32)
+    for i in range(3):
+        a, b = (((x >> (8 * i)) & 255).astype(jnp.float32) for x in (front, back))
+        packed |= low_bits(a + through * (b - a)) << (8 * i)
+    return packed
 
 
-def _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms) -> None:
-    number = len(scene.kinds)
+def _mean(packed: jax.Array, camera: Camera) -> jax.Array:
+    """uint8[H, W, 3] of the packed colours of all rays."""
+    rgb = jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
+    k = camera.supersample
+    if k == 1:
+        return rgb.reshape(camera.height, camera.width, 3)
+    blocks = rgb.reshape(camera.height, k, camera.width, k, 3).astype(jnp.float32)
+    return jnp.round(blocks.mean((1, 3))).astype(jnp.uint8)
+
+
+def _no_lights(scene: Scene) -> jax.Array:
+    if scene.lighting.placed:
+        raise ValueError(
+            f"the scene has {len(scene.lighting.placed)} lights besides the camera's; give light_pos "
+            "and light_dir, MuJoCo's light_xpos and light_xdir at scene.light_ids."
+        )
+    return jnp.zeros((0, 3))
+
+
+def _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, light_pos, light_dir) -> None:
+    number, lights = len(scene.kinds), len(scene.lighting.placed)
     expected = {
         "geom_pos": (geom_pos, (number, 3)),
         "geom_mat": (geom_mat, (number, 3, 3)),
         "geom_size": (geom_size, (number, 3)),
         "cam_pos": (cam_pos, (3,)),
         "cam_mat": (cam_mat, (3, 3)),
+        "light_pos": (light_pos, (lights, 3)),
+        "light_dir": (light_dir, (lights, 3)),
     }
     for name, (value, shape) in expected.items():
         if jnp.shape(value) != shape:
             raise ValueError(
-                f"{name} has shape {jnp.shape(value)}; this scene of {number} geoms needs {shape}. "
-                "Take the geoms in the order of scene.geom_ids; jax.vmap adds a batch axis."
+                f"{name} has shape {jnp.shape(value)}; this scene of {number} geoms and {lights} "
+                f"lights needs {shape}. Take the geoms in the order of scene.geom_ids; jax.vmap "
+                "adds a batch axis."
             )
-    if platforms is None:
-        return
-    if scene.row is None:
+
+
+def _check_platforms(scene: Scene, platforms: jax.Array | None) -> None:
+    if platforms is not None and scene.row is None:
         raise ValueError(
             "platforms were given to a scene without a row; name the boxes they "
             "look like in Scene.from_model(..., row=...)."
         )
-    if platforms.ndim != 2 or platforms.shape[1] != 2:
+    if platforms is not None and (platforms.ndim != 2 or platforms.shape[1] != 2):
         raise ValueError(
             f"platforms has shape {platforms.shape}; expected (P, 2): where each starts and ends."
         )
-    if scene.num_geoms + len(platforms) > 1 << _PAYLOAD_BITS:
+    number = 0 if platforms is None else len(platforms)
+    if scene.num_geoms + number > 1 << _PAYLOAD_BITS:
         raise ValueError(
-            f"{scene.num_geoms} geoms and {len(platforms)} platforms; the camera "
+            f"{scene.num_geoms} geoms and {number} platforms; the camera "
             f"labels at most {1 << _PAYLOAD_BITS}."
         )

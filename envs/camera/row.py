@@ -2,17 +2,39 @@
 
 The boxes share their extents in y and z, so a ray crosses their common slab once, between two
 depths, and what is left is one-dimensional: which box is the first at or after the point of entry?
-That is seven operations per box and ray instead of some thirty.
+That is some ten operations per box and ray instead of some thirty.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.primitives import FAR, Hit
+from envs.camera.primitives import FAR
 from envs.camera.scene import Row
 
 _TINY = np.float32(1e-9)
+# A box's texture begins at the box's middle; so many bits say where that is within a repeat.
+PHASE_BITS = 8
+_PHASES = 1 << PHASE_BITS
+END, TOP, SIDE = range(3)
+"""Faces of a box, across x, z and y."""
+
+
+class RowHit(NamedTuple):
+    """Where rays enter the row.
+
+    Attributes:
+        depth: float32[R], `FAR` for a miss.
+        code: int32[R], the face and then, in `PHASE_BITS` bits, where in a repeat of the texture
+            the middle of the box is.
+        length: float32[], half the mean length of the boxes, metres.
+    """
+
+    depth: jax.Array
+    code: jax.Array
+    length: jax.Array
 
 
 def _reciprocal(x: jax.Array) -> jax.Array:
@@ -31,7 +53,7 @@ def row_hit(
     direction: tuple[jax.Array, ...],
     origin: jax.Array,
     near: float,
-) -> Hit:
+) -> RowHit:
     """Where rays first enter a box of the row.
 
     Args:
@@ -40,9 +62,6 @@ def row_hit(
         direction: three of float32[R], the rays in the world's frame.
         origin: float32[3], the camera in the world's frame, metres.
         near: metres; the row seen from inside, or nearer than that, is not drawn.
-
-    Returns:
-        depth float32[R] (`FAR` for a miss) and |n . d| float32[R].
     """
     dx, dy, dz = direction
     slope = _reciprocal(dx)
@@ -57,17 +76,41 @@ def row_hit(
     inside = jnp.where(side <= near, np.float32(-1e-6), np.float32(1e-30))
     drawn = platforms[:, 1] > platforms[:, 0]
     starts, ends = (jnp.where(drawn, platforms[:, i], FAR) for i in range(2))
+    # The lowest bits of a distance, a thirty-thousandth of it, give way to the texture's phase.
+    repeats = 0.5 * row.repeats[0] * platforms.mean(1)
+    phases = (repeats % 1 * _PHASES).astype(jnp.uint32)
+    mask = np.uint32(0xFFFFFFFF - (_PHASES - 1))
     least = jnp.full(x.shape, np.uint32(0x7F000000))
-    for start, end in zip(starts, ends, strict=True):
+    for start, end, phase in zip(starts, ends, phases, strict=True):
         ahead = (jnp.clip(x, start, end) - x) * slope + inside
-        least = jnp.minimum(least, jax.lax.bitcast_convert_type(ahead, jnp.uint32))
+        key = jax.lax.bitcast_convert_type(ahead, jnp.uint32)
+        least = jnp.minimum(least, (key & mask) | phase if row.repeats[0] else key)
     ahead = jax.lax.bitcast_convert_type(least, jnp.float32)
     depth = enter + ahead
     hit = (depth < leave) & (depth > near)
-    facing = jnp.where(
-        ahead > 1e-20, jnp.abs(dx), jnp.where(z_enter > y_enter, jnp.abs(dz), jnp.abs(dy))
+    face = jnp.where(ahead > 1e-20, END, jnp.where(z_enter > y_enter, TOP, SIDE))
+    phase = jax.lax.bitcast_convert_type(least, jnp.int32) & np.int32(_PHASES - 1)
+    lengths = jnp.where(drawn, platforms[:, 1] - platforms[:, 0], 0)
+    length = 0.5 * lengths.sum() / jnp.maximum(drawn.sum(), 1)
+    return RowHit(jnp.where(hit, depth, FAR), (face << PHASE_BITS) | phase, length)
+
+
+def row_normal(
+    face: jax.Array, direction: tuple[jax.Array, ...], frame: jax.Array
+) -> tuple[jax.Array, ...]:
+    """Normals of faces int32[R] in the camera's frame, three of float32[R].
+
+    `direction` and `frame` are those of `row_hit`. A ray enters by a face that looks against it.
+    """
+    towards = [jnp.where(d < 0, np.float32(1), np.float32(-1)) for d in direction]
+    return tuple(
+        jnp.where(
+            face == END,
+            towards[0] * frame[0, k],
+            jnp.where(face == TOP, towards[2] * frame[2, k], towards[1] * frame[1, k]),
+        )
+        for k in range(3)
     )
-    return jnp.where(hit, depth, FAR), facing
 
 
 def row_index(platforms: jax.Array, x: jax.Array) -> jax.Array:

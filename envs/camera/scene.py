@@ -10,11 +10,18 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
+from envs.camera.height_field import HeightFields
+from envs.camera.lights import Lighting
+from envs.camera.mesh import Meshes
 from envs.camera.palette import Palette
-from envs.camera.primitives import INTERSECTIONS
+from envs.camera.primitives import BOX, INTERSECTIONS, PLANE
+from envs.camera.textures import cube_texture, is_flat, texture_2d
 
 # MuJoCo's own renderer shows these groups unless told otherwise (mjv_defaultOption).
 VISIBLE_GROUPS = (0, 1, 2)
+MESH, HEIGHT_FIELD = int(mujoco.mjtGeom.mjGEOM_MESH), int(mujoco.mjtGeom.mjGEOM_HFIELD)
+# MuJoCo blends what is less opaque than that (mjr_render).
+_OPAQUE = 0.995
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +32,32 @@ class Row:
         y: the lower and the upper face, metres.
         z: the lower and the upper face, metres.
         surface: which of `Scene.palette.surfaces`.
+        repeats: how often half a texture fits into a metre along x and y; 0 without a texture.
     """
 
     y: tuple[float, float]
     z: tuple[float, float]
     surface: int
+    repeats: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Texture:
+    """A texture that lies on a geom, in the plane of the geom's x and y axes.
+
+    Attributes:
+        surface: which of `Scene.palette.surfaces`.
+        geom: position in `Scene.geom_ids`, -1 for the row.
+        repeats: how often half of it fits into a metre, or into the geom's half length.
+        uniform: whether into a metre.
+        sides: whether the geom is a box, whose sides show it too.
+    """
+
+    surface: int
+    geom: int
+    repeats: tuple[float, float]
+    uniform: bool
+    sides: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,25 +69,41 @@ class Scene:
             this order.
         kinds: G values of `mujoco.mjtGeom`.
         sizes: float32[G, 3], their sizes in the model, metres.
+        assets: int32[G], which of `meshes` or of `height_fields` each is, 0 for other kinds.
         geom_surfaces: int32[G], index of each geom's surface.
-        palette: the distinct surfaces.
+        alphas: float32[S], by surface; below 0.995 what is behind shines through.
+        palette: the distinct surfaces, and the sky.
+        textures: those of the surfaces that have one.
         row: the row of platforms, if there is one.
         num_geoms: the model's number of geoms; platform i of the row is labelled `num_geoms + i`.
-        sky: float32[K, 3], polynomial in the sine of a ray's elevation, lowest power first.
-        ambient: float32[3], light from everywhere (the model's headlight).
-        diffuse: float32[3], light from the camera (the model's headlight).
+        lighting: the lights.
+        meshes: the meshes.
+        height_fields: the height fields.
     """
 
     geom_ids: np.ndarray
     kinds: tuple[int, ...]
     sizes: np.ndarray
+    assets: np.ndarray
     geom_surfaces: np.ndarray
+    alphas: np.ndarray
     palette: Palette
+    textures: tuple[Texture, ...]
     row: Row | None
     num_geoms: int
-    sky: np.ndarray
-    ambient: np.ndarray
-    diffuse: np.ndarray
+    lighting: Lighting
+    meshes: Meshes
+    height_fields: HeightFields
+
+    @property
+    def transparent(self) -> np.ndarray:
+        """bool[G], the geoms that let through what is behind them."""
+        return self.alphas[self.geom_surfaces] < _OPAQUE
+
+    @property
+    def light_ids(self) -> np.ndarray:
+        """int32[L], model ids of the lights whose poses `render` needs."""
+        return np.array(self.lighting.placed, np.int32)
 
     @classmethod
     def from_model(
@@ -68,11 +112,12 @@ class Scene:
         *,
         geoms: Sequence[str] | None = None,
         row: Sequence[str] = (),
+        groups: Sequence[int] = VISIBLE_GROUPS,
     ) -> "Scene":
         """Reads from `model` what a camera sees.
 
         Geoms that MuJoCo's renderer would not show are left out: hidden groups and zero alpha.
-        A geom that is partly transparent is drawn opaque.
+        Sites, tendons and skins are no geoms, and are not drawn.
 
         Args:
             model: a compiled model.
@@ -81,6 +126,7 @@ class Scene:
             row: names of the boxes whose extents in y and z, and whose surface, the platforms of
               `render(..., platforms=...)` have. Where the platforms start and end is given to
               `render`, not here.
+            groups: of geoms that are visible.
 
         Raises:
             ValueError: a name is unknown, a geom's type cannot be drawn, or the boxes named in
@@ -88,34 +134,104 @@ class Scene:
         """
         row_ids = [_geom_id(model, name) for name in row]
         if geoms is None:
-            ids = [g for g in range(model.ngeom) if _visible(model, g) and g not in row_ids]
+            ids = [g for g in range(model.ngeom) if _visible(model, g, groups) and g not in row_ids]
         else:
             ids = [_geom_id(model, name) for name in geoms]
         for g in ids:
-            if model.geom_type[g] not in INTERSECTIONS:
-                drawable = ", ".join(_type_name(kind) for kind in INTERSECTIONS)
-                raise ValueError(
-                    f"geom {_label(model, g)} is a {_type_name(model.geom_type[g])}, which the "
-                    f"camera cannot draw; it draws {drawable}. Put the geom in group 3 or above "
-                    "to hide it, or leave its name out of `geoms`."
-                )
-        looks = [_look(model, g) for g in ids + row_ids]
-        distinct = list(dict.fromkeys(looks))
-        palette = Palette.from_textures([_surface(model, *look) for look in distinct])
+            _check_kind(model, g)
+        kinds = model.geom_type[ids].astype(int)
+        meshes, height_fields = (
+            sorted({int(model.geom_dataid[g]) for g in ids if model.geom_type[g] == kind})
+            for kind in (MESH, HEIGHT_FIELD)
+        )
+        known = {MESH: meshes, HEIGHT_FIELD: height_fields}
+        assets = [
+            known[kind].index(model.geom_dataid[g]) if kind in known else 0
+            for g, kind in zip(ids, kinds, strict=True)
+        ]
+        looks = [_look(model, g, in_row=g in row_ids) for g in ids + row_ids]
+        # The palette wants plain colours first.
+        distinct = sorted(dict.fromkeys(looks), key=lambda look: look.geom is not None)
         indices = [distinct.index(look) for look in looks]
-        headlight = model.vis.headlight
-        lit = bool(headlight.active)
+        placed = [*range(len(ids)), *[-1] * len(row_ids)]
+        textures = {
+            surface: Texture(surface, place, look.repeats, look.uniform, kinds[place] == BOX)
+            for surface, place, look in zip(indices, placed, looks, strict=True)
+            if look.geom is not None
+        }
         return cls(
             geom_ids=np.asarray(ids, np.int32),
-            kinds=tuple(int(model.geom_type[g]) for g in ids),
+            kinds=tuple(int(kind) for kind in kinds),
             sizes=np.asarray(model.geom_size[ids], np.float32).reshape(-1, 3),
+            assets=np.asarray(assets, np.int32),
             geom_surfaces=np.asarray(indices[: len(ids)], np.int32),
-            palette=palette,
-            row=_row(model, row_ids, indices[len(ids) :]) if row_ids else None,
+            alphas=np.asarray([look.rgba[3] for look in distinct], np.float32),
+            palette=Palette.from_textures([look.colours(model) for look in distinct], _sky(model)),
+            textures=tuple(textures.values()),
+            row=_row(model, row_ids, indices[len(ids) :], looks[-1]) if row_ids else None,
             num_geoms=model.ngeom,
-            sky=_sky(model),
-            ambient=np.asarray(headlight.ambient if lit else np.ones(3), np.float32),
-            diffuse=np.asarray(headlight.diffuse if lit else np.zeros(3), np.float32),
+            lighting=Lighting.from_model(model),
+            meshes=Meshes.from_model(model, meshes),
+            height_fields=HeightFields.from_model(model, height_fields),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How a geom looks; geoms that look the same share a surface.
+
+    A texture is laid out on its geom, so that two textured geoms never look the same; those of a
+    row do, since `render` knows about them.
+    """
+
+    rgba: tuple[float, float, float, float]
+    texture: int = -1
+    geom: int | None = None
+    repeats: tuple[float, float] = (0.0, 0.0)
+    uniform: bool = True
+
+    def colours(self, model: mujoco.MjModel) -> np.ndarray:
+        """float64[H, W, 3] in [0, 1]."""
+        colour = np.asarray(self.rgba[:3]).reshape(1, 1, 3)
+        if self.texture < 0:
+            return colour
+        if self.geom is None:
+            return colour * texture_2d(model, self.texture).mean((0, 1), keepdims=True)
+        return colour * texture_2d(model, self.texture)
+
+
+def _look(model: mujoco.MjModel, geom: int, *, in_row: bool) -> _Look:
+    red, green, blue, alpha = (float(x) for x in _rgba(model, geom))
+    rgba = red, green, blue, alpha
+    material = model.geom_matid[geom]
+    texture = -1
+    if material >= 0:
+        texture = int(model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB])
+    if texture < 0:
+        return _Look(rgba)
+    flat = model.geom_type[geom] in (PLANE, BOX, HEIGHT_FIELD, MESH) and is_flat(model, texture)
+    if model.geom_type[geom] == MESH and model.mesh_texcoordadr[model.geom_dataid[geom]] >= 0:
+        flat = False
+    if not flat:
+        return _Look(rgba, texture)
+    across, down = (float(x) for x in model.mat_texrepeat[material])
+    uniform = bool(model.mat_texuniform[material])
+    if in_row and not uniform:
+        raise ValueError(
+            f"the texture of {_label(model, geom)} is stretched to its size; set texuniform in its "
+            "material, since the boxes of a row have different sizes."
+        )
+    return _Look(rgba, texture, -1 if in_row else geom, (across, down), uniform)
+
+
+def _check_kind(model: mujoco.MjModel, geom: int) -> None:
+    drawable = (*INTERSECTIONS, MESH, HEIGHT_FIELD)
+    if model.geom_type[geom] not in drawable:
+        names = ", ".join(_type_name(kind) for kind in drawable)
+        raise ValueError(
+            f"geom {_label(model, geom)} is a {_type_name(model.geom_type[geom])}, which the "
+            f"camera cannot draw; it draws {names}. Put the geom in group 3 or above "
+            "to hide it, or leave its name out of `geoms`."
         )
 
 
@@ -145,38 +261,11 @@ def _rgba(model: mujoco.MjModel, geom: int) -> np.ndarray:
     return model.mat_rgba[material] if material >= 0 and unset else own
 
 
-def _visible(model: mujoco.MjModel, geom: int) -> bool:
-    return bool(model.geom_group[geom] in VISIBLE_GROUPS and _rgba(model, geom)[3] > 0)
+def _visible(model: mujoco.MjModel, geom: int, groups: Sequence[int]) -> bool:
+    return bool(model.geom_group[geom] in groups and _rgba(model, geom)[3] > 0)
 
 
-def _look(model: mujoco.MjModel, geom: int) -> tuple[int, tuple[float, ...]]:
-    return int(model.geom_matid[geom]), tuple(float(x) for x in _rgba(model, geom)[:3])
-
-
-def _texture(model: mujoco.MjModel, texture: int) -> np.ndarray:
-    """Returns float64[H, W, 3] in [0, 1]."""
-    height, width = model.tex_height[texture], model.tex_width[texture]
-    channels, start = model.tex_nchannel[texture], model.tex_adr[texture]
-    data = model.tex_data[start : start + height * width * channels]
-    image = data.reshape(height, width, channels)[..., :3] / 255.0
-    return np.broadcast_to(image, (height, width, 3))
-
-
-def _surface(
-    model: mujoco.MjModel, material: int, rgba: tuple[float, ...]
-) -> tuple[np.ndarray, tuple[float, float]]:
-    """Returns a surface's colours, float64[H, W, 3], and its repeats per metre."""
-    colour = np.asarray(rgba, np.float64).reshape(1, 1, 3)
-    texture = -1
-    if material >= 0:
-        texture = model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB]
-    if texture < 0:
-        return colour, (1.0, 1.0)
-    across, down = (float(x) for x in model.mat_texrepeat[material])
-    return colour * _texture(model, texture), (across, down)
-
-
-def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int]) -> Row:
+def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int], look: _Look) -> Row:
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     rows = []
@@ -192,7 +281,7 @@ def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int]) -> 
                 "aligned with the world's axes."
             )
         (_, y, z), (_, half_y, half_z) = data.geom_xpos[geom], model.geom_size[geom]
-        rows.append(Row(_span(y, half_y), _span(z, half_z), surface))
+        rows.append(Row(_span(y, half_y), _span(z, half_z), surface, look.repeats))
     first = rows[0]
     for geom, other in zip(ids, rows, strict=True):
         if not np.allclose(first.y + first.z, other.y + other.z, atol=1e-6):
@@ -208,25 +297,7 @@ def _span(centre: float, half: float) -> tuple[float, float]:
     return float(centre - half), float(centre + half)
 
 
-def _sky(model: mujoco.MjModel, degree: int = 4) -> np.ndarray:
-    """Fits the skybox's colour as a polynomial in the sine of the elevation.
-
-    MuJoCo's skyboxes stack six square faces: right, left, up, down, front, back (MJCF reference,
-    asset/texture). Without one MuJoCo clears the picture to black.
-    """
+def _sky(model: mujoco.MjModel) -> np.ndarray:
+    """The first skybox, as MuJoCo takes it; black without one."""
     skyboxes = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
-    if not len(skyboxes):
-        return np.zeros((1, 3), np.float32)
-    image = _texture(model, skyboxes[0])
-    size = image.shape[1]
-    faces = image.reshape(-1, size, size, 3)
-    if len(faces) == 1:
-        faces = np.broadcast_to(faces, (6, size, size, 3))
-    across, down = np.meshgrid(*2 * [(np.arange(size) + 0.5) / size * 2 - 1])
-    norm = np.sqrt(1 + across**2 + down**2)
-    sine = np.stack([-down, -down, 1 + 0 * down, -1 + 0 * down, -down, -down]) / norm
-    stride = max(1, size // 64)
-    sine = sine[:, ::stride, ::stride].reshape(-1)
-    colours = faces[:, ::stride, ::stride].reshape(-1, 3)
-    powers = sine[:, None] ** np.arange(degree + 1)
-    return np.linalg.lstsq(powers, colours, rcond=None)[0].astype(np.float32)
+    return cube_texture(model, skyboxes[0]) if len(skyboxes) else np.zeros((6, 1, 1, 3))

@@ -257,7 +257,9 @@ def test_hidden_and_transparent_geoms_are_left_out(scene, arena):
 
 def test_geom_that_cannot_be_drawn_is_named():
     model = compile_mjcf('<geom name="egg" type="ellipsoid" size="1 2 3"/>')
-    with pytest.raises(ValueError, match=r"'egg' is a ellipsoid"):
+    # A signed distance field needs a plugin of its own to be compiled.
+    model.geom_type[0] = mujoco.mjtGeom.mjGEOM_SDF
+    with pytest.raises(ValueError, match=r"'egg' is a sdf"):
         Scene.from_model(model)
     Scene.from_model(model, geoms=[])
 

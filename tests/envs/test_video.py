@@ -31,7 +31,7 @@ def episode():
 def film(episode, path, alive=STATES, **kwargs):
     env, data = episode
     write_episode(env, data, jnp.arange(STATES) < alive, path, size=SIZE, **kwargs)
-    return np.stack(list(imageio.get_reader(path)))
+    return np.stack(list(imageio.get_reader(path).iter_data()))
 
 
 def test_a_film_runs_in_real_time_and_moves(episode, tmp_path):
@@ -53,7 +53,7 @@ def test_the_animals_own_view_is_in_the_corner(episode, tmp_path):
 
 
 def test_a_film_ends_with_its_episode(episode, tmp_path):
-    assert len(film(episode, tmp_path / "short.mp4", alive=21)) == 11
+    assert len(film(episode, tmp_path / "short.mp4", alive=21, inset=0)) == 11
 
 
 def test_a_film_that_exists_is_not_touched(episode, tmp_path):

@@ -31,6 +31,13 @@ def test_a_blind_ant_has_its_own_defaults():
     assert experiment.parse(["--encoder", "none"]).ppo == gap_ant.CPU_BLIND
 
 
+@pytest.mark.parametrize("encoder", ["mlp", "nature_cnn --features 32"])
+def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
+    folder = tmp_path / "run"
+    experiment.prepare(experiment.parse(f"--encoder {encoder} --run-dir {folder}".split()))
+    assert run.read_settings(folder)["encoder"] == encoder.split()[0]
+
+
 def test_settings_survive_their_file(tmp_path):
     settings = experiment.parse(["--seed", "5", "--vision.height", "48"])
     folder = run.create(tmp_path / "run", gap_ant.to_dict(settings))
@@ -83,7 +90,8 @@ def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
     "arguments, message",
     [
         ("--encoder nature_cn", "nature_cn.*nature_cnn"),
-        ("--encoder identity", "identity"),
+        ("--encoder identity", "identity: got an image"),
+        ("--encoder mlp --features 8", "'mlp' has no setting 'features'"),
         ("--physics havok --encoder none", "havok.*mujoco"),
         ("--encoder none --num-envs 100", "num_envs = 100 does not divide"),
         ("--encoder none --simulation.control-timestep 0.012", "0.012"),

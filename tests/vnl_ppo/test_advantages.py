@@ -1,25 +1,15 @@
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests import reference
 from vnl_ppo.advantages import generalized_advantages
-
-
-def reference(r, v, v_next, termination, end, discounting, gae_lambda):
-    """The definition, in float64: A_t = sum_k (discounting gae_lambda)^k delta_t+k."""
-    length = len(r)
-    delta = r + discounting * np.where(termination, 0, v_next) - v
-    advantages = np.zeros(length)
-    for t in range(length):
-        weight = 1.0
-        for k in range(t, length):
-            advantages[t] += weight * delta[k]
-            if end[k]:
-                break
-            weight *= discounting * gae_lambda
-    return advantages
 
 
 def test_values_worked_by_hand():
@@ -51,16 +41,37 @@ def test_a_time_out_keeps_its_value_and_a_failure_does_not():
     np.testing.assert_allclose(generalized_advantages(termination_t=yes, **arguments)[0], 0.0)
 
 
+ours = jax.jit(generalized_advantages)
+
+
+def next_values(v, last, end):
+    """The value after each step: that of the next observation, or of the episode's last one."""
+    return np.where(end, last, np.append(v[1:], last[-1:], axis=0))
+
+
+@pytest.mark.parametrize("discounting, gae_lambda", [(0.97, 0.95), (1.0, 1.0), (0.9, 0.0)])
+def test_ends_of_both_kinds_at_every_position(discounting, gae_lambda):
+    # Each of 6 steps goes on, fails or times out: 729 unrolls, one in each column.
+    kinds = np.array(list(itertools.product(range(3), repeat=6))).T
+    termination, end = kinds == 1, kinds > 0
+    r, v, last = np.random.default_rng(0).normal(size=(3, *kinds.shape))
+    v_next = next_values(v, last, end)
+    expected = reference.advantages(r, v, v_next, termination, end, discounting, gae_lambda)
+    given_ = (jnp.asarray(x) for x in (r, v, v_next, termination, end))
+    np.testing.assert_allclose(
+        ours(*given_, discounting, gae_lambda), expected, rtol=1e-4, atol=1e-5
+    )
+
+
 floats = hnp.arrays(np.float32, 6, elements=st.floats(-10, 10, width=32))
 flags = hnp.arrays(bool, 6)
 
 
 @settings(max_examples=200, deadline=None)
 @given(floats, floats, floats, flags, flags, st.floats(0, 1), st.floats(0, 1))
-def test_equals_the_definition(r, v, v_next, termination, cut, discounting, gae_lambda):
+def test_equals_the_definition(r, v, last, termination, cut, discounting, gae_lambda):
     end = termination | cut
-    ours = generalized_advantages(
-        *map(jnp.asarray, (r, v, v_next, termination, end)), discounting, gae_lambda
-    )
-    expected = reference(r, v, v_next, termination, end, discounting, gae_lambda)
-    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)
+    v_next = next_values(v, last, end)
+    expected = reference.advantages(r, v, v_next, termination, end, discounting, gae_lambda)
+    found = ours(*map(jnp.asarray, (r, v, v_next, termination, end)), discounting, gae_lambda)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -1,11 +1,13 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.probes import Probe
+from tests import reference
+from tests.probes import Probe, Scripted, Worlds
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.rollout import Decision, collect, select, start_episodes, unroll
 
@@ -21,20 +23,21 @@ CONFIG = PPOConfig(
 )
 
 
-def act(obs, key):
+def act(obs, key, memory):
     batch = obs["proprio"].shape[:-1]
     nothing = jnp.zeros(batch)
     decision = Decision(jnp.zeros((*batch, 1)), nothing, judge(obs))
     return jnp.zeros((*batch, 1)), decision
 
 
-def judge(obs):
+def judge(obs, memory=()):
     return 100.0 + obs["proprio"][..., 0]
 
 
+@functools.cache
 def one_unroll(env, config=CONFIG):
     episodes = start_episodes(env, jax.random.key(0), config.num_envs)
-    return unroll(env, act, judge, episodes, jax.random.key(1), config)
+    return jax.jit(lambda e: unroll(env, act, judge, e, jax.random.key(1), config))(episodes)
 
 
 def ones(x, action):
@@ -110,3 +113,127 @@ def test_select_broadcasts_over_trailing_axes_and_takes_keys():
     chosen = select(mask, a, b)
     np.testing.assert_array_equal(chosen["x"], [[1, 1, 1], [0, 0, 0]])
     assert (chosen["key"] == jnp.stack([a["key"][0], b["key"][1]])).all()
+
+
+T = 6
+SCRIPT = dataclasses.replace(
+    CONFIG, unroll_length=T, episode_length=50, discounting=0.9, gae_lambda=0.8, reward_scaling=0.1
+)
+
+
+def scripted_episodes(env, key):
+    """First episodes that end at every position, in every way; many of each.
+
+    None at all, or at step 1 to T by failure, by the environment's own limit or by ours.
+    """
+    last, kind = (np.ravel(x) for x in np.meshgrid(np.arange(1, T + 1), np.arange(3)))
+    last, kind = np.tile(np.append(last, 0), 8), np.tile(np.append(kind, 0), 8)
+    episodes = start_episodes(env, key, len(last))
+    length = np.where(kind == 2, SCRIPT.episode_length - last, 0)
+    data = episodes.state.data | {
+        "last": jnp.asarray(np.where(kind == 2, 0, last)),
+        "cut": jnp.asarray(kind == 1),
+    }
+    return episodes.replace(
+        state=episodes.state.replace(data=data), length=jnp.asarray(length, jnp.int32)
+    )
+
+
+def test_an_unroll_equals_a_plain_loop_in_float64():
+    # Every first end at every position, and further failures of fresh episodes after it.
+    env, see = Scripted(), lambda obs, memory=(): 3 + 2 * obs["noise"][..., 0]
+
+    def act(obs, key, memory):
+        value = see(obs)
+        nothing = jnp.zeros((*value.shape, 1))
+        return nothing, Decision(nothing, jnp.zeros_like(value), value)
+
+    episodes, key = scripted_episodes(env, jax.random.key(0)), jax.random.key(1)
+    num_envs = len(episodes.length)
+    after, experience, _ = unroll(env, act, see, episodes, key, SCRIPT)
+
+    step, restart = jax.jit(jax.vmap(env.step)), jax.jit(select)
+    value = lambda state: 3 + 2 * np.asarray(state.obs["noise"], np.float64)[:, 0]
+    fresh = start_episodes(env, jax.random.split(key)[0], num_envs).state
+    state, length = episodes.state, np.array(episodes.length)
+    rows = []
+    for _ in range(T):
+        v = value(state)
+        state = step(state, jnp.zeros((num_envs, 1)))
+        length += 1
+        done, cut = np.asarray(state.done) == 1, np.asarray(state.info["truncation"]) == 1
+        termination, timeout = done & ~cut, done & cut | (length == SCRIPT.episode_length)
+        end = termination | timeout
+        reward = 0.1 * np.asarray(state.reward, np.float64)
+        rows.append((reward, v, value(state), termination, end))
+        length[end] = 0
+        state = restart(jnp.asarray(end), fresh, state)
+    r, v, v_next, termination, end = map(np.stack, zip(*rows, strict=True))
+    for ended in (termination, end & ~termination):
+        assert ended.any(1).all(), "each kind of end happens at every position"
+    assert (termination.sum(0) > 1).any()
+
+    expected = reference.advantages(r, v, v_next, termination, end, 0.9, 0.8)
+    np.testing.assert_allclose(experience.decision.value, v, rtol=1e-6)
+    np.testing.assert_allclose(experience.advantage, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(after.length, length)
+
+
+@pytest.fixture(scope="module")
+def broken_worlds():
+    """An unroll of 5 in each world, 8 of each; world k is in column k, k + 6 and so on."""
+    env, n = Worlds(), 8 * len(Worlds.kinds)
+    config = dataclasses.replace(CONFIG, unroll_length=5, discounting=0.5, gae_lambda=1.0)
+    episodes = start_episodes(env, jax.random.key(0), n)
+    kind = jnp.arange(n) % len(Worlds.kinds)
+    state = episodes.state
+    state = state.replace(data=state.data | {"kind": kind}, obs=jax.vmap(env.see)(kind))
+    see = lambda obs, memory=(): 10 * obs["kind"].sum(-1)
+
+    def act(obs, key, memory):
+        nothing = jnp.zeros((n, 1))
+        return nothing, Decision(nothing, jnp.zeros(n), see(obs))
+
+    return unroll(env, act, see, episodes.replace(state=state), jax.random.key(1), config)
+
+
+def test_bad_numbers_end_their_episode_and_reach_nothing(broken_worlds):
+    episodes, experience, totals = broken_worlds
+    for tree in (episodes.state.obs, episodes.state.metrics, episodes.reward, experience, totals):
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
+    first = experience.decision.value[0] + experience.advantage[0]
+    for kind, name in enumerate(Worlds.kinds):
+        # 1 + 1/2 + .. + 1/16 and 10/32 for what follows; one reward; none.
+        expected = {"endless": 2.25, "stops": 2.25, "fails": 1.0}.get(name, 0.0)
+        np.testing.assert_allclose(first[kind :: len(Worlds.kinds)], expected, err_msg=name)
+
+
+def test_bad_numbers_are_counted_by_what_broke(broken_worlds):
+    _, _, totals = broken_worlds
+    # In the first step, 8 environments of each world; later more, as fresh ones are drawn.
+    assert totals["nonfinite_episodes"][0] == 24
+    for what in ("observation", "reward", "simulation"):
+        assert totals[f"nonfinite_{what}"][0] == 8
+    assert totals["episodes"][0] == 32
+    assert totals["step/speed"][0] == 8 * 5
+
+
+def test_an_environment_that_begins_broken_is_found_out():
+    @dataclasses.dataclass(frozen=True)
+    class StillBorn(Scripted):
+        def reset(self, key):
+            return super().reset(key).replace(obs={"noise": jnp.array([jnp.nan, 1.0])})
+
+        def step(self, state, action):
+            return super().step(state, action).replace(obs={"noise": jnp.full(2, jnp.inf)})
+
+    env = StillBorn()
+    see = lambda obs, memory=(): obs["noise"].sum(-1)
+    act = lambda obs, key, memory: (
+        jnp.zeros((3, 1)),
+        Decision(jnp.zeros((3, 1)), jnp.zeros(3), see(obs)),
+    )
+    episodes = start_episodes(env, jax.random.key(0), 3)
+    _, experience, totals = unroll(env, act, see, episodes, jax.random.key(1), CONFIG)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(experience))
+    np.testing.assert_array_equal(totals["nonfinite_observation"], np.full(CONFIG.unroll_length, 3))

@@ -1,0 +1,158 @@
+"""Colours of what was hit: one texel per pixel, lit by the shade that the hit was given."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.camera.palette import Coordinates, in_parts, low_bits
+from envs.camera.pinhole import Camera
+from envs.camera.primitives import Primitive, Rays
+from envs.camera.row import END, PHASE_BITS, TOP, RowHit
+from envs.camera.scene import Scene, Texture
+
+# The least squared sine of the angle at which a textured surface is looked at.
+_GRAZING = np.float32(1e-4)
+
+
+class View(NamedTuple):
+    """What is known about a picture before anything is hit.
+
+    Attributes:
+        rays: in the camera's frame.
+        world: three of float32[R], the rays in the world's frame.
+        position: float32[3], of the camera in the world, metres.
+        frame: float32[3, 3], the camera's axes in the world, as columns.
+        geoms: all geoms in the camera's frame, leaves [G, ...].
+        row: where rays enter the row of platforms, if there is one.
+    """
+
+    rays: Rays
+    world: tuple[jax.Array, ...]
+    position: jax.Array
+    frame: jax.Array
+    geoms: Primitive
+    row: RowHit | None
+
+
+def paint(
+    scene: Scene,
+    camera: Camera,
+    view: View,
+    depth: jax.Array,
+    surface: jax.Array,
+    shade: jax.Array,
+    code: jax.Array | None,
+    missed: jax.Array,
+) -> jax.Array:
+    """Colours pixels.
+
+    Args:
+        scene: what there is.
+        camera: with one ray per pixel.
+        view: where things are.
+        depth: float32[R], of the hits, metres.
+        surface: int32[R], of the hits.
+        shade: float32[R], in [0, 1], of the hits.
+        code: int32[R], as of `RowHit`, where the row was hit.
+        missed: bool[R], where nothing was hit: the sky.
+
+    Returns:
+        uint32[R], red in the lowest byte, then green and blue.
+    """
+    pixel = camera.pixel
+    where = {
+        texture.surface: (
+            _on_geom(view, texture, depth, pixel)
+            if texture.geom >= 0
+            else _on_row(scene, view, texture, code, depth, pixel)
+        )
+        for texture in scene.textures
+        if texture.geom >= 0 or code is not None
+    }
+    index = scene.palette.index(surface, where)
+    index = jnp.where(missed, scene.palette.sky_index(view.world, pixel), index)
+    texels = scene.palette.read(index, pixel)
+    # A pixel of the sky shines by itself.
+    shade = jnp.where(missed, np.float32(-1), shade)
+
+    def mix(texel: jax.Array, shade: jax.Array) -> jax.Array:
+        packed = jnp.zeros(shade.shape, jnp.int32)
+        lighting = scene.lighting
+        for i in range(3):
+            light = lighting.ambient[i] + lighting.diffuse[i] * shade
+            light = jnp.where(shade < 0, 1, light)
+            colour = ((texel >> (8 * i)) & 255).astype(jnp.float32) * light
+            packed |= low_bits(jnp.minimum(colour, 255)) << (8 * i)
+        return packed
+
+    return in_parts(mix, texels, shade)
+
+
+def _on_geom(view: View, texture: Texture, depth: jax.Array, pixel: float) -> Coordinates:
+    """MuJoCo's flat mapping: x and y of the geom's own frame; on the sides of a box, z for one."""
+    geom = jax.tree.map(lambda x: x[texture.geom], view.geoms)
+    repeats = [jnp.float32(0.5 * r) for r in texture.repeats]
+    if not texture.uniform:
+        size = geom.size[:2]
+        repeats = [r / jnp.where(size[i] > 0, size[i], 1) for i, r in enumerate(repeats)]
+    offset = [p - geom.centre[k] for k, p in enumerate(view.rays.at(depth))]
+    x, y, z = (sum(p * geom.axes[k, i] for k, p in enumerate(offset)) for i in range(3))
+    slopes = [view.rays.dot(geom.axes[:, i]) for i in range(3)]
+    if texture.sides:
+        out = [jnp.abs(p) - geom.size[i] for i, p in enumerate((x, y, z))]
+        end, top = (out[0] > out[1]) & (out[0] > out[2]), out[2] >= out[1]
+        face = Face(end, ~end & top)
+    else:
+        face = Face(jnp.bool_(False), jnp.bool_(True))
+    return _on_face(face, (x, y, z), slopes, geom.size, repeats, view, depth, pixel)
+
+
+def _on_row(
+    scene: Scene,
+    view: View,
+    texture: Texture,
+    code: jax.Array,
+    depth: jax.Array,
+    pixel: float,
+) -> Coordinates:
+    """The same on boxes that are aligned with the world, each from its own middle."""
+    row = scene.row
+    assert row is not None and view.row is not None
+    place = [view.position[i] + depth * view.world[i] for i in range(3)]
+    middle = [np.float32(0.5 * sum(span)) for span in (row.y, row.z)]
+    half = [np.float32(0.5 * (span[1] - span[0])) for span in (row.y, row.z)]
+    repeats = [np.float32(0.5 * r) for r in texture.repeats]
+    kind = code >> PHASE_BITS
+    face = Face(kind == END, kind == TOP)
+    phase = (code & ((1 << PHASE_BITS) - 1)).astype(jnp.float32)
+    x = place[0] - phase * np.float32(1 / (1 << PHASE_BITS)) / repeats[0]
+    size = (view.row.length, *half)
+    local = (x, place[1] - middle[0], place[2] - middle[1])
+    return _on_face(face, local, view.world, size, repeats, view, depth, pixel)
+
+
+class Face(NamedTuple):
+    """Which face of a box: a side along x is neither."""
+
+    end: jax.Array
+    top: jax.Array
+
+
+def _on_face(face, local, slopes, size, repeats, view, depth, pixel) -> Coordinates:
+    """Texture coordinates on the faces of a box (makeBuiltin, render_context.c).
+
+    A texture is as often repeated across a face along y and z as across one along x and y, however
+    narrow it is.
+    """
+    x, y, z = local
+    across, along = repeats
+    narrow = across * size[0] / size[1], along * size[1] / size[2]
+    s = jnp.where(face.end, y * narrow[0], x * across) - 0.5
+    t = -jnp.where(face.top, y * along, z * narrow[1]) - 0.5
+    slope = jnp.where(face.end, slopes[0], jnp.where(face.top, slopes[2], slopes[1]))
+    most = jnp.where(face.top, jnp.maximum(across, along), jnp.maximum(across, narrow[1]))
+    reach = depth * np.float32(pixel) * most
+    area = reach * reach * view.rays.dd / jnp.maximum(slope * slope, _GRAZING)
+    return Coordinates(s, t, area)

@@ -1,0 +1,88 @@
+"""The camera itself: how large its picture is, and which way its rays go."""
+
+import dataclasses
+
+import mujoco
+import numpy as np
+
+from envs.camera.primitives import FAR, Rays
+
+
+@dataclasses.dataclass(frozen=True)
+class Camera:
+    """A pinhole camera, as MuJoCo's: pixel (0, 0) is top left, rays go through pixel centres.
+
+    Attributes:
+        height: pixels.
+        width: pixels.
+        fovy: vertical field of view, degrees.
+        near: distance along the optical axis below which nothing is drawn, metres.
+        name: of the MJCF camera.
+        far: distance beyond which nothing is drawn, metres.
+        supersample: each colour is the mean of so many times so many rays.
+    """
+
+    height: int = 64
+    width: int = 64
+    fovy: float = 45.0
+    near: float = 0.01
+    name: str = ""
+    far: float = float(FAR)
+    supersample: int = 1
+
+    def __post_init__(self) -> None:
+        """Checks the picture's size and the field of view."""
+        for field, what in (("height", "pixel"), ("width", "pixel"), ("supersample", "ray")):
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{field} is {getattr(self, field)}; it must be 1 {what} or more.")
+        if not 0 < self.fovy < 180:
+            raise ValueError(f"fovy is {self.fovy}; it must lie between 0 and 180 degrees.")
+
+    @classmethod
+    def from_model(
+        cls,
+        model: mujoco.MjModel,
+        name: str,
+        *,
+        height: int = 64,
+        width: int = 64,
+        supersample: int = 1,
+    ) -> "Camera":
+        """Takes the field of view and the near and far planes of camera `name` of `model`.
+
+        Raises:
+            ValueError: there is no such camera, it is orthographic or has its own intrinsics, or
+              the picture is empty.
+        """
+        camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
+        if camera < 0:
+            names = ", ".join(repr(model.camera(i).name) for i in range(model.ncam)) or "none"
+            raise ValueError(f"the model has no camera named {name!r}; it has: {names}.")
+        if model.cam_sensorsize[camera, 0] > 0 or model.cam_projection[camera] != 0:
+            raise ValueError(
+                f"camera {name!r} is orthographic or sets its own sensor size; only perspective "
+                "cameras that give `fovy` can be drawn."
+            )
+        near, far = (
+            float(x * model.stat.extent) for x in (model.vis.map.znear, model.vis.map.zfar)
+        )
+        fovy = float(model.cam_fovy[camera])
+        return cls(height, width, fovy, near, name, min(far, float(FAR)), supersample)
+
+    @property
+    def pixel(self) -> float:
+        """How wide the view of one ray of a colour is, metres at a distance of one metre."""
+        return 2 * float(np.tan(np.deg2rad(self.fovy) / 2)) / (self.height * self.supersample)
+
+    def rays(self) -> Rays:
+        """Returns one ray per pixel, row by row from the top left; R = height * width."""
+        focal = 0.5 * self.height / np.tan(np.deg2rad(self.fovy) / 2)
+        u = (np.arange(self.width) + 0.5 - self.width / 2) / focal
+        v = (self.height / 2 - np.arange(self.height) - 0.5) / focal
+        u, v = (x.astype(np.float32).ravel() for x in np.meshgrid(u, v))
+        return Rays(u, v, 1 + u * u + v * v, self.near)
+
+    def finer(self) -> "Camera":
+        """The same view with a pixel for each ray of a colour."""
+        height, width = self.height * self.supersample, self.width * self.supersample
+        return dataclasses.replace(self, height=height, width=width, supersample=1)
