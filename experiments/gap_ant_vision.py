@@ -19,7 +19,7 @@ import jax
 import tyro
 
 from envs.gap_ant import GapAnt
-from envs.video import write_episode
+from envs.video import FRAMES_PER_SECOND, film, write
 from experiments.gap_ant import (
     BLIND,
     BUILDER,
@@ -32,6 +32,7 @@ from experiments.gap_ant import (
 from vnl_ppo import run
 from vnl_ppo.config import check
 from vnl_ppo.evaluation import make_record
+from vnl_ppo.events import EventFile
 from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
@@ -82,18 +83,22 @@ def work(settings: Settings, env: GapAnt, network: ActorCritic, folder: Path) ->
         quiet=settings.quiet,
         logs=other_logs(settings, folder),
     )
-    video = None
-    if settings.video_seconds > 0:
-        step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
-        path = folder / run.VIDEOS / f"{step}.mp4"
+    print(compilations)
+    step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
+    path = folder / run.VIDEOS / f"{step}.mp4"
+    # A run that is resumed after its end has its film already.
+    if settings.video_seconds > 0 and not path.exists():
         length = min(round(settings.video_seconds / env.dt), settings.ppo.episode_length)
         record = make_record(env, network, settings.ppo, length)
         data, alive = record(weights, jax.random.key(settings.ppo.seed))
-        # A run that is resumed after its end has its film already.
-        video = path if path.exists() else write_episode(env, data, alive, path)
-    film = f", video in {video}" if video else ""
-    print(compilations)
-    print(f"done: checkpoints in {folder / run.CHECKPOINTS}{film}; tensorboard --logdir {folder}")
+        frames = list(film(env, data, alive, "floating", (480, 640), inset=160))
+        write(frames, path)
+        # Every second pixel and frame: TensorBoard shows it as a gif, which is large.
+        log = EventFile(folder)
+        log.film(step, "eval/video", [x[::2, ::2] for x in frames[::2]], FRAMES_PER_SECOND / 2)
+        log.close()
+    video = f", video in {path}" if path.exists() else ""
+    print(f"done: checkpoints in {folder / run.CHECKPOINTS}{video}; tensorboard --logdir {folder}")
 
 
 def how_to_go_on(folder: Path | None) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -78,7 +79,7 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
         # It loads the window system, which has to be there.
         from mujoco.viewer import launch_passive
 
-        opener = launch_passive
+        opener = partial(launch_passive, show_left_ui=False, show_right_ui=False)
     env = player.env
     at = jax.jit(env.at)
     key = jax.random.key(seed)
@@ -95,6 +96,10 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
     data = mujoco.MjData(model)
     start = (state.data.physics.qpos, state.data.physics.qvel)
     with opener(model, data) as viewer:
+        # From behind and above, wherever the ant goes; the mouse moves it as ever.
+        viewer.cam.type = mujoco.mjtCamera.mjCAMERA_TRACKING
+        viewer.cam.trackbodyid = model.body(world.TORSO).id
+        viewer.cam.distance, viewer.cam.azimuth, viewer.cam.elevation = 6.0, 0.0, -25.0
         steps = total = 0
         memory = player.actor.memory(1)
         while viewer.is_running():

@@ -5,12 +5,14 @@ queue fills up, and training waits for it for ever; and what it holds back for u
 lost when the process is killed. Its summaries and its file format are used here without the thread.
 """
 
+import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import imageio.v2 as imageio
 import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -52,6 +54,16 @@ class EventFile:
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Write uint8[H, W, C], C of 1 or 3."""
         self._add(step, summary.image(name, image, dataformats="HWC"))
+
+    def film(self, step: int, name: str, frames: Sequence[np.ndarray], fps: float) -> None:
+        """Write frames uint8[H, W, 3] as a moving image."""
+        content = io.BytesIO()
+        imageio.mimwrite(content, frames, format="gif", duration=1000 / fps, loop=0)  # type: ignore[call-overload]
+        height, width, _ = frames[0].shape
+        image = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=content.getvalue()
+        )
+        self._add(step, Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def text(self, step: int, name: str, markdown: str) -> None:
         """Write a text."""

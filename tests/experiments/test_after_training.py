@@ -7,6 +7,7 @@ import sys
 import imageio.v2 as imageio
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
@@ -145,6 +146,7 @@ class Window:
 
     def __init__(self, model, data, frames=4):
         self.model, self.data, self.frames, self.seen = model, data, frames, []
+        self.cam = mujoco.MjvCamera()
 
     def is_running(self):
         return len(self.seen) < self.frames
@@ -168,6 +170,7 @@ def test_the_viewer_shows_the_states_in_the_whole_corridor(evaluated):
     np.testing.assert_allclose(window.seen[0][0], state.data.physics.qpos, atol=1e-6)
     assert [t for _, t in window.seen] == pytest.approx([0, 0.025, 0.05, 0.075])
     assert (window.seen[1][0] != window.seen[0][0]).any()
+    assert window.model.body(window.cam.trackbodyid).name == "walker/torso"
     platforms = int(jnp.sum(state.data.layout.starts < 1e4))
     named = [window.model.geom(i).name for i in range(window.model.ngeom)]
     assert sum("floor" in name for name in named) == platforms

@@ -3,6 +3,7 @@
 import io
 import sys
 
+import imageio.v2 as imageio
 import numpy as np
 import pytest
 from rich.console import Console
@@ -70,6 +71,17 @@ def test_numbers_that_are_none_do_not_spoil_a_histogram(tmp_path):
     found = events(tmp_path)
     assert found.Tags()["histograms"] == ["x"]
     assert found.Histograms("x")[0].histogram_value.num == 2
+
+
+def test_a_film_moves_in_tensorboard(tmp_path):
+    log = EventFile(tmp_path)
+    frames = [np.full((8, 12, 3), value, np.uint8) for value in (0, 100, 200)]
+    log.film(7, "eval/video", frames, fps=10)
+    log.close()
+    (image,) = events(tmp_path).Images("eval/video")
+    assert (image.step, image.width, image.height) == (7, 12, 8)
+    shown = imageio.mimread(image.encoded_image_string, format="gif")
+    assert [int(np.asarray(x)[0, 0, 0]) for x in shown] == [0, 100, 200]
 
 
 def test_events_after_the_step_to_go_on_from_are_withdrawn(tmp_path):
