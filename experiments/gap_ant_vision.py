@@ -35,6 +35,7 @@ from vnl_ppo import run
 from vnl_ppo.config import check
 from vnl_ppo.evaluation import make_record
 from vnl_ppo.footprint import available_bytes, check_fits, memory_table, peak_bytes
+from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.reporting import Log
@@ -56,7 +57,7 @@ def main() -> None:
             return
         env, network, folder = prepare(settings)
         work(settings, env, network, folder)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NotFiniteError) as error:
         sys.exit(f"error: {error}" + (f"\n{how_to_go_on(folder)}" if folder else ""))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

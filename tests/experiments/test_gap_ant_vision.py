@@ -124,7 +124,6 @@ def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
         ("--vision.camera nose", "no camera 'nose'.*egocentric"),
         ("--encoder none --physics mjx --simulation.noslip-iterations 3", "noslip"),
         ("--encoder none --corridor.platform-length 0.1 0.2", "reach"),
-        ("--encoder none --wandb lab", "Weights & Biases is not installed"),
         ("--encoder none --video-seconds nan", "video_seconds is nan"),
     ],
 )
