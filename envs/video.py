@@ -22,36 +22,6 @@ _SUPERSAMPLING = 2
 _BORDER = 2
 
 
-def write_episode(
-    env: GapAnt,
-    data: GapAntData,
-    alive: jax.Array,
-    path: Path,
-    camera: str = "floating",
-    size: tuple[int, int] = (480, 640),
-    inset: int = 160,
-) -> Path:
-    """Film an episode, in real time.
-
-    Args:
-        env: where it happened.
-        data: leaves [T, ...], the states lived through.
-        alive: bool[T], which of them belong to the episode.
-        path: the film to write, see `write`.
-        camera: the walker's camera that films, by name.
-        size: height and width, pixels, multiples of 16 for players' sake.
-        inset: height of the animal's own view, pixels; 0 for none.
-
-    Returns:
-        `path`.
-
-    Raises:
-        FileExistsError: there is such a file.
-        ValueError: there is no such camera.
-    """
-    return write(film(env, data, alive, camera, size, inset), path)
-
-
 def write(frames: Iterable[np.ndarray], path: Path) -> Path:
     """Write frames uint8[H, W, 3], `FRAMES_PER_SECOND` of them a second.
 
@@ -94,7 +64,23 @@ def film(
     inset: int,
     speed: float = 1.0,
 ) -> Iterator[np.ndarray]:
-    """Frames uint8[H, W, 3], `FRAMES_PER_SECOND / speed` of them per second of the episode."""
+    """Film an episode from outside, with what the animal saw in a corner.
+
+    Args:
+        env: where it happened.
+        data: leaves [T, ...], the states lived through.
+        alive: bool[T], which of them belong to the episode.
+        camera: the walker's camera that films, by name.
+        size: height and width, pixels, multiples of 16 for players' sake.
+        inset: height of the animal's own view, pixels; 0 for none.
+        speed: 1 is real time.
+
+    Yields:
+        uint8[H, W, 3], `FRAMES_PER_SECOND / speed` for each second of the episode.
+
+    Raises:
+        ValueError: there is no such camera.
+    """
     outside = env.camera(camera, size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING)
     inside = env.eye or env.camera("egocentric", 64, 64)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import tyro
 
 from encoders import make_encoder
@@ -16,7 +17,8 @@ from vnl_ppo import run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import Actor, acting, acting_at_random
-from vnl_ppo.networks import ActorCritic, check_encoders
+from vnl_ppo.networks import ActorCritic, check_network
+from vnl_ppo.recurrence import GRU
 from vnl_ppo.settings import check_numbers, from_plain, to_plain
 from vnl_ppo.trained import load_into
 
@@ -54,6 +56,19 @@ class NetworkConfig:
     """Widths of the value function's hidden layers."""
     share_encoders: bool = True
     """Whether policy and value see the same features, or each its own."""
+    memory: int = 0
+    """Units of a recurrent core (GRU) between encoders and heads: what has left the field of view
+    can be remembered. 0 for none."""
+    policy_leaves: tuple[str, ...] | None = None
+    """Senses that the policy has, such as vision and proprio; all, unless named."""
+    value_leaves: tuple[str, ...] | None = None
+    """Senses that the value function has: a critic may see what the actor does not."""
+    state_dependent_std: bool = True
+    """Whether the scales of actions depend on the state, or are parameters of their own."""
+    distribution: Literal["tanh_normal", "clipped_normal"] = "tanh_normal"
+    """Of actions: a normal distribution squashed by tanh, or cut off at -1 and 1."""
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which encoders compute. Parameters are float32 in any case."""
 
     def __post_init__(self) -> None:
         for name in ("policy_hidden", "value_hidden"):
@@ -61,6 +76,8 @@ class NetworkConfig:
                 raise ValueError(
                     f"network.{name} is {getattr(self, name)}; widths have to be at least 1"
                 )
+        if self.memory < 0:
+            raise ValueError(f"network.memory is {self.memory}; it has to be 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +113,8 @@ class Settings:
     given here."""
     dump_config: bool = False
     """Print the config.json of a run with these settings, and do nothing."""
+    dry_run: bool = False
+    """Compile the training step, print what it will hold in memory, and leave nothing behind."""
 
 
 def default_ppo(back_end: str, seeing: bool) -> PPOConfig:
@@ -126,14 +145,20 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
     width = {} if settings.features is None else {"features": settings.features}
     encoders = {"vision": make_encoder(settings.encoder, **width)} if seeing else {}
     env = GapAnt(settings.env, settings.vision if seeing else None, settings.physics)
-    check_encoders(env.observation_spec, encoders)
     network = ActorCritic(
         env.action_size,
         encoders,
         settings.network.policy_hidden,
         settings.network.value_hidden,
         settings.network.share_encoders,
+        settings.network.policy_leaves,
+        settings.network.value_leaves,
+        GRU(settings.network.memory) if settings.network.memory else None,
+        settings.network.state_dependent_std,
+        settings.network.distribution,
+        jnp.dtype(settings.network.encoder_dtype),
     )
+    check_network(env.observation_spec, network)
     return env, network
 
 
@@ -172,7 +197,7 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
     return from_plain(Settings, data, source)
 
 
-_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "quiet")
+_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "dry_run", "quiet")
 
 
 class Player(NamedTuple):

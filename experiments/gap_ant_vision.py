@@ -17,6 +17,8 @@ from pathlib import Path
 
 import jax
 import tyro
+from rich.console import Console
+from rich.table import Column, Table
 
 from envs.gap_ant import GapAnt
 from envs.video import FRAMES_PER_SECOND, film, write
@@ -33,6 +35,7 @@ from vnl_ppo import run
 from vnl_ppo.config import check
 from vnl_ppo.evaluation import make_record
 from vnl_ppo.events import EventFile
+from vnl_ppo.footprint import available_bytes, check_fits, memory_table, peak_bytes
 from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
@@ -49,6 +52,9 @@ def main() -> None:
         settings = parse(sys.argv[1:])
         if settings.dump_config:
             print(run.describe(to_dict(settings), BUILDER), end="")
+            return
+        if settings.dry_run:
+            show_memory(settings)
             return
         env, network, folder = prepare(settings)
         work(settings, env, network, folder)
@@ -101,6 +107,28 @@ def work(settings: Settings, env: GapAnt, network: ActorCritic, folder: Path) ->
     print(f"done: checkpoints in {folder / run.CHECKPOINTS}{video}; tensorboard --logdir {folder}")
 
 
+def show_memory(settings: Settings) -> None:
+    """Print what a run with these settings will hold on each device.
+
+    Raises:
+        ValueError: a setting cannot be, or the device has not as much.
+    """
+    env, network = build(settings)
+    ppo = check_training(env, network, settings.ppo)
+    devices = jax.local_devices()
+    rows = memory_table(env, network, settings.ppo, len(devices))
+    keep_compilations()
+    peak, available = peak_bytes(ppo), available_bytes(devices[0])
+    table = Table("on each device", Column("MiB", justify="right"))
+    for row in rows:
+        table.add_row(row.name, f"{row.num_bytes / 2**20:,.1f}")
+    table.add_section()
+    table.add_row("peak of a training iteration (XLA)", f"{peak / 2**20:,.1f}")
+    table.add_row("the device has", f"{available / 2**20:,.1f}" if available else "not told")
+    Console().print(table)
+    check_fits(rows, peak, available)
+
+
 def how_to_go_on(folder: Path | None) -> str:
     """The command that resumes this run, under the settings that it has now."""
     given = sys.argv[1:]
@@ -150,6 +178,8 @@ def prepare(settings: Settings) -> tuple[GapAnt, ActorCritic, Path]:
         run.check_free(folder)
     check_training(env, network, settings.ppo, folder if settings.resume else None)
     devices = jax.local_devices()
+    rows = memory_table(env, network, settings.ppo, len(devices))
+    check_fits(rows, sum(row.num_bytes for row in rows), available_bytes(devices[0]))
     print(
         f"{len(devices)} {devices[0].platform} device(s), {devices[0].device_kind}; "
         f"physics by {env.back_end}; {settings.ppo.num_envs} environments, "

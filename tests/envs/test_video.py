@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs import video
 from envs.gap_ant import GapAnt, VisionConfig
-from envs.video import FRAMES_PER_SECOND, write_episode
+from envs.video import FRAMES_PER_SECOND
 
 SIZE = (64, 96)
 STATES = 41  # one second of 25 ms steps, and the first state
@@ -28,9 +29,10 @@ def episode():
     return env, data
 
 
-def film(episode, path, alive=STATES, **kwargs):
+def film(episode, path, alive=STATES, inset=0, **kwargs):
     env, data = episode
-    write_episode(env, data, jnp.arange(STATES) < alive, path, size=SIZE, **kwargs)
+    alive = jnp.arange(STATES) < alive
+    video.write(video.film(env, data, alive, "floating", SIZE, inset, **kwargs), path)
     return np.stack(list(imageio.get_reader(path).iter_data()))
 
 
@@ -62,3 +64,20 @@ def test_a_film_that_exists_is_not_touched(episode, tmp_path):
     with pytest.raises(FileExistsError, match="never overwritten"):
         film(episode, path)
     assert path.read_bytes() == b"precious"
+
+
+def test_a_slow_film_has_more_frames(episode, tmp_path):
+    assert len(film(episode, tmp_path / "slow.mp4", alive=21, speed=0.5)) == 21
+
+
+def test_two_films_run_beside_each_other_and_the_shorter_waits():
+    short = [np.full((4, 4, 3), i, np.uint8) for i in (1, 2)]
+    long = [np.full((4, 6, 3), i, np.uint8) for i in (5, 6, 7)]
+    frames = list(video.side_by_side(short, long))
+    assert [f.shape for f in frames] == [(4, 10, 3)] * 3
+    assert [(f[0, 0, 0], f[0, 9, 0]) for f in frames] == [(1, 5), (2, 6), (2, 7)]
+
+
+def test_only_films_are_written_as_films(tmp_path):
+    with pytest.raises(ValueError, match=r"film.avi is no film's name; .* .mp4 or .gif"):
+        video.write([], tmp_path / "film.avi")

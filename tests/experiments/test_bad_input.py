@@ -17,7 +17,7 @@ from vnl_ppo import run
 LEAST = 500
 _ALIASES = ("ppo.", "env.")
 """Groups whose names the command line leaves out."""
-_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "quiet", "wandb")
+_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "dry_run", "quiet", "wandb")
 
 
 def leaves(kind, prefix=""):

@@ -38,6 +38,31 @@ def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
     assert run.read_settings(folder)["encoder"] == encoder.split()[0]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--network.memory 8 --network.distribution clipped_normal",
+        "--network.policy-leaves vision --network.encoder-dtype bfloat16",
+        "--network.no-state-dependent-std --learning-rate-schedule adaptive_kl --max-kl 0.1",
+    ],
+)
+def test_every_kind_of_network_can_be_built(tmp_path, options):
+    folder = tmp_path / "run"
+    settings = experiment.parse([*options.split(), "--run-dir", str(folder)])
+    experiment.prepare(settings)
+    assert gap_ant.from_dict(run.read_settings(folder)).network == settings.network
+
+
+def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = "--encoder none --num-envs 8 --batch-size 8 --num-minibatches 1 --dry-run"
+    experiment.show_memory(experiment.parse(arguments.split()))
+    table = capsys.readouterr().out
+    assert "rollout: observation proprio" in table
+    assert "peak of a training iteration" in table
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_survive_their_file(tmp_path):
     settings = experiment.parse(["--seed", "5", "--vision.height", "48"])
     folder = run.create(tmp_path / "run", gap_ant.to_dict(settings))
@@ -91,6 +116,7 @@ def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
     [
         ("--encoder nature_cn", "nature_cn.*nature_cnn"),
         ("--encoder identity", "identity: got an image"),
+        ("--network.value-leaves smell", "value_leaves has.*smell.*proprio"),
         ("--encoder mlp --features 8", "'mlp' has no setting 'features'"),
         ("--physics havok --encoder none", "havok.*mujoco"),
         ("--encoder none --num-envs 100", "num_envs = 100 does not divide"),
