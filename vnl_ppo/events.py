@@ -30,13 +30,13 @@ class EventFile:
     Args:
         folder: of the run.
         purge_step: events of this step and later ones, written by a run that was broken off, are
-            withdrawn; 0 for none.
+            withdrawn; by default none.
     """
 
-    def __init__(self, folder: Path, purge_step: int = 0) -> None:
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         # tensorboardX names files by whole seconds: two starts within one would share a file.
         self._writer = EventsWriter(os.fspath(folder / "events"), f".{time.time_ns()}")
-        if purge_step:
+        if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
             self._write(Event(session_log=start), purge_step)
 

@@ -50,8 +50,9 @@ class Reporter:
     Args:
         folder: of the run.
         total_steps: environment steps that the run will take.
-        first_step: where a resumed run begins; events of later steps, written before it was
-            broken off, are withdrawn.
+        first_step: where the run begins.
+        purge_step: events of this step and later ones, written before the run was broken off, are
+            withdrawn; by default none.
         quiet: whether to give plain lines on a terminal too.
         logs: where metrics go besides TensorBoard.
         console: where to write.
@@ -62,13 +63,14 @@ class Reporter:
         folder: Path,
         total_steps: int,
         first_step: int = 0,
+        purge_step: int | None = None,
         quiet: bool = False,
         logs: Sequence[Log] = (),
         console: Console | None = None,
     ) -> None:
         self._console = console or Console()
         self._live = self._console.is_terminal and not quiet
-        self._logs: list[Log] = [EventFile(folder, first_step), *logs]
+        self._logs: list[Log] = [EventFile(folder, purge_step), *logs]
         self._progress = Progress(
             _Activity(),
             BarColumn(bar_width=None),

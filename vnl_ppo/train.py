@@ -70,18 +70,21 @@ def train(
     total = config.num_iterations * size
     health = Health(size)
     warnings: list[str] = []
+    fresh = not (resume and checkpoint.steps(checkpoints))
     state, done = _begin(ppo, config, checkpoints if resume else None, warnings.append)
+    # What was reported up to its checkpoint stays, a checkpoint being made after its evaluation.
+    purge = (0 if fresh else done * size + 1) if resume else None
 
     try:
         with (
-            Reporter(folder, total, done * size, quiet, logs) as report,
+            Reporter(folder, total, done * size, purge, quiet, logs) as report,
             catch_signals(report.line) as asked,
         ):
             for text in warnings:
                 report.warning(text)
             if resume:
                 report.line(f"resuming {folder} at step {done * size:,}")
-            else:
+            if fresh:
                 report.settings(run.read_settings(folder))
             last_saved = steady_since = time.monotonic()
             trained_seconds, first = 0.0, done
@@ -109,7 +112,7 @@ def train(
                 report.evaluation(done * size, metrics, watched)
                 save(metrics["eval/episode_reward"])
 
-            if done == 0 and 0 in stops:
+            if fresh and 0 in stops:
                 with report.activity("compiling the evaluation, then evaluating"):
                     evaluate_and_save()
             while done < config.num_iterations and not asked.number:

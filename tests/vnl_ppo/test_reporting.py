@@ -26,11 +26,11 @@ def watched(value=0.5):
     )
 
 
-def report(folder, logs=(), terminal=False, quiet=False, first_step=0):
+def report(folder, logs=(), terminal=False, quiet=False):
     folder.mkdir(exist_ok=True)
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=200)
-    with Reporter(folder, 100, first_step, quiet, logs, console) as reporter:
+    with Reporter(folder, 100, 0, None, quiet, logs, console) as reporter:
         reporter.settings(SETTINGS)
         with reporter.activity("compiling"):
             pass

@@ -70,11 +70,15 @@ def same(a, b):
     return jax.tree.all(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), a, b))
 
 
+def read_events(folder):
+    return EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
+
+
 def test_a_run_leaves_settings_scalars_and_checkpoints(finished):
     folder, _ = finished
     assert run.read_settings(folder) == {"name": "value"}
     assert checkpoint.steps(folder / run.CHECKPOINTS) == STEPS
-    events = EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
+    events = read_events(folder)
     names = set(events.Tags()["scalars"])
     assert {
         "eval/episode_reward", "eval/x", "train/policy_loss", "train/x",
@@ -177,6 +181,22 @@ def test_checkpoints_between_evaluations_and_their_retention(finished, tmp_path)
     kept = checkpoint.steps(folder / run.CHECKPOINTS)
     assert kept[-2:] == [384, 512]
     assert len(kept) <= 3
+
+
+@pytest.mark.parametrize("kept", [[], STEPS[:1], STEPS[:2]])
+def test_the_curves_of_a_resumed_run_are_those_of_an_unbroken_one(finished, tmp_path, kept):
+    """Every point once, whatever had been reported after the checkpoint to go on from."""
+    folder, _ = finished
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    for step in set(STEPS) - set(kept):
+        shutil.rmtree(broken / run.CHECKPOINTS / str(step))
+    train(ENV, network(), CONFIG, broken, resume=True)
+    found, expected = read_events(broken), read_events(folder)
+    for name in ("eval/episode_reward", "train/policy_loss"):
+        points = lambda events, name=name: [(e.step, e.value) for e in events.Scalars(name)]
+        assert points(found) == points(expected)
+    assert [e.step for e in found.Histograms("eval/action")] == STEPS
+    assert "config/text_summary" in found.Tags()["tensors"]
 
 
 def test_a_run_broken_off_before_its_first_checkpoint_begins_again(finished, tmp_path):
