@@ -3,6 +3,7 @@
 python experiments/render.py runs/mine
 python experiments/render.py runs/mine random --output race.gif --speed 0.5
 python experiments/render.py runs/mine@300000 --camera egocentric --seed 3
+python experiments/render.py runs/mine --draw contacts joints com        # needs OpenGL
 
 The film goes into the (first) run's videos/ unless --output says otherwise.
 """
@@ -17,6 +18,7 @@ import numpy as np
 
 from envs import world
 from envs.gap_ant import GapAnt
+from envs.marked_film import MARKS, marked_film
 from envs.video import check_path, film, side_by_side, write
 from experiments.evaluate import choose_corridor
 from experiments.gap_ant import RANDOM, Player, load_player
@@ -60,6 +62,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH")
     )
     parser.add_argument("--inset", type=int, default=160, help="height of the own view; 0: none")
+    parser.add_argument(
+        "--draw", nargs="+", choices=MARKS, default=(), help="marks; MuJoCo's renderer draws then"
+    )
     parser.add_argument(
         "--gap-length", type=float, nargs=2, metavar=("LOWEST", "HIGHEST"), help="metres"
     )
@@ -113,6 +118,9 @@ def frames(player: Player, arguments: argparse.Namespace) -> Iterator[np.ndarray
     episode = jax.jit(lambda key: record(env, player.actor, key, length))
     data, alive = episode(jax.random.key(arguments.seed))
     camera = camera_name(env, arguments.camera)
+    if arguments.draw:
+        marks, speed = arguments.draw, arguments.speed
+        return marked_film(env, data, alive, camera, tuple(arguments.size), marks, speed)
     return film(env, data, alive, camera, arguments.size, arguments.inset, arguments.speed)
 
 
