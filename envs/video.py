@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.gap_ant import GapAnt, GapAntData
+
+# imageio starts ffmpeg by fork and exec at once: nothing of JAX's threads is used in between.
+warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", module="subprocess")
 
 FRAMES_PER_SECOND = 20
 FORMATS = (".mp4", ".gif")

@@ -79,9 +79,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--episode-length", type=int, default=0, help="steps; 0 as in training")
     parser.add_argument("--seed", type=int, default=0, help="another draws other corridors")
     parser.add_argument("--sample", action="store_true", help="sample actions; default: the mode")
-    metres = {"nargs": 2, "type": float, "metavar": ("LOWEST", "HIGHEST")}
-    parser.add_argument("--platform-length", **metres, help="metres")
-    parser.add_argument("--gap-length", **metres, help="metres")
+    for name in ("--platform-length", "--gap-length"):
+        ends = ("LOWEST", "HIGHEST")
+        parser.add_argument(name, nargs=2, type=float, metavar=ends, help="metres")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser.parse_args(arguments)
 
@@ -96,9 +96,15 @@ def choose_corridor(
     corridor = CorridorConfig()
     if folders and folders[0].is_dir():
         corridor = from_dict(run.read_settings(folders[0]), str(folders[0])).env.corridor
-    given = {"platform_length": platform_length, "gap_length": gap_length}
-    changes = {name: tuple(value) for name, value in given.items() if value}
-    return dataclasses.replace(corridor, **changes)
+    if platform_length:
+        corridor = dataclasses.replace(corridor, platform_length=_pair(platform_length))
+    if gap_length:
+        corridor = dataclasses.replace(corridor, gap_length=_pair(gap_length))
+    return corridor
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    return values[0], values[1]
 
 
 def evaluate(player: Player, episodes: int, length: int, seed: int) -> dict[str, np.ndarray]:
@@ -106,7 +112,7 @@ def evaluate(player: Player, episodes: int, length: int, seed: int) -> dict[str,
 
     @jax.jit
     def episodes_of(key: jax.Array) -> dict[str, jax.Array]:
-        return run_episodes(player.env, player.act, key, episodes, length)[0]
+        return run_episodes(player.env, player.actor, key, episodes, length)[0]
 
     metrics = jax.device_get(episodes_of(jax.random.key(seed)))
     start = player.env.model.qpos0[0]

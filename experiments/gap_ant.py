@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,19 @@ from envs.gap_ant import GapAnt, GapAntConfig, VisionConfig
 from vnl_ppo import run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
-from vnl_ppo.evaluation import Act, acting, acting_at_random
-from vnl_ppo.networks import ActorCritic, check_encoders
-from vnl_ppo.policy import load_into
-from vnl_ppo.settings import from_plain, to_plain
+from vnl_ppo.evaluation import Actor, acting, acting_at_random
+from vnl_ppo.networks import ActorCritic, check_network
+from vnl_ppo.recurrence import GRU
+from vnl_ppo.settings import check_numbers, from_plain, to_plain
+from vnl_ppo.trained import load_into
 
 BLIND = "none"
 RANDOM = "random"
 BUILDER = "experiments.gap_ant:build_from"
 """How a run's config.json names what builds its environment and network."""
+
+MAX_PIXELS = 1024
+MAX_PLATFORMS = 1000
 
 # On two cores a seeing ant gets through a tenth of the steps of a blind one in the same time, so it
 # takes larger steps and fewer passes over its data. An accelerator is filled by more environments.
@@ -53,6 +57,19 @@ class NetworkConfig:
     """Widths of the value function's hidden layers."""
     share_encoders: bool = True
     """Whether policy and value see the same features, or each its own."""
+    memory: int = 0
+    """Units of a recurrent core (GRU) between encoders and heads: what has left the field of view
+    can be remembered. 0 for none."""
+    policy_leaves: tuple[str, ...] | None = None
+    """Senses that the policy has, such as vision and proprio; all, unless named."""
+    value_leaves: tuple[str, ...] | None = None
+    """Senses that the value function has: a critic may see what the actor does not."""
+    state_dependent_std: bool = True
+    """Whether the scales of actions depend on the state, or are parameters of their own."""
+    distribution: Literal["tanh_normal", "clipped_normal"] = "tanh_normal"
+    """Of actions: a normal distribution squashed by tanh, or cut off at -1 and 1."""
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which encoders compute. Parameters are float32 in any case."""
 
     def __post_init__(self) -> None:
         for name in ("policy_hidden", "value_hidden"):
@@ -60,6 +77,8 @@ class NetworkConfig:
                 raise ValueError(
                     f"network.{name} is {getattr(self, name)}; widths have to be at least 1"
                 )
+        if self.memory < 0:
+            raise ValueError(f"network.memory is {self.memory}; it has to be 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +116,8 @@ class Settings:
     given here."""
     dump_config: bool = False
     """Print the config.json of a run with these settings, and do nothing."""
+    dry_run: bool = False
+    """Compile the training step, print what it will hold in memory, and leave nothing behind."""
 
 
 def default_ppo(back_end: str, seeing: bool) -> PPOConfig:
@@ -120,6 +141,8 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
         ValueError: a setting cannot be; one sentence says which and why.
     """
     seeing = settings.encoder != BLIND
+    check_numbers(settings, large=("ppo.num_timesteps",))
+    _check_sizes(settings)
     if settings.features is not None and settings.features < 1:
         raise ValueError(f"features is {settings.features}; it has to be at least 1")
     width = {} if settings.features is None else {"features": settings.features}
@@ -128,19 +151,40 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
         env = FrameStack(env, settings.frames)
     images = [name for name, leaf in env.observation_spec.items() if leaf.dtype == jnp.uint8]
     encoders = {name: make_encoder(settings.encoder, **width) for name in images}
-    check_encoders(env.observation_spec, encoders)
     network = ActorCritic(
         env.action_size,
         encoders,
         settings.network.policy_hidden,
         settings.network.value_hidden,
         settings.network.share_encoders,
+        settings.network.policy_leaves,
+        settings.network.value_leaves,
+        GRU(settings.network.memory) if settings.network.memory else None,
+        settings.network.state_dependent_std,
+        settings.network.distribution,
+        jnp.dtype(settings.network.encoder_dtype),
     )
+    check_network(env.observation_spec, network)
     return env, network
 
 
+def _check_sizes(settings: Settings) -> None:
+    """What would fill the memory while it is built, before anything else could refuse it."""
+    for name in ("height", "width"):
+        if (pixels := getattr(settings.vision, name)) > MAX_PIXELS:
+            raise ValueError(f"vision.{name} is {pixels}; it has to be at most {MAX_PIXELS} pixels")
+    corridor = settings.env.corridor
+    # Lengths that cannot be at all are told of where the corridor is built.
+    pitch = corridor.platform_length[0] + corridor.gap_length[0]
+    if pitch > 0 and (platforms := corridor.length / pitch) > MAX_PLATFORMS:
+        raise ValueError(
+            f"corridor.length is {corridor.length} m, which takes up to {platforms:,.0f} "
+            f"platforms; it has to be below {MAX_PLATFORMS * pitch:g} m"
+        )
+
+
 def build_from(plain: dict[str, Any]) -> tuple[GapAnt, ActorCritic, PPOConfig]:
-    """As `build`, from the settings of a config.json: a `vnl_ppo.policy.Builder`."""
+    """As `build`, from the settings of a config.json: a `vnl_ppo.trained.Builder`."""
     settings = from_dict(plain)
     return *build(settings), settings.ppo
 
@@ -159,7 +203,7 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
     return from_plain(Settings, data, source)
 
 
-_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "quiet")
+_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "dry_run", "quiet")
 
 
 class Player(NamedTuple):
@@ -168,13 +212,13 @@ class Player(NamedTuple):
     Attributes:
         name: to show.
         env: where it acts.
-        act: what it does; traceable.
+        actor: what it does; traceable.
         settings: of its run, or the defaults.
     """
 
     name: str
     env: GapAnt
-    act: Act
+    actor: Actor
     settings: Settings
 
 
@@ -206,8 +250,8 @@ def load_player(
     chosen = _with_corridor(from_dict(run.read_settings(folder), str(folder)), corridor)
     env, network = build(chosen)
     policy = load_into(env, network, chosen.ppo, folder, int(step) if step else None)
-    act = acting(network, policy.weights, deterministic)
-    return Player(f"{folder.name}@{policy.step}", env, act, chosen)
+    actor = acting(network, policy.weights, deterministic)
+    return Player(f"{folder.name}@{policy.step}", env, actor, chosen)
 
 
 def _with_corridor(chosen: Settings, corridor: CorridorConfig | None) -> Settings:

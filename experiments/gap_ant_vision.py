@@ -17,6 +17,8 @@ from pathlib import Path
 
 import jax
 import tyro
+from rich.console import Console
+from rich.table import Column, Table
 
 from envs.gap_ant import GapAnt
 from envs.video import write_episode
@@ -30,7 +32,10 @@ from experiments.gap_ant import (
     to_dict,
 )
 from vnl_ppo import run
+from vnl_ppo.config import check
 from vnl_ppo.evaluation import make_record
+from vnl_ppo.footprint import available_bytes, check_fits, memory_table, peak_bytes
+from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.reporting import Log
@@ -47,10 +52,20 @@ def main() -> None:
         if settings.dump_config:
             print(run.describe(to_dict(settings), BUILDER), end="")
             return
+        if settings.dry_run:
+            show_memory(settings)
+            return
         env, network, folder = prepare(settings)
         work(settings, env, network, folder)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NotFiniteError) as error:
         sys.exit(f"error: {error}" + (f"\n{how_to_go_on(folder)}" if folder else ""))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sys.exit(
+            f"error: this takes more memory than there is ({str(error).splitlines()[0]}); use a "
+            f"smaller --num-envs, or --env-chunk-size, or a smaller picture"
+        )
     except Interrupted as stop:
         print(f"{stop}\n{how_to_go_on(folder)}", file=sys.stderr)
         sys.exit(stop.status)
@@ -85,6 +100,28 @@ def work(settings: Settings, env: GapAnt, network: ActorCritic, folder: Path) ->
     film = f", video in {video}" if video else ""
     print(compilations)
     print(f"done: checkpoints in {folder / run.CHECKPOINTS}{film}; tensorboard --logdir {folder}")
+
+
+def show_memory(settings: Settings) -> None:
+    """Print what a run with these settings will hold on each device.
+
+    Raises:
+        ValueError: a setting cannot be, or the device has not as much.
+    """
+    env, network = build(settings)
+    ppo = check_training(env, network, settings.ppo)
+    devices = jax.local_devices()
+    rows = memory_table(env, network, settings.ppo, len(devices))
+    keep_compilations()
+    peak, available = peak_bytes(ppo), available_bytes(devices[0])
+    table = Table("on each device", Column("MiB", justify="right"))
+    for row in rows:
+        table.add_row(row.name, f"{row.num_bytes / 2**20:,.1f}")
+    table.add_section()
+    table.add_row("peak of a training iteration (XLA)", f"{peak / 2**20:,.1f}")
+    table.add_row("the device has", f"{available / 2**20:,.1f}" if available else "not told")
+    Console().print(table)
+    check_fits(rows, peak, available)
 
 
 def how_to_go_on(folder: Path | None) -> str:
@@ -127,6 +164,7 @@ def prepare(settings: Settings) -> tuple[GapAnt, ActorCritic, Path]:
     if not 0 <= settings.video_seconds < float("inf"):
         raise ValueError(f"video_seconds is {settings.video_seconds}; it has to be 0 or more")
     check_installed(settings.wandb)
+    check(settings.ppo, jax.local_device_count())
     env, network = build(settings)
     eyes = "blind" if settings.encoder == BLIND else "vision"
     name = f"gap_ant_{eyes}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -135,6 +173,8 @@ def prepare(settings: Settings) -> tuple[GapAnt, ActorCritic, Path]:
         run.check_free(folder)
     check_training(env, network, settings.ppo, folder if settings.resume else None)
     devices = jax.local_devices()
+    rows = memory_table(env, network, settings.ppo, len(devices))
+    check_fits(rows, sum(row.num_bytes for row in rows), available_bytes(devices[0]))
     print(
         f"{len(devices)} {devices[0].platform} device(s), {devices[0].device_kind}; "
         f"physics by {env.back_end}; {settings.ppo.num_envs} environments, "

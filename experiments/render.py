@@ -110,7 +110,7 @@ def frames(player: Player, arguments: argparse.Namespace) -> Iterator[np.ndarray
     """The film of one policy. A seed stands for its corridor."""
     env = player.env
     length = max(1, round(arguments.seconds / env.dt))
-    episode = jax.jit(lambda key: record(env, player.act, key, length))
+    episode = jax.jit(lambda key: record(env, player.actor, key, length))
     data, alive = episode(jax.random.key(arguments.seed))
     camera = camera_name(env, arguments.camera)
     return film(env, data, alive, camera, arguments.size, arguments.inset, arguments.speed)

@@ -86,16 +86,17 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
     layout = state.data.layout
 
     @jax.jit
-    def step(state, key):
+    def step(state, key, memory):
         obs = jax.tree.map(lambda x: x[None], state.obs)
-        action, _ = player.act(obs, key)
-        return env.step(state, action[0])
+        action, _, memory = player.actor.act(obs, key, memory)
+        return env.step(state, action[0]), memory
 
     model = world.arena_model(layout, env.config.corridor, env.config.simulation)
     data = mujoco.MjData(model)
     start = (state.data.physics.qpos, state.data.physics.qvel)
     with opener(model, data) as viewer:
         steps = total = 0
+        memory = player.actor.memory(1)
         while viewer.is_running():
             began = time.monotonic()
             data.qpos[:] = np.asarray(state.data.physics.qpos)
@@ -105,9 +106,10 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
             viewer.sync()
             total += 1
             if state.done > 0 or steps == player.settings.ppo.episode_length:
-                state, steps = at(*start, layout), 0
+                state, memory, steps = at(*start, layout), player.actor.memory(1), 0
             else:
-                state, steps = step(state, jax.random.fold_in(key, total)), steps + 1
+                state, memory = step(state, jax.random.fold_in(key, total), memory)
+                steps += 1
             time.sleep(max(0.0, env.dt / speed - (time.monotonic() - began)))
 
 

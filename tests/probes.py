@@ -187,3 +187,31 @@ class Scripted:
             {},
             {"truncation": jnp.float32(over & state.data["cut"])},
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """A sign is shown in the first step of an episode alone, and asked for in each of its steps.
+
+    The reward is -(action - sign / 2)^2. Whoever forgets does best by doing nothing: -1/4 a step.
+    """
+
+    steps: int = 6
+    action_size: int = 1
+
+    @property
+    def observation_spec(self):
+        return {"cue": jax.ShapeDtypeStruct((1,), jnp.float32)}
+
+    def reset(self, key):
+        sign = jax.random.choice(key, SIGNS)
+        zero = jnp.zeros(())
+        data = {"sign": sign, "step": jnp.zeros((), jnp.int32)}
+        return State(data, {"cue": sign[None]}, zero, zero, {}, {})
+
+    def step(self, state, action):
+        reward = -jnp.square(action[0] - state.data["sign"] / 2)
+        step = state.data["step"] + 1
+        data = state.data | {"step": step}
+        done = jnp.float32(step == self.steps)
+        return State(data, {"cue": jnp.zeros(1)}, reward, done, {}, {})

@@ -5,12 +5,15 @@ renames it when it is complete, so a half-written one is never taken for a check
 does to it later is found by the SHA-256 digest of each array, kept in the checkpoint's metadata.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,7 +78,7 @@ def save(folder: Path, step: int, state: Any, score: float | None = None) -> Pat
     try:
         _remove_unfinished(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _orbax() as checkpointer:
             checkpointer.save(path, leaves, custom_metadata={_DIGESTS: digests, _SCORE: score})
         read(folder, step)
     except Exception as error:
@@ -104,8 +107,10 @@ def read(folder: Path, step: int) -> Leaves:
     """
     path = (folder / str(step)).resolve()
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _orbax() as checkpointer:
             metadata = checkpointer.metadata(path)
+            if metadata.item_metadata is None:
+                raise ValueError("its metadata are missing or torn")
             shapes = metadata.item_metadata.tree
             empty = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
             leaves = {k: np.asarray(x) for k, x in checkpointer.restore(path, empty).items()}
@@ -231,6 +236,33 @@ def prune(folder: Path, config: CheckpointConfig) -> list[int]:
     for step in doomed:
         _discard(folder / str(step))
     return doomed
+
+
+@contextlib.contextmanager
+def _orbax() -> Iterator[ocp.StandardCheckpointer]:
+    """A checkpointer that only raises. By itself Orbax also prints the traceback of every thread
+    that failed, long before the one sentence that says what to do."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    if not isinstance(sys.unraisablehook, _LateAnswers):
+        sys.unraisablehook = _LateAnswers(sys.unraisablehook)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            yield checkpointer
+    finally:
+        log.setLevel(level)
+
+
+class _LateAnswers:
+    """Drops what TensorStore's threads say to an event loop that closed at another's failure."""
+
+    def __init__(self, others: Callable[[Any], Any]) -> None:
+        self._others = others
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._others(unraisable)
 
 
 def _discard(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The hyper-parameters, under the names and with the meanings that Brax gave them."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,15 +28,30 @@ class PPOConfig:
     num_updates_per_batch: int = 4
     """Passes (epochs) over the data of an iteration."""
     learning_rate: float = 3e-4
-    """Adam's step size."""
+    """Adam's step size, in the beginning."""
+    learning_rate_schedule: Literal["constant", "linear", "adaptive_kl"] = "constant"
+    """Constant, falling to 0 on a line over the run, or steered towards the desired KL."""
+    learning_rate_schedule_min_lr: float = 1e-5
+    """Lower bound of the adaptive learning rate."""
+    learning_rate_schedule_max_lr: float = 1e-2
+    """Upper bound of the adaptive learning rate."""
+    desired_kl: float = 0.01
+    """KL from the policy that acted to the one that learns, at which the adaptive rate aims."""
+    max_kl: float | None = None
+    """KL beyond which the rest of an iteration's updates is left out; None for no limit."""
     discounting: float = 0.97
     """Discount of one step."""
     gae_lambda: float = 0.95
     """Decay of generalized advantage estimation."""
     clipping_epsilon: float = 0.2
     """How far the ratio of new to old policy may leave 1 before its gradient is cut."""
+    clipping_epsilon_value: float | None = None
+    """How far a value may leave the one of the rollout before its gradient is cut; None for no
+    limit."""
     entropy_cost: float = 1e-2
     """Weight of the policy's entropy in the loss."""
+    entropy_cost_final: float | None = None
+    """What that weight becomes over the run, on a line; None for constant."""
     vf_loss_coefficient: float = 0.5
     """Weight of the value function's mean squared error in the loss, halved once more as usual."""
     max_grad_norm: float = 1.0
@@ -46,6 +62,8 @@ class PPOConfig:
     """Whether float leaves are given mean 0 and variance 1."""
     normalize_advantage: bool = True
     """Whether the advantages of a minibatch are given mean 0 and variance 1."""
+    image_shift: int = 0
+    """Pixels by which images are shifted at random when they are learned from; 0 for not at all."""
     num_evals: int = 6
     """Evaluations, with a checkpoint each, the first before and the last after training."""
     num_eval_envs: int = 32
@@ -86,20 +104,34 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         "num_updates_per_batch": 1,
         "num_evals": 1,
         "num_eval_envs": 1,
+        "image_shift": 0,
         "env_chunk_size": 0,
         "seed": 0,
     }.items():
         if getattr(config, name) < least:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be at least {least}")
-    for name in ("learning_rate", "max_grad_norm", "clipping_epsilon", "reward_scaling"):
-        if not 0 < getattr(config, name) < float("inf"):
+    for name in (
+        "learning_rate",
+        "learning_rate_schedule_min_lr",
+        "learning_rate_schedule_max_lr",
+        "desired_kl",
+        "max_kl",
+        "max_grad_norm",
+        "clipping_epsilon",
+        "clipping_epsilon_value",
+        "reward_scaling",
+    ):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be positive and finite")
-    for name in ("entropy_cost", "vf_loss_coefficient"):
-        if not 0 <= getattr(config, name) < float("inf"):
+    for name in ("entropy_cost", "entropy_cost_final", "vf_loss_coefficient"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be 0 or more")
     for name in ("discounting", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, 1]")
+    _check_schedule(config)
     if config.unroll_length > config.episode_length:
         raise ValueError(
             f"unroll_length is {config.unroll_length} and episode_length {config.episode_length}; "
@@ -122,4 +154,19 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         raise ValueError(
             f"env_chunk_size is {config.env_chunk_size}, which does not divide the "
             f"{config.num_envs // num_devices} environments of a device"
+        )
+
+
+def _check_schedule(config: PPOConfig) -> None:
+    schedule, schedules = config.learning_rate_schedule, ("constant", "linear", "adaptive_kl")
+    if schedule not in schedules:
+        raise ValueError(
+            f"learning_rate_schedule is {schedule!r}; it has to be one of {', '.join(schedules)}"
+        )
+    lowest, highest = config.learning_rate_schedule_min_lr, config.learning_rate_schedule_max_lr
+    if schedule == "adaptive_kl" and not lowest <= config.learning_rate <= highest:
+        raise ValueError(
+            f"learning_rate is {config.learning_rate}; the adaptive schedule keeps it within "
+            f"{lowest} and {highest}, so it has to begin there; change it or "
+            f"learning_rate_schedule_min_lr and learning_rate_schedule_max_lr"
         )

@@ -1,11 +1,14 @@
-"""The policy's distribution: a diagonal normal squashed by tanh into (-1, 1).
+"""The policy's distribution: a diagonal normal brought into [-1, 1], by tanh or by clipping.
 
-The raw action, before the squashing, is what gets stored: its log-probability is exact, while that
-of a squashed action near +-1 is lost to rounding. distrax offers neither entropy nor mode for a
-tanh transform, so both are made here from its parts.
+The raw action, before it is brought there, is what gets stored: its log-probability is exact, while
+that of a squashed action near +-1 is lost to rounding. distrax offers neither entropy nor mode for
+a tanh transform, so both are made here from its parts.
 """
 
+import dataclasses
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,26 +32,50 @@ def normal(logits: jax.Array) -> distrax.MultivariateNormalDiag:
     return distrax.MultivariateNormalDiag(loc, jax.nn.softplus(raw_scale) + MIN_SCALE)
 
 
-def squash(raw_action: jax.Array) -> jax.Array:
-    """float32[..., A] in (-1, 1), the action for the environment."""
-    return _tanh.forward(raw_action)
+@dataclasses.dataclass(frozen=True)
+class SquashedNormal:
+    """A normal raw action, then a function into [-1, 1].
+
+    Attributes:
+        squash: raw action float32[..., A] -> action for the environment, same shape.
+        log_det: raw action -> float32[..., A], the logarithm of the function's derivative by which
+            densities are corrected.
+    """
+
+    squash: Callable[[jax.Array], jax.Array]
+    log_det: Callable[[jax.Array], jax.Array]
+
+    def mode(self, logits: jax.Array) -> jax.Array:
+        """float32[..., A], the action at the centre of the raw distribution."""
+        return self.squash(normal(logits).mode())
+
+    def log_prob(self, logits: jax.Array, raw_action: jax.Array) -> jax.Array:
+        """float32[...], log-density of the action, by change of variables."""
+        return normal(logits).log_prob(raw_action) - self.log_det(raw_action).sum(-1)
+
+    def entropy(self, logits: jax.Array, key: jax.Array) -> jax.Array:
+        """float32[...], an unbiased one-sample estimate, as tanh leaves it without closed form."""
+        raw = normal(logits)
+        return raw.entropy() + self.log_det(raw.sample(seed=key)).sum(-1)
 
 
-def mode(logits: jax.Array) -> jax.Array:
-    """float32[..., A], the action at the centre of the raw distribution."""
-    return squash(normal(logits).mode())
+TANH_NORMAL = SquashedNormal(_tanh.forward, _tanh.forward_log_det_jacobian)
+
+CLIPPED_NORMAL = SquashedNormal(lambda x: jnp.clip(x, -1, 1), jnp.zeros_like)
+"""Clipping is taken for a part of the environment: the density is that of the raw action."""
+
+DISTRIBUTIONS = {"tanh_normal": TANH_NORMAL, "clipped_normal": CLIPPED_NORMAL}
 
 
-def log_prob(logits: jax.Array, raw_action: jax.Array) -> jax.Array:
-    """float32[...], log-density of the squashed action, by change of variables."""
-    return normal(logits).log_prob(raw_action) - _log_det(raw_action)
+def of(network: Any) -> SquashedNormal:
+    """The distribution whose logits a network makes: its attribute `distribution`, else tanh.
 
-
-def entropy(logits: jax.Array, key: jax.Array) -> jax.Array:
-    """float32[...], an unbiased one-sample estimate; it has no closed form."""
-    raw = normal(logits)
-    return raw.entropy() + _log_det(raw.sample(seed=key))
-
-
-def _log_det(raw_action: jax.Array) -> jax.Array:
-    return _tanh.forward_log_det_jacobian(raw_action).sum(-1)
+    Raises:
+        ValueError: there is none of that name.
+    """
+    name = getattr(network, "distribution", "tanh_normal")
+    if name not in DISTRIBUTIONS:
+        raise ValueError(
+            f"the network's distribution is {name!r}; it has to be one of {sorted(DISTRIBUTIONS)}"
+        )
+    return DISTRIBUTIONS[name]

@@ -1,7 +1,8 @@
 """How well a policy does: whole episodes, apart from training."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,25 @@ from flax import struct
 
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation, metric_reductions
-from vnl_ppo.ppo import Metrics, Weights, make_policy
+from vnl_ppo.policy import Weights, make_policy
+from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import advance, is_broken, select, start_episodes
 
-Act = Callable[[Observation, jax.Array], tuple[jax.Array, jax.Array]]
-"""(obs [N, ...], key) -> action float32[N, A], value float32[N]."""
-
+Metrics = dict[str, jax.Array]
 _WATCHED = 8
 _MOMENTS = (0.0, 0.125, 0.25, 0.5)
+
+
+class Actor(NamedTuple):
+    """Somebody who acts.
+
+    Attributes:
+        act: (obs [N, ...], key, memory) -> action float32[N, A], value float32[N], memory.
+        memory: N -> what they remember at the beginning of an episode, leaves [N, ...].
+    """
+
+    act: Callable[[Observation, jax.Array, Any], tuple[jax.Array, jax.Array, Any]]
+    memory: Callable[[int], Any] = lambda n: ()
 
 
 @struct.dataclass
@@ -39,7 +51,7 @@ class Watched:
 
 
 def run_episodes(
-    env: Env, act: Act, key: jax.Array, num_episodes: int, episode_length: int
+    env: Env, actor: Actor, key: jax.Array, num_episodes: int, episode_length: int
 ) -> tuple[Metrics, Watched]:
     """Run N whole episodes, one in each environment.
 
@@ -51,7 +63,7 @@ def run_episodes(
         first of them were like.
     """
     reset_key, act_key = jax.random.split(key)
-    episodes = start_episodes(env, reset_key, num_episodes)
+    episodes = start_episodes(env, reset_key, num_episodes, actor.memory(num_episodes))
     moments = jnp.array([int(m * episode_length) for m in _MOMENTS])
     watch = min(num_episodes, _WATCHED)
     images = {k: x[0] for k, x in episodes.state.obs.items() if x.ndim == 4 and x.dtype == "uint8"}
@@ -69,7 +81,8 @@ def run_episodes(
     def go_on(carry):
         episodes, over, sums, watched, step = carry
         obs = episodes.state.obs
-        action, value = act(obs, jax.random.fold_in(act_key, step))
+        key = jax.random.fold_in(act_key, step)
+        action, value, memory = actor.act(obs, key, episodes.memory)
         now = (step == moments) & ~over[0]
         watched = Watched(
             action=watched.action.at[step].set(action[:watch]),
@@ -80,7 +93,7 @@ def run_episodes(
                 for k, x in watched.views.items()
             },
         )
-        moved, faults = advance(env, episodes, action)
+        moved, faults = advance(env, dataclasses.replace(episodes, memory=memory), action)
         ends = (moved.state.done > 0) | is_broken(faults)
         sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in moved.state.metrics.items()}
         # An episode that is over stands still, while the others go on.
@@ -120,36 +133,38 @@ def make_watched_evaluate(
     """As `make_evaluate`, with what the episodes were like."""
 
     def evaluate(weights: Weights, key: jax.Array) -> tuple[Metrics, Watched]:
-        act = acting(network, weights, config.deterministic_eval)
-        metrics, watched = run_episodes(env, act, key, config.num_eval_envs, config.episode_length)
+        actor = acting(network, weights, config.deterministic_eval)
+        metrics, watched = run_episodes(
+            env, actor, key, config.num_eval_envs, config.episode_length
+        )
         spread = {"episode_reward_std": metrics["episode_reward"].std()}
         return {k: x.mean() for k, x in metrics.items()} | spread, watched
 
     return jax.jit(evaluate)
 
 
-def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Act:
+def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Actor:
     """A policy as `run_episodes` and `record` take it."""
     decide, _ = make_policy(network, weights, deterministic)
 
-    def act(obs: Observation, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        action, decision = decide(obs, key)
-        return action, decision.value
+    def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, jax.Array, Any]:
+        action, decision = decide(obs, key, memory)
+        return action, decision.value, decision.memory
 
-    return act
+    return Actor(act, lambda n: initial_memory(network, n))
 
 
-def acting_at_random(action_size: int) -> Act:
+def acting_at_random(action_size: int) -> Actor:
     """Uniform actions in [-1, 1]: the first check of a new body, and the floor of every figure."""
 
-    def act(obs: Observation, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        n = next(iter(obs.values())).shape[0]
-        return jax.random.uniform(key, (n, action_size), minval=-1.0), jnp.zeros(n)
+    def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, jax.Array, Any]:
+        n = jax.tree.leaves(obs)[0].shape[0]
+        return jax.random.uniform(key, (n, action_size), minval=-1.0), jnp.zeros(n), memory
 
-    return act
+    return Actor(act)
 
 
-def record(env: Env, act: Act, key: jax.Array, length: int) -> tuple[Any, jax.Array]:
+def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, jax.Array]:
     """One episode as the environment lived it, of at most `length` steps.
 
     The same key gives the same episode to any policy.
@@ -159,12 +174,12 @@ def record(env: Env, act: Act, key: jax.Array, length: int) -> tuple[Any, jax.Ar
         states that belong to the episode.
     """
     reset_key, act_key = jax.random.split(key)
-    first = start_episodes(env, reset_key, 1)
+    first = start_episodes(env, reset_key, 1, actor.memory(1))
 
     def go_on(carry, key):
         episodes, over = carry
-        action, _ = act(episodes.state.obs, key)
-        moved, faults = advance(env, episodes, action)
+        action, _, memory = actor.act(episodes.state.obs, key, episodes.memory)
+        moved, faults = advance(env, dataclasses.replace(episodes, memory=memory), action)
         ends = (moved.state.done > 0) | is_broken(faults)
         episodes = select(over, episodes, moved)
         return (episodes, over | ends), (episodes.state.data, ~over)
@@ -182,7 +197,7 @@ def make_record(
     """Build (weights, key) -> `record` of one episode under the weights' policy."""
 
     def with_weights(weights: Weights, key: jax.Array) -> tuple[Any, jax.Array]:
-        act = acting(network, weights, config.deterministic_eval)
-        return record(env, act, key, length)
+        actor = acting(network, weights, config.deterministic_eval)
+        return record(env, actor, key, length)
 
     return jax.jit(with_weights)

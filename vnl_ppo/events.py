@@ -32,7 +32,8 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:
-        self._writer = EventsWriter(os.fspath(folder / "events"), f".{os.getpid()}")
+        # tensorboardX names files by whole seconds: two starts within one would share a file.
+        self._writer = EventsWriter(os.fspath(folder / "events"), f".{time.time_ns()}")
         if purge_step:
             start = SessionLog(status=SessionLog.START)
             self._write(Event(session_log=start), purge_step)

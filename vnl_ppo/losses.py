@@ -1,22 +1,22 @@
 """The clipped surrogate objective of PPO, with a value loss and an entropy bonus."""
 
-from collections.abc import Callable
-
 import chex
 import jax
 import jax.numpy as jnp
 
-from vnl_ppo import distributions
 from vnl_ppo.config import PPOConfig
-from vnl_ppo.env import Observation
+from vnl_ppo.distributions import SquashedNormal
 from vnl_ppo.rollout import Experience
 
 
 def ppo_loss(
-    judge_and_act: Callable[[Observation], tuple[jax.Array, jax.Array]],
+    logits: jax.Array,
+    value: jax.Array,
     batch: Experience,
     key: jax.Array,
     config: PPOConfig,
+    distribution: SquashedNormal,
+    entropy_cost: jax.Array | float,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The loss of one minibatch.
@@ -25,34 +25,48 @@ def ppo_loss(
 
         L = -E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] + c_v/2 E[(v - v_target)^2] - c_e H.
 
-    Source: Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9.
+    Where `clipping_epsilon_value` is set, the squared error is the larger one of v and of v kept
+    within that distance of the old value.
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9; for the value's clip, Huang
+    et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization", detail 9.
 
     Args:
-        judge_and_act: obs -> (logits float32[B, 2A], value float32[B]) under the new parameters.
-        batch: the minibatch; its decisions were made under the old ones.
+        logits: float32[..., 2A], of the batch under the new parameters.
+        value: float32[...], likewise.
+        batch: the minibatch, leaves [...] ([B] or [B, T]); its decisions were made under the old
+            parameters.
         key: for the entropy's estimate.
-        config: `clipping_epsilon`, `entropy_cost`, `vf_loss_coefficient`, `normalize_advantage`.
+        config: `clipping_epsilon`, `clipping_epsilon_value`, `vf_loss_coefficient`,
+            `normalize_advantage`.
+        distribution: what the logits mean.
+        entropy_cost: the weight of the entropy.
         axis_name: devices over which the advantages are normalised together.
 
     Returns:
         float32[], the loss; its parts and some diagnostics, float32[] each.
     """
-    logits, value = judge_and_act(batch.obs)
     chex.assert_equal_shape([value, batch.advantage, batch.decision.log_prob])
 
     advantage = batch.advantage
     if config.normalize_advantage:
         advantage = _standardize(advantage, axis_name)
-    log_ratio = distributions.log_prob(logits, batch.decision.raw_action) - batch.decision.log_prob
+    log_ratio = distribution.log_prob(logits, batch.decision.raw_action) - batch.decision.log_prob
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - config.clipping_epsilon, 1 + config.clipping_epsilon)
     policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
 
-    target = batch.decision.value + batch.advantage
-    value_loss = 0.5 * config.vf_loss_coefficient * jnp.square(value - target).mean()
+    old_value = batch.decision.value
+    target = old_value + batch.advantage
+    error = jnp.square(value - target)
+    if config.clipping_epsilon_value is not None:
+        limit = config.clipping_epsilon_value
+        near = old_value + jnp.clip(value - old_value, -limit, limit)
+        error = jnp.maximum(error, jnp.square(near - target))
+    value_loss = 0.5 * config.vf_loss_coefficient * error.mean()
 
-    entropy = distributions.entropy(logits, key).mean()
-    loss = policy_loss + value_loss - config.entropy_cost * entropy
+    entropy = distribution.entropy(logits, key).mean()
+    loss = policy_loss + value_loss - entropy_cost * entropy
     return loss, {
         "loss": loss,
         "policy_loss": policy_loss,

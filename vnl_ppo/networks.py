@@ -1,12 +1,15 @@
-"""The actor-critic: an encoder per sense, their features side by side, two heads."""
+"""The actor-critic: an encoder per sense, their features side by side, a memory, two heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vnl_ppo import distributions
 from vnl_ppo.env import Observation
+from vnl_ppo.observations import flatten
 
 
 class Head(nn.Module):
@@ -36,10 +39,19 @@ class ActorCritic(nn.Module):
 
     Attributes:
         action_size: entries of an action.
-        encoders: a module for each leaf that needs one; a float leaf without one goes to the heads
-            as it is.
+        encoders: a module for each leaf that needs one, by the leaf's name (see
+            `vnl_ppo.observations`); a float leaf without one goes to the heads as it is.
         policy_hidden, value_hidden: the widths of the heads' hidden layers.
         share_encoders: whether policy and value see the same features, or each its own.
+        policy_leaves, value_leaves: the leaves that each of them sees; None for all. A critic may
+            see what the actor does not (Pinto et al. 2018, arXiv:1710.06542).
+        core: a memory between encoders and heads, such as `vnl_ppo.recurrence.GRU`; None for none.
+            Where policy and value do not see the same, each has one.
+        state_dependent_std: whether the scales of actions are outputs of the policy, or parameters
+            that are the same everywhere.
+        distribution: what the logits mean, a name in `vnl_ppo.distributions.DISTRIBUTIONS`.
+        encoder_dtype: in which encoders compute, such as bfloat16. Their parameters, and everything
+            else, stay float32.
     """
 
     action_size: int
@@ -47,43 +59,136 @@ class ActorCritic(nn.Module):
     policy_hidden: Sequence[int] = (256, 256)
     value_hidden: Sequence[int] = (256, 256)
     share_encoders: bool = True
+    policy_leaves: Sequence[str] | None = None
+    value_leaves: Sequence[str] | None = None
+    core: nn.Module | None = None
+    state_dependent_std: bool = True
+    distribution: str = "tanh_normal"
+    encoder_dtype: Any = jnp.float32
+
+    @property
+    def one_stream(self) -> bool:
+        """Whether policy and value are heads on the same features."""
+        return self.share_encoders and self.policy_leaves == self.value_leaves
 
     def setup(self) -> None:
         """Name the parts."""
         self.shared = dict(self.encoders)
         if not self.share_encoders:
             self.value_encoders = {k: e.clone() for k, e in self.encoders.items()}
-        self.policy = Head(self.policy_hidden, 2 * self.action_size, output_scale=0.01)
+        if self.core is not None and not self.one_stream:
+            self.value_core = self.core.clone()
+        if self.state_dependent_std:
+            self.policy = Head(self.policy_hidden, 2 * self.action_size, output_scale=0.01)
+        else:
+            self.policy = Head(self.policy_hidden, self.action_size, output_scale=0.01)
+            self.raw_scale = self.param("raw_scale", nn.initializers.zeros, (self.action_size,))
         self.value = Head(self.value_hidden, 1)
 
-    def __call__(self, obs: Observation) -> tuple[jax.Array, jax.Array]:
+    @nn.nowrap
+    def initial_memory(self, num_envs: int) -> Any:
+        """The memory at the beginning of episodes, leaves [num_envs, ...]; `()` without a core."""
+        if self.core is None:
+            return ()
+        streams = ("policy",) if self.one_stream else ("policy", "value")
+        return {k: self.core.initial_memory(num_envs) for k in streams}
+
+    def __call__(self, obs: Observation, memory: Any = (), end: jax.Array | None = None):
         """Act and judge.
 
         Args:
-            obs: leaves [..., *leaf shape], any leading batch axes.
+            obs: leaves [..., *leaf shape] by name, any leading batch axes; [B, T, ...] for unrolls.
+            memory: of a network with a core, see `initial_memory`.
+            end: bool[B, T], for the unrolls of a network with a core (see `recurrence.GRU`).
 
         Returns:
             float32[..., 2 * action_size], the logits of `vnl_ppo.distributions`; float32[...], the
-            value.
+            value; with a core also the memory afterwards.
         """
-        seen = _features(self.shared, obs)
-        judged = seen if self.share_encoders else _features(self.value_encoders, obs)
-        return self.policy(seen), self.value(judged)[..., 0]
+        seen = self._features(self.shared, obs, self.policy_leaves)
+        if self.one_stream:
+            judged = seen
+        else:
+            encoders = self.shared if self.share_encoders else self.value_encoders
+            judged = self._features(encoders, obs, self.value_leaves)
+        if self.core is None:
+            return self._logits(seen), self.value(judged)[..., 0]
+
+        if not memory:
+            raise ValueError("this network has a core; pass it a memory, see `initial_memory`")
+        remembered, memory = memory, {}
+        seen, memory["policy"] = self.core(seen, remembered["policy"], end)
+        if self.one_stream:
+            judged = seen
+        else:
+            judged, memory["value"] = self.value_core(judged, remembered["value"], end)
+        return self._logits(seen), self.value(judged)[..., 0], memory
+
+    def _features(
+        self, encoders: Mapping[str, nn.Module], obs: Observation, leaves: Sequence[str] | None
+    ) -> jax.Array:
+        def encoded(k):
+            if k not in encoders:
+                return obs[k]
+            if self.encoder_dtype == jnp.float32 or self.is_initializing():
+                return encoders[k](obs[k])
+            return in_lower_precision(encoders[k], obs[k], self.encoder_dtype)
+
+        parts = [encoded(k) for k in sorted(obs if leaves is None else leaves)]
+        return jnp.concatenate([x.astype(jnp.float32) for x in parts], axis=-1)
+
+    def _logits(self, features: jax.Array) -> jax.Array:
+        output = self.policy(features)
+        if self.state_dependent_std:
+            return output
+        return jnp.concatenate([output, jnp.broadcast_to(self.raw_scale, output.shape)], axis=-1)
 
 
-def _features(encoders: Mapping[str, nn.Module], obs: Observation) -> jax.Array:
-    parts = [encoders[k](x) if k in encoders else x for k, x in sorted(obs.items())]
-    return jnp.concatenate(parts, axis=-1)
+def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array:
+    """Run a bound module on `x` so that its layers compute in `dtype`.
+
+    Parameters stay float32 and are cast on their way in, so are the inputs of each layer; a layer
+    that sets a dtype of its own keeps it.
+    """
+    lower = lambda tree: jax.tree.map(
+        lambda x: x.astype(dtype) if hasattr(x, "dtype") and x.dtype == jnp.float32 else x, tree
+    )
+
+    def on_lower_inputs(layer, args, kwargs, context):
+        return layer(*lower(args), **lower(kwargs))
+
+    with nn.intercept_methods(on_lower_inputs):
+        return nn.map_variables(lambda module, x: module(x), "params", lower)(module, x)
+
+
+def check_network(observation_spec: Any, network: ActorCritic) -> None:
+    """Raise a ValueError unless the network can be run on such observations."""
+    names = sorted(flatten(observation_spec))
+    for field in ("policy_leaves", "value_leaves"):
+        wanted = getattr(network, field)
+        if wanted is None:
+            continue
+        if unknown := sorted(set(wanted) - set(names)):
+            raise ValueError(f"{field} has {unknown}; the observation's leaves are {names}")
+        if not wanted:
+            raise ValueError(
+                f"{field} is empty; name at least one leaf of {names}, or none for all"
+            )
+    check_encoders(observation_spec, network.encoders, _used_leaves(names, network))
+    distributions.of(network)
 
 
 def check_encoders(
-    observation_spec: Mapping[str, jax.ShapeDtypeStruct], encoders: Mapping[str, nn.Module]
+    observation_spec: Any,
+    encoders: Mapping[str, nn.Module],
+    used: Collection[str] | None = None,
 ) -> None:
-    """Raise a ValueError unless every leaf can reach the heads."""
-    for key, spec in observation_spec.items():
-        if key in encoders:
+    """Raise a ValueError unless every leaf, or every one of those used, can reach the heads."""
+    leaves = flatten(observation_spec)
+    for key, spec in leaves.items():
+        if key in encoders or (used is not None and key not in used):
             continue
-        if not jnp.issubdtype(spec.dtype, jnp.floating):
+        if not (jnp.issubdtype(spec.dtype, jnp.floating) or spec.dtype == bool):
             raise ValueError(
                 f"the observation's leaf {key!r} ({spec.dtype}{list(spec.shape)}) has no encoder; "
                 f"give it one (for instance nature_cnn) or leave it out of the observation"
@@ -93,8 +198,13 @@ def check_encoders(
                 f"the observation's leaf {key!r} has shape {list(spec.shape)}; without an encoder "
                 f"it has to be a vector"
             )
-    if unknown := sorted(set(encoders) - set(observation_spec)):
+    if unknown := sorted(set(encoders) - set(leaves)):
         raise ValueError(
             f"encoders are given for {unknown}, which the observation does not have; its leaves "
-            f"are {sorted(observation_spec)}"
+            f"are {sorted(leaves)}"
         )
+
+
+def _used_leaves(names: Sequence[str], network: ActorCritic) -> set[str]:
+    both = (network.policy_leaves, network.value_leaves)
+    return {k for leaves in both for k in (names if leaves is None else leaves)}

@@ -3,13 +3,14 @@
 Images have none: their range is known, and their encoder scales them.
 """
 
-from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from vnl_ppo.env import Observation
+from vnl_ppo.observations import flatten
 
 
 @struct.dataclass
@@ -27,9 +28,10 @@ class Moments:
     variance: dict[str, jax.Array]
 
 
-def init_moments(observation_spec: Mapping[str, jax.ShapeDtypeStruct]) -> Moments:
-    """Moments under which `normalize` changes nothing."""
-    floats = {k: s for k, s in observation_spec.items() if jnp.issubdtype(s.dtype, jnp.floating)}
+def init_moments(observation_spec: Any) -> Moments:
+    """Moments under which `normalize` changes nothing; leaves are named as by `flatten`."""
+    leaves = flatten(observation_spec)
+    floats = {k: s for k, s in leaves.items() if jnp.issubdtype(s.dtype, jnp.floating)}
     return Moments(
         count=jnp.zeros(()),
         mean={k: jnp.zeros(s.shape) for k, s in floats.items()},
@@ -45,15 +47,17 @@ def update_moments(moments: Moments, batch: Observation, axis_name: str | None =
 
     Args:
         moments: those of what came before.
-        batch: observations with one leading axis, [B, ...]; leaves without moments are ignored.
+        batch: observations with leading axes, [B, ...] or [B, T, ...]; leaves without moments are
+            ignored.
         axis_name: devices that each hold a part of the batch, equally large.
     """
     mean_over_devices = (lambda x: jax.lax.pmean(x, axis_name)) if axis_name else (lambda x: x)
     devices = jax.lax.psum(1, axis_name) if axis_name else 1
-    leaves = {k: batch[k] for k in moments.mean}
-    if not leaves:
+    if not moments.mean:
         return moments
-    added = devices * next(iter(leaves.values())).shape[0]
+    flat = flatten(batch)
+    leaves = {k: _in_rows(flat[k], m.ndim) for k, m in moments.mean.items()}
+    added = devices * len(next(iter(leaves.values())))
     count = moments.count + added
 
     mean, variance = {}, {}
@@ -70,12 +74,21 @@ def update_moments(moments: Moments, batch: Observation, axis_name: str | None =
 
 
 def normalize(moments: Moments, obs: Observation, limit: float = 10.0) -> dict[str, jax.Array]:
-    """Give each float leaf mean 0 and variance 1, clipped to +-`limit`; pass the others through."""
+    """Give each float leaf mean 0 and variance 1, clipped to +-`limit`; pass the others through.
 
-    def scaled(k):
+    Returns:
+        the leaves by name (see `flatten`); float leaves are float32.
+    """
+
+    def scaled(k, x):
         deviation = jnp.sqrt(jnp.maximum(moments.variance[k], 1e-12))
         # A component that never varied, or hardly, must not be blown up to unit variance.
-        z = (obs[k] - moments.mean[k]) / jnp.maximum(deviation, 1e-6)
+        z = (x - moments.mean[k]) / jnp.maximum(deviation, 1e-6)
         return jnp.clip(z, -limit, limit)
 
-    return {k: scaled(k) if k in moments.mean else x for k, x in obs.items()}
+    return {k: scaled(k, x) if k in moments.mean else x for k, x in flatten(obs).items()}
+
+
+def _in_rows(x: jax.Array, leaf_axes: int) -> jax.Array:
+    """float32[B, *leaf], all leading axes made one."""
+    return x.reshape(-1, *x.shape[x.ndim - leaf_axes :]).astype(jnp.float32)

@@ -1,134 +1,87 @@
-"""A trained policy, ready to use.
+"""What acts: a network under its parameters and statistics."""
 
-    import vnl_ppo
-    policy = vnl_ppo.load("runs/mine")
-    action = policy(obs)
-
-This package knows no environments and may not import any. So a run's config.json names the function
-that builds its environment and network, as `package.module:function`, and that is imported here by
-this name, as an encoder on the command line is.
-"""
-
-import importlib
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
-from vnl_ppo import checkpoint, normalization, run
-from vnl_ppo.config import PPOConfig
-from vnl_ppo.env import Env, Observation
-from vnl_ppo.ppo import Weights, init_params, make_policy
-
-Builder = Callable[[dict[str, Any]], tuple[Env, nn.Module, PPOConfig]]
-"""The settings of a config.json -> what they describe. Raises a ValueError where they cannot be."""
+from vnl_ppo import distributions, normalization
+from vnl_ppo.env import Observation
+from vnl_ppo.observations import flatten
+from vnl_ppo.recurrence import initial_memory, remembers
+from vnl_ppo.rollout import Decision
 
 
-class Policy:
-    """A network with its weights, in the environment it was trained for.
+@struct.dataclass
+class Weights:
+    """All that acting needs.
 
-    Args:
-        env: the environment.
-        network: obs -> (logits, value).
-        config: the settings of its training.
-        weights: what it learned.
-        step: environment steps it learned for.
+    Attributes:
+        params: the network's parameters.
+        moments: the statistics by which float leaves are normalised.
     """
 
-    def __init__(
-        self, env: Env, network: nn.Module, config: PPOConfig, weights: Weights, step: int
-    ) -> None:
-        self.env = env
-        self.network = network
-        self.config = config
-        self.weights = weights
-        self.step = step
-
-        def act(weights, obs, key, deterministic):
-            action, decision = make_policy(network, weights, deterministic)[0](obs, key)
-            return action, decision.value
-
-        self._act = jax.jit(act, static_argnames="deterministic")
-
-    def __call__(self, obs: Observation, key: jax.Array | None = None) -> jax.Array:
-        """float32[..., A] in (-1, 1) for observations of any leading axes [...]; without a key the
-        mode, with one a sample."""
-        return self._decide(obs, key)[0]
-
-    def value(self, obs: Observation) -> jax.Array:
-        """float32[...], the scaled return that it expects from here."""
-        return self._decide(obs, None)[1]
-
-    def _decide(self, obs: Observation, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        if set(obs) != set(self.env.observation_spec):
-            raise ValueError(
-                f"the observation has leaves {sorted(obs)}; this policy was trained on "
-                f"{sorted(self.env.observation_spec)}"
-            )
-        return self._act(
-            self.weights, dict(obs), jax.random.key(0) if key is None else key, key is None
-        )
+    params: Any
+    moments: normalization.Moments
 
 
-def load(run_dir: str | Path, step: int | None = None) -> Policy:
-    """The policy of a run, on any device, with its environment built again.
+def init_params(network: nn.Module, observation_spec: Any, key: jax.Array) -> Any:
+    """The network's initial parameters, drawn from `key`."""
+    zeros = {k: jnp.zeros((1, *s.shape), s.dtype) for k, s in flatten(observation_spec).items()}
+    memory = initial_memory(network, 1)
+    return network.init(key, zeros, memory) if remembers(memory) else network.init(key, zeros)
+
+
+def apply(
+    network: nn.Module,
+    weights: Weights,
+    obs: Observation,
+    memory: Any = (),
+    end: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Run a network on raw observations, of any nesting.
 
     Args:
-        run_dir: the run's folder.
-        step: which checkpoint; by default the newest that is whole.
+        network: flat obs -> (logits, value); or, if it remembers, (flat obs, memory, end) ->
+            (logits, value, memory).
+        weights: its parameters, and the statistics of observations.
+        obs: leaves [..., *leaf shape].
+        memory: leaves [..., *memory shape]; `()` for a network without.
+        end: bool[B, T], for the unrolls of a network with memory (see `recurrence.GRU`).
 
-    Raises:
-        ValueError: there is no such run or checkpoint, it is torn, or its settings can no longer
-            be.
+    Returns:
+        logits float32[..., 2A], value float32[...], the memory afterwards.
     """
-    folder = Path(run_dir)
-    builder = _builder(run.read_builder(folder), folder)
-    env, network, config = builder(run.read_settings(folder))
-    return load_into(env, network, config, folder, step)
-
-
-def load_into(
-    env: Env, network: nn.Module, config: PPOConfig, folder: Path, step: int | None = None
-) -> Policy:
-    """As `load`, with an environment and a network that were built already."""
-    checkpoints = folder / run.CHECKPOINTS
-    saved = checkpoint.steps(checkpoints)
-    if not saved:
-        raise ValueError(f"{folder} has no checkpoint yet")
-    if step is None:
-        found = checkpoint.read_last(checkpoints, lambda text: print(f"warning: {text}"))
-        assert found is not None
-        step, leaves = found
-    elif step in saved:
-        leaves = checkpoint.read(checkpoints, step)
+    obs = normalization.normalize(weights.moments, obs)
+    if remembers(memory):
+        output: Any = network.apply(weights.params, obs, memory, end)
     else:
-        known = ", ".join(map(str, saved))
-        raise ValueError(f"{folder} has no checkpoint of step {step}; it has {known}")
-    # Every device holds the weights alike, and there may be others here than there were.
-    prefix = "weights."
-    leaves = {k: x[0] for k, x in leaves.items() if k.startswith(prefix)}
-    like = jax.eval_shape(lambda: _initial(env, network))
-    checkpoint.check({k.removeprefix(prefix): x for k, x in leaves.items()}, like, str(folder))
-    weights = jax.tree.map(jnp.asarray, checkpoint.fill(leaves, like, prefix))
-    return Policy(env, network, config, weights, step)
+        output = (*network.apply(weights.params, obs), memory)
+    logits, value, memory = output
+    return logits, value, memory
 
 
-def _initial(env: Env, network: nn.Module) -> Weights:
-    params = init_params(network, env.observation_spec, jax.random.key(0))
-    return Weights(params, normalization.init_moments(env.observation_spec))
+def make_policy(network: nn.Module, weights: Weights, deterministic: bool = False):
+    """The two things a policy does with observations of any leading axes [...].
 
+    Both take the memory so far as their last argument; a network without one needs none.
 
-def _builder(name: str, folder: Path) -> Builder:
-    module, _, function = name.partition(":")
-    if not function:
-        raise ValueError(
-            f"{folder}'s config.json names no builder (it says {name!r}), so its environment is "
-            f"unknown; build it and the network yourself and use vnl_ppo.policy.load_into"
-        )
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{folder} was built by {name}, which cannot be found: {error}") from error
+    Returns:
+        act: (obs, key, memory) -> action float32[..., A] in [-1, 1], `Decision`.
+        judge: (obs, memory) -> value float32[...].
+    """
+    distribution = distributions.of(network)
+
+    def act(obs: Observation, key: jax.Array, memory: Any = ()) -> tuple[jax.Array, Decision]:
+        logits, value, memory = apply(network, weights, obs, memory)
+        raw = distributions.normal(logits)
+        raw_action = raw.mode() if deterministic else raw.sample(seed=key)
+        log_prob = distribution.log_prob(logits, raw_action)
+        return distribution.squash(raw_action), Decision(raw_action, log_prob, value, memory)
+
+    def judge(obs: Observation, memory: Any = ()) -> jax.Array:
+        return apply(network, weights, obs, memory)[1]
+
+    return act, judge

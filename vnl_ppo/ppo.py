@@ -4,8 +4,8 @@ Environments are vmapped, devices pmapped; a device holds its share of the envir
 of everything else, and gradients and statistics are averaged over the axis `DEVICES`.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -15,26 +15,16 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from vnl_ppo import distributions, losses, normalization
+from vnl_ppo import augmentation, distributions, losses, normalization, schedules
 from vnl_ppo.config import PPOConfig, check
-from vnl_ppo.env import Env, Observation
-from vnl_ppo.rollout import Decision, Episodes, Experience, collect, start_episodes
+from vnl_ppo.env import Env
+from vnl_ppo.networks import ActorCritic, check_network
+from vnl_ppo.policy import Weights, apply, init_params, make_policy
+from vnl_ppo.recurrence import initial_memory
+from vnl_ppo.rollout import Episodes, Experience, collect, start_episodes
 
 DEVICES = "devices"
 Metrics = dict[str, jax.Array]
-
-
-@struct.dataclass
-class Weights:
-    """All that acting needs.
-
-    Attributes:
-        params: the network's parameters.
-        moments: the statistics by which float leaves are normalised.
-    """
-
-    params: Any
-    moments: normalization.Moments
 
 
 @struct.dataclass
@@ -79,30 +69,87 @@ def make_ppo(
 
     Args:
         env: one environment, without a batch axis.
-        network: obs -> (logits, value), as `vnl_ppo.networks.ActorCritic`.
+        network: as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
         config: the settings.
         devices: to share the work; by default all local ones.
 
     Raises:
-        ValueError: a setting cannot be, or does not divide over the devices.
+        ValueError: a setting cannot be, or does not divide over the devices; the network does not
+            suit the observations.
     """
     devices = list(devices or jax.local_devices())
-    check(config, len(devices))
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(config.learning_rate)
-    )
+    init, step = on_one_device(env, network, config, len(devices))
+    pmapped_init = jax.pmap(init, axis_name=DEVICES, in_axes=(None, 0), devices=devices)
+    pmapped_step = jax.pmap(step, axis_name=DEVICES, donate_argnums=0, devices=devices)
+    return PPO(lambda seed: pmapped_init(*_keys(seed, len(devices))), pmapped_step)
+
+
+def make_ppo_for_seeds(
+    env: Env,
+    network: nn.Module,
+    config: PPOConfig,
+    num_seeds: int,
+    devices: Sequence[jax.Device] | None = None,
+) -> PPO:
+    """As `make_ppo`, for many independent agents in one program.
+
+    Agent i is what `make_ppo` trains from `seed + i`, up to the order in which sums are rounded.
+    States and metrics have an axis of agents behind that of devices.
+
+    Args:
+        env, network, config, devices: as for `make_ppo`; `config.num_envs` are each agent's.
+        num_seeds: how many agents.
+
+    Raises:
+        ValueError: as `make_ppo`, or there are no agents.
+    """
+    if num_seeds < 1:
+        raise ValueError(f"num_seeds is {num_seeds}; it has to be at least 1")
+    devices = list(devices or jax.local_devices())
+    init, step = map(jax.vmap, on_one_device(env, network, config, len(devices)))
+    pmapped_init = jax.pmap(init, axis_name=DEVICES, in_axes=(None, 0), devices=devices)
+    pmapped_step = jax.pmap(step, axis_name=DEVICES, donate_argnums=0, devices=devices)
+
+    def init_all(seed: int) -> TrainingState:
+        keys = [_keys(seed + i, len(devices)) for i in range(num_seeds)]
+        of_agents, of_devices = zip(*keys, strict=True)
+        return pmapped_init(jnp.stack(of_agents), jnp.stack(of_devices, axis=1))
+
+    return PPO(init_all, pmapped_step)
+
+
+def _keys(seed: int, num_devices: int) -> tuple[jax.Array, jax.Array]:
+    """The key that all devices share, and one for each of them."""
+    key, device_key = jax.random.split(jax.random.key(seed))
+    return key, jax.random.split(device_key, num_devices)
+
+
+def on_one_device(
+    env: Env, network: nn.Module, config: PPOConfig, num_devices: int
+) -> tuple[Callable[..., TrainingState], Callable[..., tuple[TrainingState, Metrics]]]:
+    """What each of `num_devices` devices does, joined by the axis `DEVICES`.
+
+    Returns:
+        init: (key that all share, key of the device) -> TrainingState.
+        step: TrainingState -> (TrainingState, Metrics).
+    """
+    check(config, num_devices)
+    if isinstance(network, ActorCritic):
+        check_network(env.observation_spec, network)
+    optimizer = schedules.make_optimizer(config)
 
     def init(key: jax.Array, device_key: jax.Array) -> TrainingState:
         env_key, spread_key, device_key = jax.random.split(device_key, 3)
         params = init_params(network, env.observation_spec, key)
-        episodes = start_episodes(env, env_key, config.num_envs // len(devices))
+        num_envs = config.num_envs // num_devices
+        episodes = start_episodes(env, env_key, num_envs, initial_memory(network, num_envs))
         # Were all episodes to time out together, an iteration would see only their beginnings and
         # another only their ends.
-        spread = jax.random.randint(spread_key, episodes.length.shape, 0, config.episode_length)
+        spread = jax.random.randint(spread_key, (num_envs,), 0, config.episode_length)
         return TrainingState(
             weights=Weights(params, normalization.init_moments(env.observation_spec)),
             optimizer=optimizer.init(params),
-            episodes=episodes.replace(length=spread),
+            episodes=dataclasses.replace(episodes, length=spread),
             key=device_key,
             iteration=jnp.zeros((), jnp.int32),
         )
@@ -114,9 +161,9 @@ def make_ppo(
         weights = state.weights
         act, judge = make_policy(network, weights)
         episodes, experience, totals = collect(env, act, judge, state.episodes, collect_key, config)
-        chex.assert_shape(experience.advantage, (config.steps_per_iteration // len(devices),))
+        chex.assert_size(experience.advantage, config.steps_per_iteration // num_devices)
         params, optimizer_state, metrics = learn(
-            network, optimizer, weights, state.optimizer, experience, learn_key, config
+            network, optimizer, state, experience, learn_key, config
         )
         moments = weights.moments
         if config.normalize_observations:
@@ -128,105 +175,94 @@ def make_ppo(
         )
         return state, jax.lax.pmean(metrics, DEVICES)
 
-    pmapped_init = jax.pmap(init, axis_name=DEVICES, in_axes=(None, 0), devices=devices)
-    pmapped_step = jax.pmap(step, axis_name=DEVICES, donate_argnums=0, devices=devices)
-
-    def init_all(seed: int) -> TrainingState:
-        key, device_key = jax.random.split(jax.random.key(seed))
-        return pmapped_init(key, jax.random.split(device_key, len(devices)))
-
-    return PPO(init_all, pmapped_step)
-
-
-def init_params(network: nn.Module, observation_spec: Any, key: jax.Array) -> Any:
-    """The network's initial parameters, drawn from `key`."""
-    zeros = {k: jnp.zeros((1, *s.shape), s.dtype) for k, s in observation_spec.items()}
-    return network.init(key, zeros)
-
-
-def apply(network: nn.Module, weights: Weights, obs: Observation) -> tuple[jax.Array, jax.Array]:
-    """Logits float32[..., 2A] and value float32[...] of raw observations [..., *leaf shape]."""
-    return network.apply(weights.params, normalization.normalize(weights.moments, obs))
-
-
-def make_policy(network: nn.Module, weights: Weights, deterministic: bool = False):
-    """The two things a policy does with observations of any leading axes [...].
-
-    Returns:
-        act: (obs, key) -> action float32[..., A] in (-1, 1), `Decision`.
-        judge: obs -> value float32[...].
-    """
-
-    def act(obs: Observation, key: jax.Array) -> tuple[jax.Array, Decision]:
-        logits, value = apply(network, weights, obs)
-        raw = distributions.normal(logits)
-        raw_action = raw.mode() if deterministic else raw.sample(seed=key)
-        decision = Decision(raw_action, distributions.log_prob(logits, raw_action), value)
-        return distributions.squash(raw_action), decision
-
-    def judge(obs: Observation) -> jax.Array:
-        return apply(network, weights, obs)[1]
-
-    return act, judge
+    return init, step
 
 
 def learn(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
-    weights: Weights,
-    optimizer_state: optax.OptState,
+    state: TrainingState,
     experience: Experience,
     key: jax.Array,
     config: PPOConfig,
 ) -> tuple[Any, optax.OptState, Metrics]:
     """Minibatch SGD over the experience of one iteration.
 
-    Only indices are shuffled; a minibatch is gathered when its turn comes, so images are stored
-    once, as bytes. An update whose gradient is not finite is skipped.
+    Only indices are shuffled, of transitions or of whole unrolls; a minibatch is gathered when its
+    turn comes, so images are stored once, as bytes. An update whose gradient is not finite is
+    skipped; all that remain are, once the policy has moved by `config.max_kl`.
 
     Returns:
         the new parameters and optimiser state; metrics averaged over the updates made, how many
-        were skipped, and `first_ratio`, the mean ratio of the first minibatch: it has to be 1.
+        were made and how many were skipped for their gradient, and `first_ratio`, the mean ratio of
+        the first minibatch: it has to be 1.
     """
     size = experience.advantage.shape[0]
+    distribution = distributions.of(network)
+    entropy_cost = schedules.entropy_cost(state.iteration, config)
+    optimizer_state = schedules.begin_iteration(state.optimizer, state.iteration, config)
 
     def loss(params, batch, key):
-        judge_and_act = partial(apply, network, weights.replace(params=params))
-        return losses.ppo_loss(judge_and_act, batch, key, config, DEVICES)
+        weights = Weights(params, state.weights.moments)
+        logits, value, _ = apply(network, weights, batch.obs, batch.memory, batch.end)
+        return losses.ppo_loss(
+            logits, value, batch, key, config, distribution, entropy_cost, DEVICES
+        )
 
-    def move(carry, gradient):
-        params, optimizer_state = carry
+    def move(learner, gradient):
+        params, optimizer_state = learner
         change, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         return optax.apply_updates(params, change), optimizer_state
 
     def update(carry, indices_and_key):
-        params, _ = carry
+        learner, _ = carry
         indices, key = indices_and_key
         batch = jax.tree.map(lambda x: x[indices], experience)
-        gradient, metrics = jax.grad(loss, has_aux=True)(params, batch, key)
+        if config.image_shift:
+            shift_key, axes = jax.random.fold_in(key, 1), batch.advantage.ndim
+            obs = augmentation.random_shift(shift_key, batch.obs, axes, config.image_shift)
+            batch = dataclasses.replace(batch, obs=obs)
+        gradient, metrics = jax.grad(loss, has_aux=True)(learner[0], batch, key)
         gradient = jax.lax.pmean(gradient, DEVICES)
         metrics["gradient_norm"] = norm = optax.tree.norm(gradient)
+
+        kl = jax.lax.pmean(metrics["approx_kl"], DEVICES)
+        too_far = jnp.zeros((), bool) if config.max_kl is None else kl > config.max_kl
         # Adam would carry a single NaN on for ever.
         sound = jnp.isfinite(norm)
-        carry = jax.lax.cond(sound, move, lambda carry, _: carry, carry, gradient)
-        return carry, (metrics, sound)
+        made = sound & ~too_far
+        params, optimizer_state = jax.lax.cond(made, move, lambda old, _: old, learner, gradient)
+        learner = params, schedules.adapt(optimizer_state, kl, config)
+        return (learner, too_far), (metrics, made, ~sound)
+
+    def update_or_rest(carry, indices_and_key):
+        shapes = jax.eval_shape(update, carry, indices_and_key)[1]
+        nothing = lambda carry, _: (
+            carry,
+            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
+        )
+        return jax.lax.cond(carry[1], nothing, update, carry, indices_and_key)
 
     def epoch(carry, key):
         shuffle_key, loss_key = jax.random.split(key)
         indices = jax.random.permutation(shuffle_key, size).reshape(config.num_minibatches, -1)
         return jax.lax.scan(
-            update, carry, (indices, jax.random.split(loss_key, config.num_minibatches))
+            update if config.max_kl is None else update_or_rest,
+            carry,
+            (indices, jax.random.split(loss_key, config.num_minibatches)),
         )
 
-    (params, optimizer_state), (metrics, sound) = jax.lax.scan(
+    (learner, _), (metrics, made, skipped) = jax.lax.scan(
         epoch,
-        (weights.params, optimizer_state),
+        ((state.weights.params, optimizer_state), jnp.zeros((), bool)),
         jax.random.split(key, config.num_updates_per_batch),
     )
     first_ratio = metrics["ratio"][0, 0]
-    metrics = {k: _mean(jnp.where(sound, x, 0).sum(), sound.sum()) for k, x in metrics.items()}
-    metrics["skipped_updates"] = (~sound).sum().astype(jnp.float32)
-    return params, optimizer_state, metrics | {"first_ratio": first_ratio}
+    count = lambda mask: mask.sum().astype(jnp.float32)
+    metrics = {k: _mean(jnp.where(made, x, 0).sum(), count(made)) for k, x in metrics.items()}
+    metrics |= {"updates": count(made), "skipped_updates": count(skipped)}
+    metrics["learning_rate"] = schedules.learning_rate(learner[1], config)
+    return *learner, metrics | {"first_ratio": first_ratio}
 
 
 def _reduce(totals: Metrics, steps: int) -> Metrics:

@@ -1,5 +1,6 @@
 """Collect experience: a batch of environments, stepped in a scan, restarted as episodes end."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from flax import struct
 from vnl_ppo.advantages import generalized_advantages
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation, State
+from vnl_ppo.recurrence import remembers
 
 Tree = TypeVar("Tree")
 
@@ -27,20 +29,34 @@ class Decision:
         raw_action: float32[..., A], before tanh.
         log_prob: float32[...], of the action.
         value: float32[...], of the observation.
+        memory: what the policy remembers after it; `()` if nothing.
     """
 
     raw_action: jax.Array
     log_prob: jax.Array
     value: jax.Array
+    memory: Any = ()
 
 
 @struct.dataclass
 class Experience:
-    """What one PPO iteration learns from; leaves [B, ...], B transitions in no particular order."""
+    """What one PPO iteration learns from; leaves [B, ...], B transitions in no particular order.
+
+    A policy with memory learns from unrolls instead: leaves [B, T, ...], B unrolls of T steps.
+
+    Attributes:
+        obs: what was acted on.
+        decision: what was done and thought.
+        advantage: float32[B], of the action.
+        end: bool[B], whether the step ended its episode.
+        memory: before the first step of each unroll, leaves [B, ...]; `()` if there is none.
+    """
 
     obs: Observation
     decision: Decision
     advantage: jax.Array
+    end: jax.Array | None = None
+    memory: Any = ()
 
 
 @struct.dataclass
@@ -51,21 +67,23 @@ class Episodes:
         state: where they are.
         length: int32[N], steps taken in the episode.
         reward: float32[N], the sum of rewards of the episode.
+        memory: what the policy remembers of the episode; `()` if nothing.
     """
 
     state: State
     length: jax.Array
     reward: jax.Array
+    memory: Any = ()
 
 
-Act = Callable[[Observation, jax.Array], tuple[jax.Array, Decision]]
-"""(obs [N, ...], key) -> action float32[N, A], decision [N]."""
-Judge = Callable[[Observation], jax.Array]
-"""obs [N, ...] -> value float32[N]."""
+Act = Callable[[Observation, jax.Array, Any], tuple[jax.Array, Decision]]
+"""(obs [N, ...], key, memory [N, ...]) -> action float32[N, A], decision [N]."""
+Judge = Callable[[Observation, Any], jax.Array]
+"""(obs [N, ...], memory [N, ...]) -> value float32[N]."""
 
 
-def start_episodes(env: Env, key: jax.Array, num_envs: int) -> Episodes:
-    """Reset `num_envs` environments, each with a key of its own."""
+def start_episodes(env: Env, key: jax.Array, num_envs: int, memory: Any = ()) -> Episodes:
+    """Reset `num_envs` environments, each with a key of its own, and remember `memory`."""
     state = jax.vmap(env.reset)(jax.random.split(key, num_envs))
     # An environment that is broken from the start has to be acted on once, to be found out.
     seen = jax.tree.map(lambda x: jnp.where(_is_bad(x), 0, x) if _is_float(x) else x, state.obs)
@@ -73,6 +91,7 @@ def start_episodes(env: Env, key: jax.Array, num_envs: int) -> Episodes:
         state=state.replace(obs=seen),
         length=jnp.zeros(num_envs, jnp.int32),
         reward=jnp.zeros(num_envs),
+        memory=memory,
     )
 
 
@@ -85,8 +104,8 @@ def collect(
     is not stored is held for one chunk only.
 
     Returns:
-        the episodes as they stand afterwards; the experience, with the unrolls' axes flattened
-        into one; sums over the steps taken (see `_totals`).
+        the episodes as they stand afterwards; the experience, as transitions, or as unrolls if the
+        policy remembers; sums over the steps taken (see `_totals`).
     """
     num_envs = episodes.length.shape[0]
     chunk = config.env_chunk_size or num_envs
@@ -107,13 +126,22 @@ def collect(
     join = lambda x: x.reshape(num_envs, *x.shape[2:])
     chunks = (jax.tree.map(split, episodes), jax.random.split(key, num_chunks))
     episodes, (experience, totals) = jax.lax.map(collect_chunk, chunks)
-    # Axes so far: chunk, unroll, T, N.
+    flatten = unrolls_in_rows if remembers(episodes.memory) else transitions_in_rows
+    return jax.tree.map(join, episodes), flatten(experience), jax.tree.map(jnp.sum, totals)
+
+
+def transitions_in_rows(experience: Experience) -> Experience:
+    """Leaves [chunk, unroll, T, N, ...] to [chunk * unroll * T * N, ...]."""
     flat = lambda x: x.reshape(math.prod(x.shape[:4]), *x.shape[4:])
-    return (
-        jax.tree.map(join, episodes),
-        jax.tree.map(flat, experience),
-        jax.tree.map(jnp.sum, totals),
-    )
+    return jax.tree.map(flat, experience)
+
+
+def unrolls_in_rows(experience: Experience) -> Experience:
+    """Leaves [chunk, unroll, T, N, ...] to [chunk * unroll * N, T, ...]; of the memory, which has
+    no axis T, [chunk, unroll, N, ...] to [chunk * unroll * N, ...]."""
+    flat = lambda x: x.reshape(math.prod(x.shape[:3]), *x.shape[3:])
+    steps = jax.tree.map(lambda x: x.swapaxes(2, 3), dataclasses.replace(experience, memory=()))
+    return jax.tree.map(flat, dataclasses.replace(steps, memory=experience.memory))
 
 
 def unroll(
@@ -123,20 +151,24 @@ def unroll(
 
     Two things are not kept for every step. Fresh episodes: one per environment is drawn before the
     unroll and started wherever the current one ends. The last observation of an episode that is
-    cut short: an environment has at most one in an unroll, so there is one place for it in the
-    scan's carry, valued once after the unroll.
+    cut short, and what is remembered then: an environment has at most one in an unroll, so there is
+    one place for it in the scan's carry, valued once after the unroll.
 
     Returns:
-        the episodes afterwards; experience with leaves [T, N, ...]; totals with leaves [T].
+        the episodes afterwards; experience with leaves [T, N, ...], its memory's [N, ...]; totals
+        with leaves [T].
     """
     num_envs = episodes.length.shape[0]
     reset_key, act_key = jax.random.split(key)
-    fresh = start_episodes(env, reset_key, num_envs)
+    first_memory = episodes.memory
+    fresh = start_episodes(env, reset_key, num_envs, jax.tree.map(jnp.zeros_like, first_memory))
 
     def step(carry, key):
-        episodes, last_obs = carry
+        episodes, last = carry
         obs = episodes.state.obs
-        action, decision = act(obs, key)
+        action, decision = act(obs, key, episodes.memory)
+        episodes = dataclasses.replace(episodes, memory=decision.memory)
+        decision = dataclasses.replace(decision, memory=())
         episodes, faults = advance(env, episodes, action)
         state = episodes.state
 
@@ -146,30 +178,31 @@ def unroll(
         truncation = ~termination & (cut_short | (episodes.length >= config.episode_length))
         end = termination | truncation
 
-        last_obs = select(truncation, state.obs, last_obs)
+        last = select(truncation, (state.obs, episodes.memory), last)
         totals = _totals(episodes, end, faults)
-        carry = select(end, fresh, episodes), last_obs
+        carry = select(end, fresh, episodes), last
         return carry, (obs, decision, state.reward, termination, truncation, totals)
 
-    nowhere = jax.tree.map(jnp.zeros_like, episodes.state.obs)
-    (episodes, last_obs), steps = jax.lax.scan(
+    nowhere = jax.tree.map(jnp.zeros_like, (episodes.state.obs, first_memory))
+    (episodes, last), steps = jax.lax.scan(
         step, (episodes, nowhere), jax.random.split(act_key, config.unroll_length)
     )
     obs, decision, reward, termination, truncation, totals = steps
+    end = termination | truncation
 
     v_tm1 = decision.value
-    v_t = jnp.concatenate([v_tm1[1:], judge(episodes.state.obs)[None]])
-    v_t = jnp.where(truncation, judge(last_obs), v_t)
+    v_t = jnp.concatenate([v_tm1[1:], judge(episodes.state.obs, episodes.memory)[None]])
+    v_t = jnp.where(truncation, judge(*last), v_t)
     advantage = generalized_advantages(
         reward * config.reward_scaling,
         v_tm1,
         v_t,
         termination,
-        termination | truncation,
+        end,
         config.discounting,
         config.gae_lambda,
     )
-    return episodes, Experience(obs, decision, advantage), totals
+    return episodes, Experience(obs, decision, advantage, end, first_memory), totals
 
 
 def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, dict[str, Any]]:
@@ -197,7 +230,8 @@ def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, 
         reward=jnp.where(broken, 0, state.reward),
         metrics={k: jnp.where(broken & _is_bad(x), 0, x) for k, x in state.metrics.items()},
     )
-    return Episodes(state, episodes.length + 1, episodes.reward + state.reward), faults
+    length, reward = episodes.length + 1, episodes.reward + state.reward
+    return Episodes(state, length, reward, episodes.memory), faults
 
 
 def is_broken(faults: dict[str, jax.Array]) -> jax.Array:

@@ -37,7 +37,8 @@ def keep_compilations() -> Compilations:
     folder.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(jax.config.jax_compilation_cache_dir or home / "vnl_ppo" / "compilations")
+    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
+    folder = Path(chosen or home / "vnl_ppo" / "compilations")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     compilations = Compilations(folder)

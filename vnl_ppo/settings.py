@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
@@ -40,6 +41,27 @@ def from_plain(kind: type[Settings], data: Any, source: str) -> Settings:
         raise ValueError(f"{source}: {'; '.join(_readable(r) for r in reasons)}") from error
 
 
+def check_numbers(settings: Any, large: tuple[str, ...] = (), prefix: str = "") -> None:
+    """Raise a ValueError that names the first number that cannot be computed with.
+
+    Floats have to be finite, and whole numbers fit into 32 bits, as on devices.
+
+    Args:
+        settings: a dataclass, others and tuples inside it.
+        large: dotted names of whole numbers that no device sees.
+        prefix: of the names.
+    """
+    for field in dataclasses.fields(settings):
+        name, value = prefix + field.name, getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, large, f"{name}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{name} is {value}; it has to be finite")
+            if isinstance(number, int) and abs(number) >= 2**31 and name not in large:
+                raise ValueError(f"{name} is {value}; it has to be below 2^31 = {2**31:,}")
+
+
 def _as_it_is(value: Any, kind: Any) -> Any:
     """`value` where it has that type; nothing is turned into what it is not."""
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -57,6 +79,9 @@ def _readable(reason: str) -> str:
 
 
 def _check_names(kind: Any, data: Any, source: str, prefix: str = "", root: Any = None) -> None:
+    """Raise where a name is unknown, or where cattrs would take a text for a list."""
+    if typing.get_origin(kind) is tuple and not isinstance(data, list | tuple):
+        raise ValueError(f"{source}: {prefix.rstrip('.')}: {data!r} is not a list")
     if not dataclasses.is_dataclass(kind):
         return
     root = root or kind

@@ -13,6 +13,7 @@ from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
 from vnl_ppo.evaluation import make_watched_evaluate
+from vnl_ppo.health import Health, NotFiniteError
 from vnl_ppo.interruption import Interrupted, catch_signals
 from vnl_ppo.ppo import DEVICES, PPO, TrainingState, Weights, make_ppo
 from vnl_ppo.reporting import Log, Reporter
@@ -54,6 +55,7 @@ def train(
     Raises:
         ValueError: a setting cannot be, or the checkpoint is of another network.
         Interrupted: a signal came.
+        NotFiniteError: the run only produces numbers that are not finite; a checkpoint is made.
         OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
     """
     ppo = make_ppo(env, network, config)
@@ -66,6 +68,7 @@ def train(
     eval_key = jax.random.fold_in(jax.random.key(config.seed), 1)
     size = config.steps_per_iteration
     total = config.num_iterations * size
+    health = Health(size)
     warnings: list[str] = []
     state, done = _begin(ppo, config, checkpoints if resume else None, warnings.append)
 
@@ -80,7 +83,8 @@ def train(
                 report.line(f"resuming {folder} at step {done * size:,}")
             else:
                 report.settings(run.read_settings(folder))
-            last_saved = time.monotonic()
+            last_saved = steady_since = time.monotonic()
+            trained_seconds, first = 0.0, done
 
             def save(score: float | None = None) -> None:
                 nonlocal last_saved
@@ -91,7 +95,11 @@ def train(
                     checkpoint.save(checkpoints, done * size, state, score)
                     checkpoint.prune(checkpoints, keep)
                 last_saved = time.monotonic()
-                report.scalars(done * size, {"perf/checkpoint_seconds": last_saved - start})
+                metrics = {"perf/checkpoint_seconds": last_saved - start}
+                if trained_seconds:
+                    # What evaluations, checkpoints and logging cost, once all is compiled.
+                    metrics["perf/overhead"] = 1 - trained_seconds / (last_saved - steady_since)
+                report.scalars(done * size, metrics)
 
             def evaluate_and_save() -> None:
                 start = time.perf_counter()
@@ -104,7 +112,6 @@ def train(
             if done == 0 and 0 in stops:
                 with report.activity("compiling the evaluation, then evaluating"):
                     evaluate_and_save()
-            trained_seconds, first = 0.0, done
             while done < config.num_iterations and not asked.number:
                 if done == first:
                     # It contains the compilation, and tells nothing of the speed.
@@ -112,6 +119,7 @@ def train(
                         (state, metrics), _ = _timed_step(ppo, state)
                     metrics["perf/first_update_seconds"] = seconds_since_start()
                     report.scalars((done + 1) * size, metrics)
+                    steady_since = time.monotonic()
                 else:
                     (state, metrics), seconds = _timed_step(ppo, state)
                     metrics["perf/env_steps_per_second"] = size / seconds
@@ -120,6 +128,11 @@ def train(
                     left = pace * (config.num_iterations - done - 1)
                     report.training((done + 1) * size, metrics, left)
                 done += 1
+                try:
+                    health.check(done * size, metrics)
+                except NotFiniteError:
+                    save()
+                    raise
                 if done in stops:
                     evaluate_and_save()
                 elif asked.number or time.monotonic() - last_saved > 60 * (keep.minutes or 1e9):
@@ -182,11 +195,13 @@ def _begin(
     return state, int(state.iteration[0])
 
 
-def _timed_step(ppo: PPO, state: TrainingState):
+def _timed_step(
+    ppo: PPO, state: TrainingState
+) -> tuple[tuple[TrainingState, dict[str, float]], float]:
     start = time.perf_counter()
     state, metrics = ppo.step(state)
-    metrics = {f"train/{k}": float(v[0]) for k, v in jax.device_get(metrics).items()}
-    return (state, metrics), time.perf_counter() - start
+    numbers = {f"train/{k}": float(v[0]) for k, v in jax.device_get(metrics).items()}
+    return (state, numbers), time.perf_counter() - start
 
 
 def _of_system(error: OSError) -> str:

@@ -84,11 +84,14 @@ _Extension._fields_ = [
     ("type", ctypes.c_int),
     ("next", ctypes.POINTER(_Extension)),
 ]
-_HEAD = [("struct_size", ctypes.c_size_t), ("extension", ctypes.POINTER(_Extension))]
 
 
-class _Version(ctypes.Structure):
-    _fields_ = [*_HEAD, ("major", ctypes.c_int), ("minor", ctypes.c_int)]
+class _Sized(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("extension", ctypes.POINTER(_Extension))]
+
+
+class _Version(_Sized):
+    _fields_ = [("major", ctypes.c_int), ("minor", ctypes.c_int)]
 
 
 class _Metadata(ctypes.Structure):
@@ -104,9 +107,8 @@ class _MetadataExtension(ctypes.Structure):
     _fields_ = [("base", _Extension), ("metadata", ctypes.POINTER(_Metadata))]
 
 
-class _Buffer(ctypes.Structure):
+class _Buffer(_Sized):
     _fields_ = [
-        *_HEAD,
         ("dtype", ctypes.c_int),
         ("data", ctypes.c_void_p),
         ("rank", ctypes.c_int64),
@@ -114,11 +116,10 @@ class _Buffer(ctypes.Structure):
     ]
 
 
-class _Buffers(ctypes.Structure):
+class _Buffers(_Sized):
     """XLA_FFI_Args and XLA_FFI_Rets, whose only kind of entry is the buffer."""
 
     _fields_ = [
-        *_HEAD,
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("buffers", ctypes.POINTER(ctypes.POINTER(_Buffer))),
@@ -129,9 +130,8 @@ class _Scalar(ctypes.Structure):
     _fields_ = [("dtype", ctypes.c_int), ("value", ctypes.POINTER(ctypes.c_uint64))]
 
 
-class _Attributes(ctypes.Structure):
+class _Attributes(_Sized):
     _fields_ = [
-        *_HEAD,
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("names", ctypes.c_void_p),
@@ -139,25 +139,23 @@ class _Attributes(ctypes.Structure):
     ]
 
 
-class _ErrorArguments(ctypes.Structure):
-    _fields_ = [*_HEAD, ("message", ctypes.c_char_p), ("code", ctypes.c_int)]
+class _ErrorArguments(_Sized):
+    _fields_ = [("message", ctypes.c_char_p), ("code", ctypes.c_int)]
 
 
 _CreateError = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_ErrorArguments))
 
 
-class _Api(ctypes.Structure):
+class _Api(_Sized):
     _fields_ = [
-        *_HEAD,
         ("version", _Version),
         ("internal", ctypes.c_void_p),
         ("create_error", _CreateError),
     ]
 
 
-class _CallFrame(ctypes.Structure):
+class _CallFrame(_Sized):
     _fields_ = [
-        *_HEAD,
         ("api", ctypes.POINTER(_Api)),
         ("context", ctypes.c_void_p),
         ("stage", ctypes.c_int),
@@ -176,7 +174,7 @@ def _array(buffer: _Buffer) -> np.ndarray:
     if size == 0:
         return np.zeros(shape, dtype)
     memory = (ctypes.c_char * size).from_address(buffer.data)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memoryview(memory))
 
 
 def _arrays(buffers: _Buffers) -> list[np.ndarray]:

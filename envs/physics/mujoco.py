@@ -87,13 +87,15 @@ class MujocoPhysics:
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         """See `envs.physics.Physics`."""
         m = self.model
-        bits = jax.ShapeDtypeStruct(state.bits.shape, jnp.uint32)
-        sensordata = jax.ShapeDtypeStruct((m.nsensordata,), jnp.float32)
-        values = jax.ShapeDtypeStruct((state.bits.shape[0] // 2,), jnp.float32)
-        broke = jax.ShapeDtypeStruct((), jnp.bool_)
+        results = (
+            jax.ShapeDtypeStruct(state.bits.shape, jnp.uint32),
+            jax.ShapeDtypeStruct((state.bits.shape[0] // 2,), jnp.float32),
+            jax.ShapeDtypeStruct((m.nsensordata,), jnp.float32),
+            jax.ShapeDtypeStruct((), jnp.bool_),
+        )
         new_bits, new, sensordata, broke = host_call.call(
             self._stepper,
-            (bits, values, sensordata, broke),
+            results,
             state.bits,
             jnp.asarray(ctrl, jnp.float32),
             state.mocap_pos,

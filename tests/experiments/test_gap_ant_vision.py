@@ -1,29 +1,17 @@
 """The experiment's command line: what it takes, and what it refuses before any work."""
 
 import dataclasses
-import importlib.util
 import json
-from pathlib import Path
+import sys
 
 import pytest
 
+from experiments import gap_ant
+from experiments import gap_ant_vision as experiment
 from vnl_ppo import run
 
-_PATH = Path(__file__).parents[2] / "experiments" / "gap_ant_vision.py"
 
-
-@pytest.fixture(scope="module")
-def experiment():
-    spec = importlib.util.spec_from_file_location("gap_ant_vision", _PATH)
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["gap_ant_vision"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_flags_reach_their_settings(experiment, tmp_path):
+def test_flags_reach_their_settings(tmp_path):
     arguments = (
         f"--num-timesteps 1000 --run-dir {tmp_path / 'run'} --encoder none --physics mjx --seed 3 "
         "--corridor.gap-length 0.1 0.3 --simulation.iterations 8 --reward.forward 2.5"
@@ -38,32 +26,89 @@ def test_flags_reach_their_settings(experiment, tmp_path):
     assert settings.env.reward.forward == 2.5
 
 
-def test_a_blind_ant_has_its_own_defaults(experiment):
-    assert experiment.parse([]).ppo == experiment.CPU_SEEING
-    assert experiment.parse(["--encoder", "none"]).ppo == experiment.CPU_BLIND
+def test_a_blind_ant_has_its_own_defaults():
+    assert experiment.parse([]).ppo == gap_ant.CPU_SEEING
+    assert experiment.parse(["--encoder", "none"]).ppo == gap_ant.CPU_BLIND
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "nature_cnn --features 32"])
-def test_every_registered_encoder_of_images_can_be_chosen(experiment, tmp_path, encoder):
+def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
     folder = tmp_path / "run"
     experiment.prepare(experiment.parse(f"--encoder {encoder} --run-dir {folder}".split()))
     assert run.read_settings(folder)["encoder"] == encoder.split()[0]
 
 
-def test_settings_survive_their_file(experiment, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--network.memory 8 --network.distribution clipped_normal",
+        "--network.policy-leaves vision --network.encoder-dtype bfloat16",
+        "--network.no-state-dependent-std --learning-rate-schedule adaptive_kl --max-kl 0.1",
+    ],
+)
+def test_every_kind_of_network_can_be_built(tmp_path, options):
+    folder = tmp_path / "run"
+    settings = experiment.parse([*options.split(), "--run-dir", str(folder)])
+    experiment.prepare(settings)
+    assert gap_ant.from_dict(run.read_settings(folder)).network == settings.network
+
+
+def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = "--encoder none --num-envs 8 --batch-size 8 --num-minibatches 1 --dry-run"
+    experiment.show_memory(experiment.parse(arguments.split()))
+    table = capsys.readouterr().out
+    assert "rollout: observation proprio" in table
+    assert "peak of a training iteration" in table
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_survive_their_file(tmp_path):
     settings = experiment.parse(["--seed", "5", "--vision.height", "48"])
-    folder = run.create(tmp_path / "run", experiment.to_dict(settings))
-    assert experiment.from_dict(run.read_settings(folder)) == settings
+    folder = run.create(tmp_path / "run", gap_ant.to_dict(settings))
+    assert gap_ant.from_dict(run.read_settings(folder)) == settings
     resumed = experiment.parse(["--resume", str(folder), "--num-timesteps", "7"])
     assert resumed.ppo == dataclasses.replace(settings.ppo, num_timesteps=7)
     assert resumed.vision.height == 48
 
 
-def test_a_config_of_another_version_is_refused_by_field(experiment, tmp_path):
-    data = experiment.to_dict(experiment.parse([]))
+def test_a_dumped_config_repeats_a_run(tmp_path, capsys, monkeypatch):
+    arguments = ["--encoder", "none", "--seed", "9", "--corridor.gap-length", "0.2", "0.4"]
+    monkeypatch.setattr(sys, "argv", ["x", *arguments, "--dump-config"])
+    experiment.main()
+    path = tmp_path / "mine.json"
+    path.write_text(capsys.readouterr().out)
+    content = json.loads(path.read_text())
+    assert content["builder"] == gap_ant.BUILDER
+    assert content["versions"]["jax"] and content["versions"]["python"]
+    settings = experiment.parse(["--config", str(path), "--num-evals", "3"])
+    expected = experiment.parse([*arguments, "--num-evals", "3"])
+    assert dataclasses.replace(settings, config=None) == expected
+    # A run's folder does as well, and its settings are all that a new run needs.
+    folder = run.create(tmp_path / "run", gap_ant.to_dict(settings), gap_ant.BUILDER)
+    again = experiment.parse(["--config", str(folder)])
+    assert gap_ant.to_dict(again) == gap_ant.to_dict(settings)
+
+
+def test_a_config_of_another_version_is_refused_by_field():
+    data = gap_ant.to_dict(experiment.parse([]))
     data["smell"] = 1
-    with pytest.raises(ValueError, match="another version.*smell"):
-        experiment.from_dict(json.loads(json.dumps(data)))
+    with pytest.raises(ValueError, match="no setting smell; the nearest is"):
+        gap_ant.from_dict(json.loads(json.dumps(data)))
+    del data["smell"]
+    # A field that it did not know yet takes its default.
+    del data["checkpoints"], data["ppo"]["env_chunk_size"]
+    assert gap_ant.from_dict(data) == experiment.parse([])
+
+
+def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["experiments/gap_ant_vision.py", "--seed", "3"])
+    assert experiment.how_to_go_on(tmp_path).endswith(
+        f"experiments/gap_ant_vision.py --resume {tmp_path}"
+    )
+    resumed = ["--resume", str(tmp_path), "--num-timesteps", "7"]
+    monkeypatch.setattr(sys, "argv", ["experiments/gap_ant_vision.py", *resumed])
+    assert experiment.how_to_go_on(tmp_path).endswith(f"--resume {tmp_path} --num-timesteps 7")
 
 
 @pytest.mark.parametrize(
@@ -71,6 +116,7 @@ def test_a_config_of_another_version_is_refused_by_field(experiment, tmp_path):
     [
         ("--encoder nature_cn", "nature_cn.*nature_cnn"),
         ("--encoder identity", "identity: got an image"),
+        ("--network.value-leaves smell", "value_leaves has.*smell.*proprio"),
         ("--encoder mlp --features 8", "'mlp' has no setting 'features'"),
         ("--physics havok --encoder none", "havok.*mujoco"),
         ("--encoder none --num-envs 100", "num_envs = 100 does not divide"),
@@ -78,9 +124,10 @@ def test_a_config_of_another_version_is_refused_by_field(experiment, tmp_path):
         ("--vision.camera nose", "no camera 'nose'.*egocentric"),
         ("--encoder none --physics mjx --simulation.noslip-iterations 3", "noslip"),
         ("--encoder none --corridor.platform-length 0.1 0.2", "reach"),
+        ("--encoder none --video-seconds nan", "video_seconds is nan"),
     ],
 )
-def test_bad_input_is_one_clear_sentence_before_any_work(experiment, tmp_path, arguments, message):
+def test_bad_input_is_one_clear_sentence_before_any_work(tmp_path, arguments, message):
     folder = tmp_path / "run"
     settings = experiment.parse([*arguments.split(), "--run-dir", str(folder)])
     with pytest.raises(ValueError, match=f"(?s){message}"):
@@ -88,7 +135,7 @@ def test_bad_input_is_one_clear_sentence_before_any_work(experiment, tmp_path, a
     assert not folder.exists()
 
 
-def test_a_folder_in_use_is_refused(experiment, tmp_path):
+def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "precious").write_text("x")
     settings = experiment.parse(["--encoder", "none", "--run-dir", str(tmp_path)])
     with pytest.raises(FileExistsError, match="not empty"):

@@ -17,6 +17,15 @@ from vnl_ppo.train import evaluation_iterations
         ({"entropy_cost": -1.0}, "entropy_cost is -1.0"),
         ({"env_chunk_size": 7}, "env_chunk_size is 7, which does not divide the 256"),
         ({"num_evals": 0}, "num_evals is 0"),
+        ({"max_kl": 0.0}, "max_kl is 0.0; it has to be positive"),
+        ({"clipping_epsilon_value": -1.0}, "clipping_epsilon_value is -1.0"),
+        ({"entropy_cost_final": float("inf")}, "entropy_cost_final is inf"),
+        ({"image_shift": -1}, "image_shift is -1"),
+        ({"learning_rate_schedule": "cosine"}, "'cosine'; it has to be one of constant, linear"),
+        (
+            {"learning_rate_schedule": "adaptive_kl", "learning_rate": 0.1},
+            "learning_rate is 0.1; the adaptive schedule keeps it within 1e-05 and 0.01",
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_named(change, message):

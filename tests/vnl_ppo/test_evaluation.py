@@ -10,7 +10,7 @@ from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import make_evaluate, make_record
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.normalization import init_moments
-from vnl_ppo.ppo import Weights, init_params
+from vnl_ppo.policy import Weights, init_params
 
 CONFIG = PPOConfig(episode_length=20, num_eval_envs=64)
 NETWORK = ActorCritic(1, {}, (8,), (8,))

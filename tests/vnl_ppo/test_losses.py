@@ -11,23 +11,25 @@ from hypothesis.extra import numpy as hnp
 from tests import reference
 from vnl_ppo import distributions
 from vnl_ppo.config import PPOConfig
+from vnl_ppo.distributions import TANH_NORMAL
 from vnl_ppo.losses import ppo_loss
 from vnl_ppo.rollout import Decision, Experience
 
 LOGITS = jnp.array([[0.2, 0.5], [-0.4, 0.1]])
 RAW = jnp.array([[0.3], [-1.0]])
-CONFIG = PPOConfig(entropy_cost=0.0, vf_loss_coefficient=0.5, normalize_advantage=False)
+CONFIG = PPOConfig(vf_loss_coefficient=0.5, normalize_advantage=False)
 
 
 def loss_with_ratio(ratio, advantage, value=(0.0, 0.0), old_value=(0.0, 0.0), config=CONFIG):
     """The loss where the new policy is `ratio` times as likely as the old to act as it did."""
-    log_prob = distributions.log_prob(LOGITS, RAW) - jnp.log(jnp.asarray(ratio))
+    log_prob = TANH_NORMAL.log_prob(LOGITS, RAW) - jnp.log(jnp.asarray(ratio))
     batch = Experience(
         obs={"unused": jnp.zeros((2, 1))},
         decision=Decision(RAW, log_prob, jnp.asarray(old_value)),
         advantage=jnp.asarray(advantage),
     )
-    return ppo_loss(lambda obs: (LOGITS, jnp.asarray(value)), batch, jax.random.key(0), config)
+    key = jax.random.key(0)
+    return ppo_loss(LOGITS, jnp.asarray(value), batch, key, config, TANH_NORMAL, 0.0)
 
 
 def test_the_objective_is_clipped_only_where_the_policy_already_gained():
@@ -47,6 +49,20 @@ def test_the_value_target_is_the_old_value_plus_the_advantage():
     np.testing.assert_allclose(metrics["value_loss"], 0.5 * 0.5 * 1.0, rtol=1e-6)
 
 
+def test_a_value_that_left_its_old_one_is_judged_by_the_worse_error():
+    config = dataclasses.replace(CONFIG, clipping_epsilon_value=0.5)
+    values = dict(value=(5.0, 1.0), old_value=(3.0, 4.0))
+    _, metrics = loss_with_ratio([1.0, 1.0], [1.0, 2.0], **values, config=config)
+    # Targets 4 and 6. 5 is cut to 3.5: errors 1 and 0.5; 1 is cut to 3.5: errors 5 and 2.5.
+    np.testing.assert_allclose(metrics["value_loss"], 0.25 * (1.0**2 + 5.0**2) / 2, rtol=1e-6)
+    # One that runs past its target is held where the cut leaves it, and has no gradient there.
+    slope = jax.grad(
+        lambda v: loss_with_ratio([1.0, 1.0], [1.0, 2.0], (v, 4.0), (3.0, 4.0), config)[0]
+    )
+    assert slope(3.8) == 0
+    assert slope(3.2) < 0
+
+
 def test_kl_is_zero_for_the_same_policy_and_matches_its_estimator():
     assert loss_with_ratio([1.0, 1.0], [1.0, 1.0])[1]["approx_kl"] == 0
     _, metrics = loss_with_ratio([2.0, 0.5], [1.0, 1.0])
@@ -55,13 +71,13 @@ def test_kl_is_zero_for_the_same_policy_and_matches_its_estimator():
 
 
 def test_advantages_are_standardized():
-    config = PPOConfig(entropy_cost=0.0, normalize_advantage=True)
+    config = PPOConfig(normalize_advantage=True)
     _, metrics = loss_with_ratio([1.1, 0.9], [10.0, 30.0], config=config)
     np.testing.assert_allclose(metrics["policy_loss"], -(1.1 * -1 + 0.9 * 1) / 2, rtol=1e-5)
 
 
 SIZE, ACTIONS = 8, 3
-EVERYTHING = PPOConfig(entropy_cost=0.1, vf_loss_coefficient=0.7, clipping_epsilon=0.2)
+EVERYTHING = PPOConfig(vf_loss_coefficient=0.7, clipping_epsilon=0.2)
 
 
 def draw(seed):
@@ -89,7 +105,7 @@ def batch_of(old_logits, raw, old_value, advantage):
 
 @jax.jit
 def loss_of(logits, value, batch, key):
-    return ppo_loss(lambda obs: (logits, value), batch, key, EVERYTHING)
+    return ppo_loss(logits, value, batch, key, EVERYTHING, TANH_NORMAL, 0.1)
 
 
 @settings(max_examples=100, deadline=None)
@@ -122,7 +138,7 @@ def test_every_part_equals_the_reference_in_float64(seed):
     edge = np.abs(np.abs(np.exp(log_prob - old_log_prob) - 1) - EVERYTHING.clipping_epsilon) < 1e-4
     for name in parts.keys() - ({"clip_fraction"} if edge.any() else set()):
         np.testing.assert_allclose(metrics[name], parts[name], rtol=2e-4, atol=2e-4, err_msg=name)
-    expected = parts["policy_loss"] + value_loss - EVERYTHING.entropy_cost * entropy.mean()
+    expected = parts["policy_loss"] + value_loss - 0.1 * entropy.mean()
     np.testing.assert_allclose(loss, expected, rtol=2e-4, atol=2e-4)
 
 
@@ -132,7 +148,7 @@ def test_the_kl_estimate_is_unbiased():
     raw = distributions.normal(jnp.asarray(old[0])).sample(
         seed=jax.random.key(0), sample_shape=200_000
     )
-    log_ratio = distributions.log_prob(jnp.asarray(new), raw) - distributions.log_prob(
+    log_ratio = TANH_NORMAL.log_prob(jnp.asarray(new), raw) - TANH_NORMAL.log_prob(
         jnp.asarray(old), raw
     )
     estimates = np.asarray(jnp.exp(log_ratio) - 1 - log_ratio, np.float64)
@@ -161,8 +177,8 @@ def test_devices_standardize_advantages_together(advantage, seed):
 @jax.jit
 def parts_over_devices(logits, value, batch):
     def one(logits, value, batch):
-        arguments = (batch, jax.random.key(0), EVERYTHING, "devices")
-        return ppo_loss(lambda obs: (logits, value), *arguments)[1]
+        settings = (jax.random.key(0), EVERYTHING, TANH_NORMAL, 0.1, "devices")
+        return ppo_loss(logits, value, batch, *settings)[1]
 
     return jax.vmap(one, axis_name="devices")(logits, value, batch)
 

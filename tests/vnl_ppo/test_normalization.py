@@ -52,3 +52,27 @@ def test_a_component_that_never_varied_stays_finite():
     moments = update_moments(init_moments(SPEC), batch_of(np.full((5, 3), 7, np.float32)))
     z = normalize(moments, batch_of(np.array([[7, 7.1, 1e9]], np.float32)))["proprio"]
     np.testing.assert_array_equal(z, [[0, 10, 10]])
+
+
+def test_nested_leaves_of_any_float_type_count_along_all_leading_axes():
+    spec = {"legs": {"force": jax.ShapeDtypeStruct((2,), jnp.float16)}, "touch": SPEC["vision"]}
+    x = np.random.default_rng(0).normal(3, 2, (50, 40, 2)).astype(np.float16)
+    batch = {"legs": {"force": jnp.asarray(x)}, "touch": jnp.zeros((50, 40, 4, 4, 3), jnp.uint8)}
+    moments = update_moments(init_moments(spec), batch)
+    rows = x.reshape(-1, 2).astype(np.float64)
+    assert moments.count == 2000
+    np.testing.assert_allclose(moments.mean["legs.force"], rows.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(moments.variance["legs.force"], rows.var(0), rtol=1e-4)
+    out = normalize(moments, batch)
+    assert out["legs.force"].dtype == jnp.float32
+    assert out["touch"] is batch["touch"]
+
+
+def test_parts_on_devices_join_to_the_moments_of_all():
+    x = np.random.default_rng(0).normal([1, 2, 3], [0.1, 1, 100], (2, 500, 3)).astype(np.float32)
+    update = lambda x: update_moments(init_moments(SPEC), {"proprio": x}, "devices")
+    apart = jax.vmap(update, axis_name="devices")(jnp.asarray(x))
+    whole = update_moments(init_moments(SPEC), {"proprio": jnp.asarray(x.reshape(-1, 3))})
+    for device in range(2):
+        one = jax.tree.map(lambda leaf: leaf[device], apart)  # noqa: B023
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, whole)

@@ -23,14 +23,14 @@ CONFIG = PPOConfig(
 )
 
 
-def act(obs, key):
+def act(obs, key, memory):
     batch = obs["proprio"].shape[:-1]
     nothing = jnp.zeros(batch)
     decision = Decision(jnp.zeros((*batch, 1)), nothing, judge(obs))
     return jnp.zeros((*batch, 1)), decision
 
 
-def judge(obs):
+def judge(obs, memory=()):
     return 100.0 + obs["proprio"][..., 0]
 
 
@@ -141,9 +141,9 @@ def scripted_episodes(env, key):
 
 def test_an_unroll_equals_a_plain_loop_in_float64():
     # Every first end at every position, and further failures of fresh episodes after it.
-    env, see = Scripted(), lambda obs: 3 + 2 * obs["noise"][..., 0]
+    env, see = Scripted(), lambda obs, memory=(): 3 + 2 * obs["noise"][..., 0]
 
-    def act(obs, key):
+    def act(obs, key, memory):
         value = see(obs)
         nothing = jnp.zeros((*value.shape, 1))
         return nothing, Decision(nothing, jnp.zeros_like(value), value)
@@ -188,9 +188,9 @@ def broken_worlds():
     kind = jnp.arange(n) % len(Worlds.kinds)
     state = episodes.state
     state = state.replace(data=state.data | {"kind": kind}, obs=jax.vmap(env.see)(kind))
-    see = lambda obs: 10 * obs["kind"].sum(-1)
+    see = lambda obs, memory=(): 10 * obs["kind"].sum(-1)
 
-    def act(obs, key):
+    def act(obs, key, memory):
         nothing = jnp.zeros((n, 1))
         return nothing, Decision(nothing, jnp.zeros(n), see(obs))
 
@@ -228,8 +228,11 @@ def test_an_environment_that_begins_broken_is_found_out():
             return super().step(state, action).replace(obs={"noise": jnp.full(2, jnp.inf)})
 
     env = StillBorn()
-    see = lambda obs: obs["noise"].sum(-1)
-    act = lambda obs, key: (jnp.zeros((3, 1)), Decision(jnp.zeros((3, 1)), jnp.zeros(3), see(obs)))
+    see = lambda obs, memory=(): obs["noise"].sum(-1)
+    act = lambda obs, key, memory: (
+        jnp.zeros((3, 1)),
+        Decision(jnp.zeros((3, 1)), jnp.zeros(3), see(obs)),
+    )
     episodes = start_episodes(env, jax.random.key(0), 3)
     _, experience, totals = unroll(env, act, see, episodes, jax.random.key(1), CONFIG)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(experience))

@@ -7,6 +7,7 @@ import signal
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -16,6 +17,7 @@ from tests.probes import Probe
 from vnl_ppo import checkpoint, run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
+from vnl_ppo.health import PATIENCE, NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.train import check_training, train
@@ -156,6 +158,15 @@ def test_what_cannot_be_written_is_told_with_what_is_left(finished, tmp_path, mo
     ):
         train(ENV, network(), CONFIG, broken)
     assert checkpoint.steps(broken / run.CHECKPOINTS) == [0]
+
+
+def test_a_run_of_nothing_but_broken_numbers_is_given_up(tmp_path):
+    env = Probe(lambda x, action: x * jnp.nan, steps=7)
+    longer = dataclasses.replace(CONFIG, num_timesteps=128 * 50, num_evals=2)
+    folder = run.create(tmp_path / "run", {})
+    with pytest.raises(NotFiniteError, match=r"the first was the reward .* at step 128;"):
+        train(env, network(), longer, folder)
+    assert checkpoint.steps(folder / run.CHECKPOINTS) == [0, 128 * PATIENCE]
 
 
 def test_checkpoints_between_evaluations_and_their_retention(finished, tmp_path):

@@ -1,0 +1,209 @@
+"""What is done with a run afterwards: load, evaluate, film, watch."""
+
+import contextlib
+import json
+import sys
+
+import imageio.v2 as imageio
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vnl_ppo
+from experiments import evaluate, gap_ant, gap_ant_vision, render, watch
+from vnl_ppo import checkpoint, run
+from vnl_ppo.ppo import make_policy, make_ppo
+from vnl_ppo.train import weights_of
+
+N = 3
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A blind run as it stands before its first iteration, with two checkpoints."""
+    settings = gap_ant_vision.parse(["--encoder", "none", "--num-envs", "2", "--physics", "mujoco"])
+    env, network = gap_ant.build(settings)
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    run.create(folder, gap_ant.to_dict(settings), gap_ant.BUILDER)
+    state = make_ppo(env, network, settings.ppo).init(0)
+    checkpoint.save(folder / run.CHECKPOINTS, 0, state)
+    other = jax.tree.map(lambda x: x + 0.01, state.weights.params)
+    state = state.replace(weights=state.weights.replace(params=other))
+    checkpoint.save(folder / run.CHECKPOINTS, 5120, state)
+    return folder, env, network, weights_of(state)
+
+
+def test_a_policy_is_loaded_in_three_lines(trained):
+    folder, env, network, weights = trained
+    policy = vnl_ppo.load(folder)
+    obs = {"proprio": jax.random.normal(jax.random.key(1), (5, 27))}
+    act, judge = make_policy(network, weights, deterministic=True)
+    np.testing.assert_allclose(policy(obs), act(obs, jax.random.key(0))[0], atol=1e-6)
+    np.testing.assert_allclose(policy.value(obs), judge(obs), rtol=1e-5)
+    single = policy({"proprio": obs["proprio"][2]})
+    np.testing.assert_allclose(single, policy(obs)[2], atol=1e-5)
+    samples = [policy(obs, jax.random.key(i)) for i in range(2)]
+    assert (samples[0] != samples[1]).all()
+    assert policy.step == 5120
+    assert policy.env.observation_spec == env.observation_spec
+    assert vnl_ppo.load(folder, step=0).step == 0
+    with pytest.raises(ValueError, match=r"leaves \['smell'\]; this policy was trained on"):
+        policy({"smell": obs["proprio"]})
+
+
+def test_what_cannot_be_loaded_is_named(trained, tmp_path):
+    folder, _, _, _ = trained
+    with pytest.raises(ValueError, match="no checkpoint of step 7; it has 0, 5120"):
+        vnl_ppo.load(folder, step=7)
+    with pytest.raises(ValueError, match="there is no run folder"):
+        vnl_ppo.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="names no builder"):
+        vnl_ppo.load(run.create(tmp_path / "early", {}))
+    with pytest.raises(ValueError, match="built by my_lab.eyes:build, which cannot be found"):
+        vnl_ppo.load(run.create(tmp_path / "lost", {}, "my_lab.eyes:build"))
+    settings = run.read_settings(folder)
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        vnl_ppo.load(run.create(tmp_path / "new", settings, gap_ant.BUILDER))
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    folder = trained[0]
+    players = [gap_ant.load_player(name) for name in (str(folder), "random")]
+    return players, [evaluate.evaluate(p, N, STEPS, seed=4) for p in players]
+
+
+def test_every_policy_runs_in_the_same_corridors(evaluated):
+    players, _ = evaluated
+    keys = jax.random.split(jax.random.key(0), 2)
+    layouts = [
+        jax.jit(jax.vmap(lambda key, env=p.env: env.reset(key).data.layout.starts))(keys)
+        for p in players
+    ]
+    np.testing.assert_array_equal(*layouts)
+    assert (layouts[0][0] != layouts[0][1]).any()
+
+
+def test_an_evaluation_has_each_episode(evaluated):
+    _, found = evaluated
+    for metrics in found:
+        assert set(evaluate.SHOWN) <= set(metrics)
+        assert all(metrics[k].shape == (N,) for k in evaluate.SHOWN)
+        assert (metrics["episode_length"] == STEPS).all()
+        # The ant starts at 5 m.
+        np.testing.assert_allclose(metrics["distance"], metrics["x_position"] - 5, atol=1e-5)
+        assert (np.abs(metrics["distance"]) < 1).all()
+    assert (found[0]["episode_reward"] != found[1]["episode_reward"]).all()
+
+
+def test_the_interval_is_students():
+    # Mean 3, deviation sqrt(2.5), t_(0.975, 4) = 2.776.
+    mean, half = evaluate.interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0], np.float32))
+    assert (mean, half) == (3.0, pytest.approx(2.7764 * (2.5 / 5) ** 0.5, abs=1e-3))
+    luck = np.random.RandomState(0)
+    intervals = [evaluate.interval(luck.normal(1.0, 2.0, 6)) for _ in range(1000)]
+    assert 0.93 < np.mean([abs(m - 1.0) < h for m, h in intervals]) < 0.97
+
+
+def test_the_table_and_the_json_say_the_same(evaluated):
+    _, found = evaluated
+    content = json.loads(
+        json.dumps(evaluate.as_json(["a", "b"], found, gap_ant.CorridorConfig(), 4))
+    )
+    mean = content["policies"][1]["episode_reward"]["mean"]
+    assert mean == pytest.approx(np.mean(found[1]["episode_reward"]))
+    shown = evaluate.table(["a", "b"], found, N, STEPS)
+    assert [c.header for c in shown.columns] == ["", "a", "b", "b - a"]
+    assert next(iter(shown.columns[2].cells)).startswith(f"{mean:.2f} ± ")
+
+
+def run_main(monkeypatch, module, arguments):
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, arguments)])
+    module.main()
+
+
+def test_two_policies_are_filmed_beside_each_other(trained, tmp_path, monkeypatch, capsys):
+    folder = trained[0]
+    path = tmp_path / "race.gif"
+    small = ["--size", 32, 48, "--inset", 0, "--seconds", 0.25, "--camera", 0, "--seed", 2]
+    run_main(monkeypatch, render, [folder, "random", *small, "--output", path])
+    assert str(path) in capsys.readouterr().out
+    frames = imageio.mimread(path)
+    # 0.25 s are 10 control steps: 11 states, of which every second one is a frame of 50 ms.
+    assert len(frames) == 6
+    first, last = (np.asarray(f)[..., :3].astype(int) for f in (frames[0], frames[-1]))
+    assert first.shape == (32, 96, 3)
+    # The same corridor and start; then each goes its own way.
+    assert np.abs(first[:, :48] - first[:, 48:]).mean() < 3
+    assert np.abs(last[:, :48] - last[:, 48:]).mean() > np.abs(first[:, :48] - first[:, 48:]).mean()
+
+
+class Window:
+    """A viewer without a window: open for a number of frames."""
+
+    def __init__(self, model, data, frames=4):
+        self.model, self.data, self.frames, self.seen = model, data, frames, []
+
+    def is_running(self):
+        return len(self.seen) < self.frames
+
+    def sync(self):
+        self.seen.append((self.data.qpos.copy(), self.data.time))
+
+
+def test_the_viewer_shows_the_states_in_the_whole_corridor(evaluated):
+    player = evaluated[0][1]
+    windows = []
+
+    @contextlib.contextmanager
+    def opener(model, data):
+        windows.append(Window(model, data))
+        yield windows[0]
+
+    watch.show(player, seed=3, speed=100.0, opener=opener)
+    window = windows[0]
+    state = jax.jit(player.env.reset)(jax.random.key(3))
+    np.testing.assert_allclose(window.seen[0][0], state.data.physics.qpos, atol=1e-6)
+    assert [t for _, t in window.seen] == pytest.approx([0, 0.025, 0.05, 0.075])
+    assert (window.seen[1][0] != window.seen[0][0]).any()
+    platforms = int(jnp.sum(state.data.layout.starts < 1e4))
+    named = [window.model.geom(i).name for i in range(window.model.ngeom)]
+    assert sum("floor" in name for name in named) == platforms
+
+
+def test_without_a_display_it_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(SystemExit, match="no display here.*render.py"):
+        run_main(monkeypatch, watch, ["random"])
+
+
+@pytest.mark.parametrize(
+    "module, arguments, message",
+    [
+        (evaluate, ["nowhere"], "there is no run folder nowhere"),
+        (evaluate, ["random", "--episodes", "1"], "--episodes is 1"),
+        (evaluate, ["random", "--seed", "-1"], "--seed is -1"),
+        (evaluate, ["random", "--gap-length", "3", "1"], r"gap_length is \(3.0, 1.0\)"),
+        (evaluate, ["RUN@x"], "'x' is no checkpoint's step"),
+        (evaluate, ["RUN@9"], "no checkpoint of step 9"),
+        (render, ["RUN", "random", "random"], "3 policies"),
+        (render, ["RUN", "--camera", "nose"], "no camera 'nose'"),
+        (render, ["RUN", "--camera", "9"], "--camera is 9; the walker has 0 "),
+        (render, ["RUN", "--output", "film.avi"], "end in .mp4 or .gif"),
+        (
+            render,
+            ["RUN", "--output", "RUN/config.json.gif", "--size", "30", "40"],
+            "multiples of 16",
+        ),
+        (render, ["random", "--speed", "0"], "--speed is 0.0"),
+        (render, ["random", "--inset", "460"], "--inset is 460"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(trained, monkeypatch, module, arguments, message):
+    folder = str(trained[0])
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        run_main(monkeypatch, module, [a.replace("RUN", folder) for a in arguments])

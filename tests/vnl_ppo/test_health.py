@@ -1,0 +1,40 @@
+"""When a run that produces numbers that are not finite is given up."""
+
+import pytest
+
+from vnl_ppo.health import PATIENCE, Health, NotFiniteError
+
+GOOD = {"train/updates": 8.0, "train/skipped_updates": 0.0, "train/nonfinite_episodes": 0.0}
+STUCK = {"train/updates": 0.0, "train/skipped_updates": 8.0, "train/nonfinite_episodes": 0.0}
+
+
+def broken(count, what):
+    return GOOD | {"train/nonfinite_episodes": count, f"train/nonfinite_{what}": count}
+
+
+def test_a_few_broken_episodes_are_no_reason():
+    health = Health(1000)
+    for step in range(5 * PATIENCE):
+        health.check(step, broken(10.0, "reward"))
+    # Nor is a bad time that ends.
+    for _ in range(3):
+        for step in range(PATIENCE - 1):
+            health.check(step, STUCK)
+        health.check(0, GOOD)
+    health.check(0, {})
+
+
+def test_a_run_that_cannot_update_is_given_up():
+    health = Health(1000)
+    for step in range(PATIENCE - 1):
+        health.check(step, STUCK)
+    with pytest.raises(NotFiniteError, match=r"every update was skipped.*gradient.*at step 0;"):
+        health.check(99, STUCK)
+
+
+def test_what_came_first_is_named():
+    health = Health(1000)
+    health.check(1234, broken(1.0, "simulation"))
+    with pytest.raises(NotFiniteError, match=r"1% of the steps.*simulation.*at step 1,234;"):
+        for step in range(PATIENCE):
+            health.check(5000 + step, broken(11.0, "reward"))

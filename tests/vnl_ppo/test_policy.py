@@ -1,0 +1,63 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vnl_ppo.networks import ActorCritic
+from vnl_ppo.normalization import init_moments
+from vnl_ppo.policy import Weights, apply, init_params, make_policy
+from vnl_ppo.recurrence import GRU, initial_memory
+
+SPEC = {
+    "legs": {"angles": jax.ShapeDtypeStruct((3,), jnp.float16)},
+    "touch": jax.ShapeDtypeStruct((2,), bool),
+}
+
+
+def obs_of(*batch):
+    fill = lambda s: jax.random.normal(jax.random.key(1), (*batch, *s.shape)).astype(s.dtype)
+    return jax.tree.map(fill, SPEC)
+
+
+def weights_for(network):
+    return Weights(init_params(network, SPEC, jax.random.key(0)), init_moments(SPEC))
+
+
+def test_apply_takes_any_leading_axes_nesting_and_dtype():
+    network = ActorCritic(2, {}, (8,), (8,))
+    weights = weights_for(network)
+    assert set(weights.moments.mean) == {"legs.angles"}
+    logits, value, memory = apply(network, weights, obs_of(2, 3))
+    assert (logits.shape, logits.dtype) == ((2, 3, 4), jnp.float32)
+    assert value.shape == (2, 3)
+    assert memory == ()
+
+
+def test_an_unroll_of_a_network_with_memory_is_its_steps_one_by_one():
+    network = ActorCritic(2, {}, (8,), (8,), value_leaves=("touch",), core=GRU(5))
+    weights, start = weights_for(network), initial_memory(network, 2)
+    assert start["policy"].shape == start["value"].shape == (2, 5)
+    obs, end = obs_of(2, 4), jnp.array([[0, 1, 0, 0], [0, 0, 1, 1]], bool)
+    logits, value, last = jax.jit(lambda: apply(network, weights, obs, start, end))()
+
+    @jax.jit
+    def step(memory, t):
+        *output, memory = apply(network, weights, jax.tree.map(lambda x: x[:, t], obs), memory)
+        return output, jax.tree.map(lambda x: jnp.where(end[:, t, None], 0, x), memory)
+
+    memory = start
+    for t in range(4):
+        (one_logits, one_value), memory = step(memory, t)
+        np.testing.assert_allclose(one_logits, logits[:, t], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(one_value, value[:, t], rtol=1e-5, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), memory, last)
+
+
+def test_a_policy_acts_at_its_mode_and_passes_its_memory_on():
+    network = ActorCritic(2, {}, (8,), (8,), core=GRU(5))
+    act, judge = make_policy(network, weights_for(network), deterministic=True)
+    memory = initial_memory(network, 3)
+    action, decision = act(obs_of(3), jax.random.key(0), memory)
+    np.testing.assert_allclose(action, jnp.tanh(decision.raw_action), rtol=1e-6)
+    assert (decision.memory["policy"] != memory["policy"]).any()
+    np.testing.assert_allclose(judge(obs_of(3), memory), decision.value, rtol=1e-6)
+    assert (judge(obs_of(3), decision.memory) != decision.value).all()

@@ -1,0 +1,60 @@
+"""Whether a run still learns, or only counts numbers that are not finite."""
+
+from collections.abc import Mapping
+
+PATIENCE = 10
+"""Iterations in a row after which a run is given up."""
+SHARE = 0.01
+"""Of an iteration's steps: so many may break down without it."""
+_STEP_FAULTS = "train/nonfinite_"
+_EPISODES = _STEP_FAULTS + "episodes"
+_UPDATES, _SKIPPED = "train/updates", "train/skipped_updates"
+
+
+class NotFiniteError(Exception):
+    """A run keeps producing numbers that are not finite; the message says which came first."""
+
+
+class Health:
+    """Reads the counts that an iteration reports.
+
+    One broken episode in a while is nothing: it ends, and the others go on. A run in which for
+    `PATIENCE` iterations in a row no update could be made, or more than `SHARE` of the steps broke
+    down, will not recover.
+
+    Args:
+        steps: environment steps of an iteration.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._first = ""
+        self._bad_in_a_row = 0
+
+    def check(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take an iteration into account.
+
+        Args:
+            step: environment steps so far.
+            metrics: of the iteration; counts that are missing count as none.
+
+        Raises:
+            NotFiniteError: the run is to be given up.
+        """
+        faults = {k: n for k, n in metrics.items() if k.startswith(_STEP_FAULTS) and k != _EPISODES}
+        worst = max(faults, key=faults.__getitem__, default="")
+        skipped = metrics.get(_SKIPPED, 0)
+        if not self._first and worst and faults[worst] > 0:
+            self._first = f"{worst.removeprefix(_STEP_FAULTS)} ({worst}), at step {step:,}"
+        elif not self._first and skipped > 0:
+            self._first = f"gradient ({_SKIPPED}), at step {step:,}"
+        stuck = skipped > 0 and metrics.get(_UPDATES, 0) == 0
+        breaking = metrics.get(_EPISODES, 0) > SHARE * self._steps
+        self._bad_in_a_row = self._bad_in_a_row + 1 if stuck or breaking else 0
+        if self._bad_in_a_row >= PATIENCE:
+            what = "every update was skipped" if stuck else f"over {SHARE:.0%} of the steps broke"
+            raise NotFiniteError(
+                f"numbers that are not finite: {what} in {PATIENCE} iterations in a row; the first "
+                f"was the {self._first}; look at it there, or try a smaller learning_rate or a "
+                f"smaller physics time step"
+            )

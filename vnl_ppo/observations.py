@@ -1,0 +1,25 @@
+"""Observations of any nesting, as flat dictionaries of named leaves."""
+
+from typing import Any
+
+import jax
+
+
+def flatten(obs: Any) -> dict[str, Any]:
+    """Name every leaf by its path: `{"eyes": {"left": x}}` becomes `{"eyes.left": x}`.
+
+    Args:
+        obs: a pytree of arrays, or of their specs; a bare array is named "obs".
+
+    Raises:
+        ValueError: two leaves get the same name.
+    """
+    named: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(obs):
+        name = jax.tree_util.keystr(path, simple=True, separator=".") or "obs"
+        if name in named:
+            raise ValueError(
+                f"two leaves of the observation are named {name!r}; rename a key that has a dot"
+            )
+        named[name] = leaf
+    return named

@@ -1,0 +1,70 @@
+"""Memory: a recurrent core between the encoders and the heads of a network.
+
+A network with a core takes its memory and returns it anew; one without has an empty memory, `()`.
+The rollout carries memories beside the environments and empties them where an episode ends, so the
+one loop serves both.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078).
+
+    Attributes:
+        features: width of the memory and of the output.
+    """
+
+    features: int = 128
+
+    @nn.nowrap
+    def initial_memory(self, *batch: int) -> jax.Array:
+        """float32[*batch, features], the memory at the beginning of an episode."""
+        return jnp.zeros((*batch, self.features))
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, memory: jax.Array, end: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Take one step, or all steps of an unroll.
+
+        Args:
+            x: float32[..., F] for one step; float32[B, T, F] for T of them.
+            memory: float32[..., features], or float32[B, features] before the first of T steps.
+            end: bool[B, T] for an unroll: the step ended its episode, and the next one begins with
+                nothing remembered.
+
+        Returns:
+            the output, float32[..., features] or float32[B, T, features]; the memory afterwards.
+        """
+        cell = nn.GRUCell(self.features)
+        if end is None:
+            memory, output = cell(memory, x)
+            return output, memory
+
+        def step(cell, memory, x_and_end):
+            x, end = x_and_end
+            memory, output = cell(memory, x)
+            return jnp.where(end[..., None], 0, memory), output
+
+        over_time = nn.scan(
+            step, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1
+        )
+        memory, output = over_time(cell, memory, (x, end))
+        return output, memory
+
+
+def initial_memory(network: nn.Module, num_envs: int) -> Any:
+    """What a network remembers at the beginning of episodes, leaves [num_envs, ...]; `()` if it
+    remembers nothing, ever."""
+    begin = getattr(network, "initial_memory", None)
+    return begin(num_envs) if begin else ()
+
+
+def remembers(memory: Any) -> bool:
+    """Whether a memory holds anything."""
+    return bool(jax.tree.leaves(memory))

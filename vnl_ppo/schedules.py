@@ -1,0 +1,79 @@
+"""What changes over a run: the learning rate and the weight of the entropy."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vnl_ppo.config import PPOConfig
+
+_STEP = 1.5
+_OTHERS = ("b1", "b2", "eps", "eps_root", "mu_dtype", "nesterov")
+
+
+def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
+    """Adam behind a clip of the gradient's global norm.
+
+    A learning rate that is not constant lies in the optimiser's state, from where checkpoints take
+    it; `begin_iteration` and `adapt` set it there.
+    """
+    clip = optax.clip_by_global_norm(config.max_grad_norm)
+    if config.learning_rate_schedule == "constant":
+        return optax.chain(clip, optax.adam(config.learning_rate))
+    adam = optax.inject_hyperparams(optax.adam, static_args=_OTHERS)
+    return optax.chain(clip, adam(learning_rate=config.learning_rate))
+
+
+def begin_iteration(
+    state: optax.OptState, iteration: jax.Array, config: PPOConfig
+) -> optax.OptState:
+    """Set the learning rate of a linear schedule: it falls by equal parts, towards 0 at the end.
+
+    Constant within an iteration, as in Huang et al. 2022, "The 37 Implementation Details of
+    Proximal Policy Optimization", detail 4.
+    """
+    if config.learning_rate_schedule != "linear":
+        return state
+    rate = config.learning_rate * (1 - _progress(iteration, config))
+    return optax.tree.set(state, learning_rate=rate)
+
+
+def adapt(state: optax.OptState, kl: jax.Array, config: PPOConfig) -> optax.OptState:
+    """Steer the learning rate of an adaptive schedule after an update.
+
+    It is divided by 1.5 where the policy has moved by more than twice the desired KL from the one
+    that acted, multiplied where by less than half of it, and kept within its bounds. Source: rsl_rl
+    (Schwarke et al. 2025, arXiv:2509.10771), as in Brax's ADAPTIVE_KL.
+
+    Args:
+        state: of `make_optimizer`'s.
+        kl: float32[], of the last minibatch, over all devices. 0 and NaN change nothing.
+        config: the settings.
+    """
+    if config.learning_rate_schedule != "adaptive_kl":
+        return state
+    rate = optax.tree.get(state, "learning_rate")
+    slower = kl > 2 * config.desired_kl
+    faster = (kl > 0) & (kl < config.desired_kl / 2)
+    rate = jnp.where(slower, rate / _STEP, jnp.where(faster, rate * _STEP, rate))
+    bounds = config.learning_rate_schedule_min_lr, config.learning_rate_schedule_max_lr
+    return optax.tree.set(state, learning_rate=jnp.clip(rate, *bounds))
+
+
+def learning_rate(state: optax.OptState, config: PPOConfig) -> jax.Array:
+    """float32[], the rate that the next update will be made with."""
+    if config.learning_rate_schedule == "constant":
+        return jnp.float32(config.learning_rate)
+    return optax.tree.get(state, "learning_rate")
+
+
+def entropy_cost(iteration: jax.Array, config: PPOConfig) -> jax.Array | float:
+    """The weight of the entropy in this iteration: constant, or on a line to its final value."""
+    if config.entropy_cost_final is None:
+        return config.entropy_cost
+    change = config.entropy_cost_final - config.entropy_cost
+    return config.entropy_cost + change * _progress(iteration, config)
+
+
+def _progress(iteration: jax.Array, config: PPOConfig) -> jax.Array:
+    """Share of the run that is done: 0 in the first iteration, 1 after the last."""
+    return jnp.clip(iteration / config.num_iterations, 0, 1)
