@@ -97,8 +97,8 @@ class GapAnt:
     uint8[H, W, C], is what the egocentric camera sees, in 3 colours or 1 of the other modalities,
     unless the ant is blind. Several eyes have a leaf each, `vision_` and the camera's name.
 
-    An episode fails when the torso's height leaves its range or the physics breaks down. It is cut
-    short, not failed, where the corridor ends (`info["truncation"]`).
+    An episode fails when the torso's height leaves its range or the physics breaks down
+    (`info["failed"]`). It is cut short, not failed, where the corridor ends (`info["truncation"]`).
 
     Metrics: the terms of the reward (`reward_linvel` is `forward_reward`, `reward_quadctrl` the
     control cost, `reward_alive` the healthy reward, `train_reward` the time's), the torso's
@@ -188,7 +188,8 @@ class GapAnt:
         zero = jnp.zeros(())
         _, metrics = self._reward(data, jnp.zeros(3), jnp.zeros(self.action_size))
         metrics = jax.tree.map(jnp.zeros_like, metrics)
-        return State(data, self._observe(data, poses), zero, zero, metrics, {"truncation": zero})
+        info = {"truncation": zero, "failed": engine.failed}
+        return State(data, self._observe(data, poses), zero, zero, metrics, info)
 
     def step(self, state: State, action: jax.Array) -> State:
         """Hold `action`, float32[8] in [-1, 1], for a control step."""
@@ -214,7 +215,10 @@ class GapAnt:
             reward=reward,
             done=(failed | arrived).astype(jnp.float32),
             metrics=metrics,
-            info={"truncation": (arrived & ~failed).astype(jnp.float32)},
+            info={
+                "truncation": (arrived & ~failed).astype(jnp.float32),
+                "failed": engine.failed,
+            },
         )
 
     def camera(self, name: str, height: int, width: int) -> Camera:

@@ -26,7 +26,8 @@ class State:
         metrics: float32[] by name, to be logged.
         info: anything else. `info["truncation"]` (float32[], optional) is 1 where an episode that
             is done was cut short rather than failed, so that its last state still has a value.
-            Each environment may do so at most once in an unroll.
+            Each environment may do so at most once in an unroll. `info["failed"]` (bool[],
+            optional) is true where the simulation broke down, so that the state is none.
     """
 
     data: Any

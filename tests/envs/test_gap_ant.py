@@ -154,6 +154,17 @@ def test_an_ant_that_leaves_the_height_range_fails_and_one_on_the_ground_does_no
     assert (np.abs(state.data.physics.qvel) < 5).all()
 
 
+def test_a_simulation_that_breaks_down_says_so(env, step, start):
+    # Beyond 1e10 MuJoCo gives a simulation up (mjMAXVAL) and resets it without a word.
+    physics = start.data.physics
+    qvel = physics.qvel.at[1, 2].set(1e11)
+    broken = jax.jit(jax.vmap(env.at))(physics.qpos, qvel, start.data.layout)
+    assert not broken.info["failed"].any()
+    after = step(broken, still())
+    np.testing.assert_array_equal(after.info["failed"], [False, True, False, False])
+    np.testing.assert_array_equal(after.done, [0, 1, 0, 0])
+
+
 def test_the_corridors_end_cuts_an_episode_short(put, step, start):
     state = step(put((39.2, 0.0, 0.0), start.data.layout), still())
     assert state.done.all() and state.info["truncation"].all()
