@@ -5,13 +5,15 @@ Reward and termination are a task's: no learning is known here, and no physics e
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from envs import physics, world
-from envs.camera import Camera, Scene, render
+from envs.camera import Camera, Image, Scene, render
 from envs.corridor import CorridorConfig, Layout, draw_layout, gaps_crossed, slab_boxes
 from envs.kinematics import Kinematics, Poses
 from envs.world import PhysicsConfig
@@ -39,14 +41,22 @@ class RewardConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The ant's eye."""
+    """The ant's eyes."""
 
     camera: str = "egocentric"
-    """A camera of the walker, by name."""
+    """A camera of the walker, by name; several with commas between them, for an eye each."""
     height: int = 64
     """Pixels."""
     width: int = 64
     """Pixels."""
+    modality: Literal["rgb", "gray", "depth", "segmentation"] = "rgb"
+    """What a pixel tells, in bytes: three colours; brightness; depth along the optical axis, 255 at
+    `max_depth` and beyond; or which geom is seen, an even spread of grays from 0 for the sky to
+    255 for the platforms."""
+    max_depth: float = 10.0
+    """Metres, the depth that is told apart from no farther one."""
+    supersample: int = 1
+    """Every colour is the mean of so many times so many rays: smooth edges at their cost."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +94,8 @@ class GapAnt:
     """The environment, see `vnl_ppo.env.Env`.
 
     Observations: `proprio`, float32[27], is qpos without x and y, then qvel; `vision`,
-    uint8[H, W, 3], is what the egocentric camera sees, unless the ant is blind.
+    uint8[H, W, C], is what the egocentric camera sees, in 3 colours or 1 of the other modalities,
+    unless the ant is blind. Several eyes have a leaf each, `vision_` and the camera's name.
 
     An episode fails when the torso's height leaves its range or the physics breaks down. It is cut
     short, not failed, where the corridor ends (`info["truncation"]`).
@@ -96,7 +107,7 @@ class GapAnt:
 
     Args:
         config: the world and the task.
-        vision: the eye, or None for a blind ant.
+        vision: the eyes, or None for a blind ant.
         back_end: "mujoco", "mjx" or "auto", see `envs.physics.make_physics`.
 
     Raises:
@@ -124,7 +135,8 @@ class GapAnt:
         self.model = world.physics_model(config.corridor, config.simulation, self.back_end)
         self.looks = world.visual_model(config.corridor, config.simulation)
         self.scene = Scene.from_model(self.looks, row=world.SLABS)
-        self.eye = vision and self.camera(vision.camera, vision.height, vision.width)
+        self.eyes = self._eyes(vision) if vision else {}
+        self.eye = next(iter(self.eyes.values()), None)
         self._physics = physics.make_physics(
             self.back_end, self.model, config.simulation.num_substeps
         )
@@ -136,9 +148,9 @@ class GapAnt:
         """Shape and dtype of every leaf of an observation."""
         size = self.model.nq - 2 + self.model.nv
         spec = {"proprio": jax.ShapeDtypeStruct((size,), jnp.float32)}
-        if self.eye:
-            shape = (self.eye.height, self.eye.width, 3)
-            spec["vision"] = jax.ShapeDtypeStruct(shape, jnp.uint8)
+        for name, eye in self.eyes.items():
+            shape = (eye.height, eye.width, 3 if self._modality == "rgb" else 1)
+            spec[name] = jax.ShapeDtypeStruct(shape, jnp.uint8)
         return spec
 
     @property
@@ -216,19 +228,53 @@ class GapAnt:
         return Camera.from_model(self.looks, world.WALKER + name, height=height, width=width)
 
     def draw(self, data: GapAntData, camera: Camera) -> jax.Array:
-        """uint8[H, W, 3], the picture that `camera` takes of one state."""
-        return self._render(data.layout, self._kinematics(data.physics.qpos), camera)
+        """uint8[H, W, 3], the picture that `camera` takes of one state; one of the ant's own eyes
+        shows its modality."""
+        image = self._render(data.layout, self._kinematics(data.physics.qpos), camera)
+        seen = self._see(image) if camera in self.eyes.values() else image.rgb
+        return jnp.broadcast_to(seen, image.rgb.shape)
+
+    @property
+    def _modality(self) -> str:
+        return self.vision.modality if self.vision else "rgb"
+
+    def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:
+        _check_vision(vision)
+        names = [name.strip() for name in vision.camera.split(",")]
+        leaves = ["vision"] if len(names) == 1 else [f"vision_{name}" for name in names]
+        eyes = {}
+        for leaf, name in zip(leaves, names, strict=True):
+            eye = self.camera(name, vision.height, vision.width)
+            eyes[leaf] = dataclasses.replace(eye, supersample=vision.supersample)
+        return eyes
 
     def _observe(self, data: GapAntData, poses: Poses) -> dict[str, jax.Array]:
         obs = {"proprio": jnp.concatenate([data.physics.qpos[2:], data.physics.qvel])}
-        if self.eye:
-            obs["vision"] = self._render(data.layout, poses, self.eye)
+        for name, eye in self.eyes.items():
+            obs[name] = self._see(self._render(data.layout, poses, eye))
         return obs
 
-    def _render(self, layout: Layout, poses: Poses, camera: Camera) -> jax.Array:
+    def _see(self, image: Image) -> jax.Array:
+        """uint8[H, W, C] of the ant's modality."""
+        assert self.vision is not None
+        if self._modality == "rgb":
+            return image.rgb
+        if self._modality == "gray":
+            return image.gray[..., None]
+        if self._modality == "depth":
+            near = jnp.minimum(image.depth * (1 / self.vision.max_depth), 1)
+            return jnp.round(near * 255).astype(jnp.uint8)[..., None]
+        # Entry 0 is the sky, whose label is -1; the platforms come after all geoms.
+        drawn = self.scene.geom_ids
+        grays = np.zeros(self.scene.num_geoms + 2, np.uint8)
+        grays[drawn + 1] = np.round(255 * np.arange(1, len(drawn) + 1) / (len(drawn) + 1))
+        grays[-1] = 255
+        return jnp.asarray(grays)[jnp.minimum(image.segmentation + 1, len(grays) - 1)][..., None]
+
+    def _render(self, layout: Layout, poses: Poses, camera: Camera) -> Image:
         drawn = self.scene.geom_ids
         eye = self.looks.camera(camera.name).id
-        image = render(
+        return render(
             self.scene,
             camera,
             poses.geom_xpos[drawn],
@@ -238,7 +284,6 @@ class GapAnt:
             poses.cam_xmat[eye],
             jnp.stack([layout.starts, layout.ends], axis=-1),
         )
-        return image.rgb
 
     def _reward(
         self, data: GapAntData, velocity: jax.Array, action: jax.Array
@@ -281,3 +326,16 @@ def _check(config: GapAntConfig) -> None:
             f"corridor.length is {config.corridor.length} m; the ant starts at {world.SPAWN[0]} m "
             f"and stops {END_MARGIN} m before the end, so it has to be more than {start} m"
         )
+
+
+def _check_vision(vision: VisionConfig) -> None:
+    modalities = get_args(VisionConfig.__annotations__["modality"])
+    if vision.modality not in modalities:
+        raise ValueError(
+            f"vision.modality is {vision.modality!r}; it has to be one of {', '.join(modalities)}"
+        )
+    if not vision.max_depth > 0:
+        raise ValueError(f"vision.max_depth is {vision.max_depth} m; it has to be above 0")
+    names = [name.strip() for name in vision.camera.split(",")]
+    if len(set(names)) < len(names):
+        raise ValueError(f"vision.camera is {vision.camera!r}; it names a camera twice")

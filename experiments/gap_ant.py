@@ -12,6 +12,7 @@ import tyro
 
 from encoders import make_encoder
 from envs.corridor import CorridorConfig
+from envs.frame_stack import FrameStack
 from envs.gap_ant import GapAnt, GapAntConfig, VisionConfig
 from vnl_ppo import run
 from vnl_ppo.checkpoint import CheckpointConfig
@@ -95,6 +96,8 @@ class Settings:
     features: int | None = None
     """Features that the encoder makes of an image, where it has such a setting; else its own
     default."""
+    frames: int = 1
+    """How many of the last pictures an encoder sees at once, one behind the other in channels."""
     physics: str = "auto"
     """mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on CPU, else mjx."""
     video_seconds: float = 10.0
@@ -143,8 +146,11 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
     if settings.features is not None and settings.features < 1:
         raise ValueError(f"features is {settings.features}; it has to be at least 1")
     width = {} if settings.features is None else {"features": settings.features}
-    encoders = {"vision": make_encoder(settings.encoder, **width)} if seeing else {}
-    env = GapAnt(settings.env, settings.vision if seeing else None, settings.physics)
+    env: Any = GapAnt(settings.env, settings.vision if seeing else None, settings.physics)
+    if seeing and settings.frames != 1:
+        env = FrameStack(env, settings.frames)
+    images = [name for name, leaf in env.observation_spec.items() if leaf.dtype == jnp.uint8]
+    encoders = {name: make_encoder(settings.encoder, **width) for name in images}
     network = ActorCritic(
         env.action_size,
         encoders,

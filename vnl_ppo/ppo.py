@@ -237,11 +237,8 @@ def learn(
 
     def update_or_rest(carry, indices_and_key):
         shapes = jax.eval_shape(update, carry, indices_and_key)[1]
-        nothing = lambda carry, _: (
-            carry,
-            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
-        )
-        return jax.lax.cond(carry[1], nothing, update, carry, indices_and_key)
+        rest = lambda carry, _: (carry, jax.tree.map(jnp.zeros_like, shapes))
+        return jax.lax.cond(carry[1], rest, update, carry, indices_and_key)
 
     def epoch(carry, key):
         shuffle_key, loss_key = jax.random.split(key)

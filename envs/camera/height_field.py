@@ -44,12 +44,13 @@ class HeightFields:
     @classmethod
     def from_model(cls, model: mujoco.MjModel, ids: Sequence[int]) -> "HeightFields":
         """Reads the height fields `ids` of `model`, with the data that they have now."""
-        heights, starts, counts, bounds = [], [], [], []
+        heights: list[np.ndarray] = []
+        starts, counts, bounds = [], [], []
         for i in ids:
             rows, columns = int(model.hfield_nrow[i]), int(model.hfield_ncol[i])
             start, size = int(model.hfield_adr[i]), model.hfield_size[i]
             data = model.hfield_data[start : start + rows * columns] * size[2]
-            starts.append(sum(len(x) for x in heights))
+            starts.append(sum(map(len, heights)))
             heights.append(data)
             counts.append((columns, rows))
             bounds.append((size[0], size[1], max(float(data.max()), 1e-6), size[3]))

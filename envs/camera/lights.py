@@ -88,13 +88,17 @@ class Lighting:
             if not directional and kind != mujoco.mjtLightType.mjLIGHT_SPOT:
                 continue
             ambient += model.light_ambient[i]
-            cone = np.cos(np.deg2rad(min(180.0, float(model.light_cutoff[i]))))
-            spot = {
-                "attenuation": tuple(float(x) for x in model.light_attenuation[i]),
-                "cosine": float(cone),
-                "exponent": float(model.light_exponent[i]),
-            }
-            light = Light(int(i), 0.0, directional, **({} if directional else spot))
+            light = Light(int(i), 0.0)
+            if not directional:
+                constant, linear, quadratic = (float(x) for x in model.light_attenuation[i])
+                cone = np.cos(np.deg2rad(min(180.0, float(model.light_cutoff[i]))))
+                light = dataclasses.replace(
+                    light,
+                    directional=False,
+                    attenuation=(constant, linear, quadratic),
+                    cosine=float(cone),
+                    exponent=float(model.light_exponent[i]),
+                )
             found.append((light, model.light_diffuse[i]))
         if not found:
             ambient += _UNLIT

@@ -62,15 +62,12 @@ def paint(
         uint32[R], red in the lowest byte, then green and blue.
     """
     pixel = camera.pixel
-    where = {
-        texture.surface: (
-            _on_geom(view, texture, depth, pixel)
-            if texture.geom >= 0
-            else _on_row(scene, view, texture, code, depth, pixel)
-        )
-        for texture in scene.textures
-        if texture.geom >= 0 or code is not None
-    }
+    where = {}
+    for texture in scene.textures:
+        if texture.geom >= 0:
+            where[texture.surface] = _on_geom(view, texture, depth, pixel)
+        elif code is not None:
+            where[texture.surface] = _on_row(scene, view, texture, code, depth, pixel)
     index = scene.palette.index(surface, where)
     index = jnp.where(missed, scene.palette.sky_index(view.world, pixel), index)
     texels = scene.palette.read(index, pixel)

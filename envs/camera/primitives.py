@@ -83,7 +83,7 @@ class Hit(NamedTuple):
     """
 
     depth: jax.Array
-    normal: tuple[jax.Array, jax.Array, jax.Array]
+    normal: tuple[jax.Array, ...]
 
 
 def capsule(rays: Rays, geom: Primitive) -> Hit:
@@ -204,7 +204,7 @@ def plane(rays: Rays, geom: Primitive) -> Hit:
         axis = geom.axes[:, i]
         bound = jnp.where(geom.size[i] > 0, geom.size[i], FAR)
         hit &= jnp.abs(depth * rays.dot(axis) - axis @ geom.centre) <= bound
-    return Hit(jnp.where(hit, depth, FAR), (normal[0], normal[1], normal[2]))
+    return Hit(jnp.where(hit, depth, FAR), tuple(normal))
 
 
 INTERSECTIONS: dict[int, Callable[[Rays, Primitive], Hit]] = {

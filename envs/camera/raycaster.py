@@ -177,7 +177,7 @@ class Search:
         # A hit of the row has two bits for its face, and what is left for the texture's phase.
         self._code_shift = max(0, PHASE_BITS + 2 - self.shade_bits)
         # The least key of a ray that hits nothing.
-        self.miss = np.float32(min(camera.far, FAR)).view(np.int32) & np.int32(~_PAYLOAD)
+        self.miss = np.float32(min(camera.far, float(FAR))).view(np.int32) & np.int32(~_PAYLOAD)
 
     def colours(self) -> jax.Array:
         """Packed colours of the pixels, int32[R]."""
@@ -317,7 +317,9 @@ def _closest(
 
             def draw(n: jax.Array, keys: jax.Array) -> jax.Array:
                 one = jax.tree.map(lambda x: cut(x)[:, n], (geoms, payload))
-                nearer = jnp.minimum(cut(keys), jax.vmap(nth)(*one, jax.tree.map(cut, lights)))
+                nearer = jnp.minimum(
+                    cut(keys), jax.vmap(nth)(one[0], one[1], jax.tree.map(cut, lights))
+                )
                 return jax.lax.dynamic_update_slice_in_dim(keys, nearer, first, 0)
 
             return jax.lax.fori_loop(0, cut(count).max(), draw, keys)
@@ -363,8 +365,8 @@ def _mean(packed: jax.Array, camera: Camera) -> jax.Array:
 def _no_lights(scene: Scene) -> jax.Array:
     if scene.lighting.placed:
         raise ValueError(
-            f"the scene has {len(scene.lighting.placed)} lights besides the camera's; give light_pos "
-            "and light_dir, MuJoCo's light_xpos and light_xdir at scene.light_ids."
+            f"the scene has {len(scene.lighting.placed)} lights besides the camera's; give "
+            "light_pos and light_dir, MuJoCo's light_xpos and light_xdir at scene.light_ids."
         )
     return jnp.zeros((0, 3))
 

@@ -52,6 +52,18 @@ def test_an_unroll_of_a_network_with_memory_is_its_steps_one_by_one():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), memory, last)
 
 
+def test_actor_and_critic_that_see_different_leaves_remember_apart():
+    network = ActorCritic(2, {}, (8,), (8,), value_leaves=("touch",), core=GRU(5))
+    weights, memory = weights_for(network), initial_memory(network, 2)
+    run = jax.jit(lambda memory: apply(network, weights, obs_of(2), memory))
+    logits, value, after = run(memory)
+    for stream, moved in (("policy", 0), ("value", 1)):
+        other = run(memory | {stream: memory[stream] + 1})
+        same = [bool((x == y).all()) for x, y in zip(other[:2], (logits, value), strict=True)]
+        assert same == [moved != 0, moved != 1]
+        assert {k for k in after if (other[2][k] != after[k]).any()} == {stream}
+
+
 def test_a_policy_acts_at_its_mode_and_passes_its_memory_on():
     network = ActorCritic(2, {}, (8,), (8,), core=GRU(5))
     act, judge = make_policy(network, weights_for(network), deterministic=True)

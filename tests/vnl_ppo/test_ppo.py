@@ -303,14 +303,16 @@ def test_a_sound_update_skips_nothing(update, experience):
     assert optax.tree.get(moved[1], "count") == 12
 
 
-def test_updates_stop_where_the_policy_has_moved_far_enough(update, experience):
-    kl = update[0](update[1], experience)[2]["approx_kl"]
-    run, state = make_update(dataclasses.replace(UPDATE, max_kl=float(kl)))
+@pytest.mark.parametrize("max_kl, updates", [(1e-7, 1), (1e3, 12)])
+def test_updates_stop_where_the_policy_has_moved_far_enough(experience, max_kl, updates):
+    # The first minibatch meets the policy that acted, so its update is made; with the second the
+    # policy is found to have moved, and neither it nor what follows is made.
+    run, state = make_update(dataclasses.replace(UPDATE, max_kl=max_kl))
     *moved, metrics = run(state, experience)
-    assert 0 < metrics["updates"] < 12
+    assert metrics["updates"] == updates
     assert metrics["skipped_updates"] == 0
-    assert metrics["approx_kl"] <= kl
-    assert optax.tree.get(moved[1], "count") == metrics["updates"]
+    assert metrics["approx_kl"] <= max_kl
+    assert optax.tree.get(moved[1], "count") == updates
 
 
 def test_a_linear_rate_is_that_of_the_iteration(experience):

@@ -139,34 +139,52 @@ def scripted_episodes(env, key):
     )
 
 
+def remember(noise, memory):
+    """What is remembered after an observation: it, and half of what was remembered before."""
+    return 0.5 * memory + noise[..., 0]
+
+
+def value_of(noise, memory):
+    return 3 + 2 * noise[..., 1] + remember(noise, memory)
+
+
+def remembering_act(obs, key, memory):
+    value = value_of(obs["noise"], memory)
+    nothing = jnp.zeros((*value.shape, 1))
+    after = remember(obs["noise"], memory)
+    return nothing, Decision(nothing, jnp.zeros_like(value), value, after)
+
+
+def remembering_judge(obs, memory):
+    return value_of(obs["noise"], memory)
+
+
 def test_an_unroll_equals_a_plain_loop_in_float64():
-    # Every first end at every position, and further failures of fresh episodes after it.
-    env, see = Scripted(), lambda obs, memory=(): 3 + 2 * obs["noise"][..., 0]
-
-    def act(obs, key, memory):
-        value = see(obs)
-        nothing = jnp.zeros((*value.shape, 1))
-        return nothing, Decision(nothing, jnp.zeros_like(value), value)
-
-    episodes, key = scripted_episodes(env, jax.random.key(0)), jax.random.key(1)
+    # Every first end at every position, and further failures of fresh episodes after it; values
+    # that depend on all that was seen in the episode.
+    env, key = Scripted(), jax.random.key(1)
+    episodes = scripted_episodes(env, jax.random.key(0))
     num_envs = len(episodes.length)
-    after, experience, _ = unroll(env, act, see, episodes, key, SCRIPT)
+    memory = np.random.default_rng(0).normal(size=num_envs)
+    episodes = episodes.replace(memory=jnp.asarray(memory, jnp.float32))
+    after, experience, _ = jax.jit(
+        lambda e: unroll(env, remembering_act, remembering_judge, e, key, SCRIPT)
+    )(episodes)
 
     step, restart = jax.jit(jax.vmap(env.step)), jax.jit(select)
-    value = lambda state: 3 + 2 * np.asarray(state.obs["noise"], np.float64)[:, 0]
+    noise = lambda state: np.asarray(state.obs["noise"], np.float64)
     fresh = start_episodes(env, jax.random.split(key)[0], num_envs).state
-    state, length = episodes.state, np.array(episodes.length)
-    rows = []
+    state, length, rows = episodes.state, np.array(episodes.length), []
     for _ in range(T):
-        v = value(state)
+        v, memory = value_of(noise(state), memory), remember(noise(state), memory)
         state = step(state, jnp.zeros((num_envs, 1)))
         length += 1
         done, cut = np.asarray(state.done) == 1, np.asarray(state.info["truncation"]) == 1
         termination, timeout = done & ~cut, done & cut | (length == SCRIPT.episode_length)
         end = termination | timeout
         reward = 0.1 * np.asarray(state.reward, np.float64)
-        rows.append((reward, v, value(state), termination, end))
-        length[end] = 0
+        rows.append((reward, v, value_of(noise(state), memory), termination, end))
+        length[end], memory[end] = 0, 0
         state = restart(jnp.asarray(end), fresh, state)
     r, v, v_next, termination, end = map(np.stack, zip(*rows, strict=True))
     for ended in (termination, end & ~termination):
@@ -174,9 +192,32 @@ def test_an_unroll_equals_a_plain_loop_in_float64():
     assert (termination.sum(0) > 1).any()
 
     expected = reference.advantages(r, v, v_next, termination, end, 0.9, 0.8)
-    np.testing.assert_allclose(experience.decision.value, v, rtol=1e-6)
+    np.testing.assert_allclose(experience.decision.value, v, rtol=1e-5)
     np.testing.assert_allclose(experience.advantage, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(experience.end, end)
     np.testing.assert_array_equal(after.length, length)
+    np.testing.assert_allclose(after.memory, memory, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_unrolls_come_with_the_memory_that_they_began_with(chunk):
+    config = dataclasses.replace(
+        SCRIPT, num_envs=4, batch_size=4, num_minibatches=3, env_chunk_size=chunk
+    )
+    episodes = start_episodes(Scripted(), jax.random.key(0), 4, jnp.zeros(4))
+    arguments = (remembering_act, remembering_judge, episodes, jax.random.key(1), config)
+    experience = jax.jit(lambda: collect(Scripted(), *arguments)[1])()
+    assert experience.obs["noise"].shape == (12, T, 2)
+    assert experience.memory.shape == (12,)
+    # Replayed from there, each row's observations give the values that were noted.
+    memory = experience.memory
+    assert (memory != 0).any()
+    for t in range(T):
+        noise = experience.obs["noise"][:, t]
+        np.testing.assert_allclose(
+            experience.decision.value[:, t], value_of(noise, memory), rtol=1e-5
+        )
+        memory = jnp.where(experience.end[:, t], 0, remember(noise, memory))
 
 
 @pytest.fixture(scope="module")
