@@ -223,10 +223,9 @@ def learn(
             obs = augmentation.random_shift(shift_key, batch.obs, axes, config.image_shift)
             batch = dataclasses.replace(batch, obs=obs)
         gradient, metrics = jax.grad(loss, has_aux=True)(learner[0], batch, key)
-        gradient = jax.lax.pmean(gradient, DEVICES)
+        gradient, kl = jax.lax.pmean((gradient, metrics["approx_kl"]), DEVICES)
         metrics["gradient_norm"] = norm = optax.tree.norm(gradient)
 
-        kl = jax.lax.pmean(metrics["approx_kl"], DEVICES)
         too_far = jnp.zeros((), bool) if config.max_kl is None else kl > config.max_kl
         # Adam would carry a single NaN on for ever.
         sound = jnp.isfinite(norm)
