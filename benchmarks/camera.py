@@ -14,48 +14,26 @@ import dataclasses
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
+# MuJoCo reads its GL library when it is imported.
+from gl import GL
+
+# isort: split
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import tyro
+
+import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
+from envs import camera, world
+from envs.corridor import CorridorConfig, Layout, draw_layout
+
 CAMERAS = ("egocentric", "floating", "sideon")
-
-
-def choose_gl(candidates: Sequence[str] = ("egl", "osmesa")) -> str:
-    """Settles on a GL library that works, which MuJoCo reads when it is imported.
-
-    Raises:
-        SystemExit: there is none.
-    """
-    if chosen := os.environ.get("MUJOCO_GL"):
-        return chosen
-    probe = "import mujoco; mujoco.GLContext(8, 8).make_current()"
-    for gl in candidates:
-        env = os.environ | {"MUJOCO_GL": gl, "PYOPENGL_PLATFORM": gl}
-        if subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True).returncode:
-            continue
-        os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = gl
-        return gl
-    raise SystemExit(
-        "MuJoCo's renderer, which this measures against, needs EGL or OSMesa; on Debian: "
-        "apt-get install libosmesa6."
-    )
-
-
-GL = choose_gl()
-
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import mujoco  # noqa: E402
-import numpy as np  # noqa: E402
-import tyro  # noqa: E402
-
-import vnl_ppo  # noqa: E402, F401 - sets JAX up for hosts with few cores
-from envs import camera, world  # noqa: E402
-from envs.corridor import CorridorConfig, Layout, draw_layout  # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
