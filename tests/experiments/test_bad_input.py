@@ -47,7 +47,12 @@ def wrong(hint):
         return st.one_of(TEXTS, st.integers(2, 9))
     if hint is str:
         return st.one_of(TEXTS, st.integers())
+    if not typing.get_args(hint):
+        return NOTHING_ELSE
     inner = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is not tuple:
+        # What may be absent: `int | None`.
+        return wrong(inner).filter(lambda value: value is not None)
     return st.one_of(st.lists(wrong(inner), min_size=1, max_size=3), NOTHING_ELSE)
 
 
