@@ -52,6 +52,7 @@ def test_each_mark_is_drawn_and_contacts_only_where_there_are_any():
             env=os.environ | gl_environment,
             capture_output=True,
             text=True,
+            timeout=300,
         )
         if done.returncode == 0:
             assert done.stdout == "drawn\n"
