@@ -1,7 +1,10 @@
 """A Flax-first PPO for agents with structured observations."""
 
 import os
+import time
 from typing import Any
+
+IMPORTED = time.monotonic()
 
 # XLA's CPU thread pool deadlocks on hosts with few cores (jaxlib 0.10.2: a vmapped MJX step in a
 # scan, 512 environments, 2 cores). More threads than cores avoid it; JAX reads this when it starts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-_IMPORTED = time.monotonic()
+import vnl_ppo
 
 
 @dataclasses.dataclass
@@ -54,11 +54,5 @@ def keep_compilations() -> Compilations:
 
 
 def seconds_since_start() -> float:
-    """How long ago this process began; where the system does not tell, since this was imported."""
-    try:
-        # Field 22 of Linux's process table, counted behind the name, which may hold blanks.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
-    except (OSError, AttributeError, ValueError, IndexError):
-        return time.monotonic() - _IMPORTED
+    """How long ago this package was first imported, which a program does as it starts."""
+    return time.monotonic() - vnl_ppo.IMPORTED
