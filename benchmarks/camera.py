@@ -14,9 +14,8 @@ import dataclasses
 import json
 import os
 import platform
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 # MuJoCo reads its GL library when it is imported.
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
+from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
 from envs import camera, world
@@ -158,20 +158,6 @@ def agreement(
     return means | {f"{key}_worst": float(np.min(value)) for key, value in shares.items()}
 
 
-def rates(sides: Mapping[str, Callable[[], int]], seconds: float) -> dict[str, float]:
-    """Pictures per second of each side; the sides take turns until each had its time."""
-    for draw in sides.values():
-        draw()
-    drawn, spent = dict.fromkeys(sides, 0), dict.fromkeys(sides, 0.0)
-    while min(spent.values()) < seconds:
-        for name, draw in sides.items():
-            begin = time.perf_counter()
-            while time.perf_counter() - begin < 0.25:
-                drawn[name] += draw()
-            spent[name] += time.perf_counter() - begin
-    return {name: drawn[name] / spent[name] for name in sides}
-
-
 def speed(stage: Stage, renderer: mujoco.Renderer, settings: Settings) -> dict[str, float]:
     """Pictures per second: ours in colour, ours in depth, MuJoCo's in colour."""
     states = random_states(stage, settings.num_envs, settings.seed + 1)
@@ -192,7 +178,7 @@ def speed(stage: Stage, renderer: mujoco.Renderer, settings: Settings) -> dict[s
         return run
 
     sides = {"ours": batch_of(colour), "ours_depth": batch_of(depth), "mujoco": mujoco_picture}
-    return rates(sides, settings.seconds)
+    return rates(sides, settings.seconds, turn=0.25)
 
 
 def main(settings: Settings) -> None:

@@ -12,9 +12,8 @@ import dataclasses
 import json
 import os
 import platform
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 
 # MuJoCo reads its GL library when it is imported.
@@ -27,6 +26,7 @@ import mujoco
 import numpy as np
 import tyro
 from scenes import WORLDS, World
+from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
 from envs.camera import Camera, Scene, render
@@ -116,20 +116,6 @@ def renderers(
     return {"mujoco_renderer": picture, "mj_multiRay": distances}
 
 
-def rates(sides: Mapping[str, Callable[[], int]], seconds: float) -> dict[str, float]:
-    """Pictures per second of each side; the sides take turns until each had its time."""
-    for draw in sides.values():
-        draw()
-    drawn, spent = dict.fromkeys(sides, 0), dict.fromkeys(sides, 0.0)
-    while min(spent.values()) < seconds:
-        for name, draw in sides.items():
-            begin = time.perf_counter()
-            while time.perf_counter() - begin < 0.25:
-                drawn[name] += draw()
-            spent[name] += time.perf_counter() - begin
-    return {name: drawn[name] / spent[name] for name in sides}
-
-
 def measure(name: str, settings: Settings) -> dict[str, float]:
     """Rates in one world."""
     world = WORLDS[name]()
@@ -137,7 +123,7 @@ def measure(name: str, settings: Settings) -> dict[str, float]:
     camera = Camera.from_model(world.model, world.cameras[0], **size)
     with mujoco.Renderer(world.model, **size) as renderer:
         sides = renderers(world, camera, renderer, settings.seed)
-        return rates({"ours": ours(world, camera, settings), **sides}, settings.seconds)
+        return rates({"ours": ours(world, camera, settings), **sides}, settings.seconds, turn=0.25)
 
 
 def main(settings: Settings) -> None:

@@ -19,8 +19,7 @@ import dataclasses
 import json
 import os
 import platform
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import metadata
 
 import jax
@@ -29,6 +28,7 @@ import mujoco
 import numpy as np
 import tyro
 from mujoco import rollout
+from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
 from envs import corridor, physics, world
@@ -134,19 +134,6 @@ def with_slabs(
         model.geom_rbound[geom] = np.linalg.norm(size[i])
         model.geom_aabb[geom, 3:] = size[i]
     return model
-
-
-def rates(sides: Mapping[str, Run], seconds: float) -> dict[str, float]:
-    """Physics steps per second of each side; the sides take turns until each had its time."""
-    for run in sides.values():
-        run()
-    steps, spent = dict.fromkeys(sides, 0), dict.fromkeys(sides, 0.0)
-    while min(spent.values()) < seconds:
-        for name, run in sides.items():
-            begin = time.perf_counter()
-            steps[name] += run()
-            spent[name] += time.perf_counter() - begin
-    return {name: steps[name] / spent[name] for name in sides}
 
 
 def options(model: mujoco.MjModel) -> dict[str, object]:
