@@ -113,12 +113,12 @@ def train(
                 save(metrics["eval/episode_reward"])
 
             if fresh and 0 in stops:
-                with report.activity("compiling the evaluation, then evaluating"):
+                with report.activity("compiling the evaluation"):
                     evaluate_and_save()
             while done < config.num_iterations and not asked.number:
                 if done == first:
                     # It contains the compilation, and tells nothing of the speed.
-                    with report.activity("compiling the training step, then a first iteration"):
+                    with report.activity("compiling the training step"):
                         (state, metrics), _ = _timed_step(ppo, state)
                     metrics["perf/first_update_seconds"] = seconds_since_start()
                     report.scalars((done + 1) * size, metrics)
