@@ -12,11 +12,8 @@ two outside views. The last line is one JSON object.
 
 import dataclasses
 import json
-import os
-import platform
 import warnings
 from collections.abc import Callable, Sequence
-from importlib import metadata
 
 # MuJoCo reads its GL library when it is imported.
 from gl import GL
@@ -27,6 +24,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
+from machine import machine
 from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
@@ -198,11 +196,7 @@ def main(settings: Settings) -> None:
         "frames_per_second": frames,
         "settings": dataclasses.asdict(settings),
         "gl": GL,
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "mujoco")},
-    }
+    } | machine()
     print(json.dumps(report))
 
 

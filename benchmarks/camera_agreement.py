@@ -14,10 +14,8 @@ times as bright.
 
 import dataclasses
 import json
-import platform
 import warnings
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
 # MuJoCo reads its GL library when it is imported.
@@ -30,6 +28,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
+from machine import machine
 from scenes import WORLDS, World
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
@@ -157,9 +156,7 @@ def main(settings: Settings) -> None:
         "agreement": agreement,
         "settings": dataclasses.asdict(settings) | {"sheet": str(settings.sheet)},
         "gl": GL,
-        "machine": platform.machine(),
-        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "mujoco")},
-    }
+    } | machine()
     print(json.dumps(report))
 
 

@@ -10,11 +10,8 @@ wall-clock time, poses known and compilation excluded. The last line is one JSON
 
 import dataclasses
 import json
-import os
-import platform
 import warnings
 from collections.abc import Callable
-from importlib import metadata
 
 # MuJoCo reads its GL library when it is imported.
 from gl import GL
@@ -25,6 +22,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
+from machine import machine
 from scenes import WORLDS, World
 from turns import rates
 
@@ -136,11 +134,7 @@ def main(settings: Settings) -> None:
         "frames_per_second": frames,
         "settings": dataclasses.asdict(settings),
         "gl": GL,
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": {name: metadata.version(name) for name in ("jax", "jaxlib", "mujoco")},
-    }
+    } | machine()
     print(json.dumps(report))
 
 

@@ -13,13 +13,13 @@ import json
 import math
 import os
 import re
-from typing import Any
 
 import jax
 
 from encoders import make_encoder
 from envs.gap_ant import GapAnt, VisionConfig
 from vnl_ppo.config import PPOConfig
+from vnl_ppo.footprint import compile_step, peak_bytes, size_of
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.ppo import make_ppo
 
@@ -72,27 +72,19 @@ def measure(height: int, width: int, arguments: argparse.Namespace) -> dict[str,
     env = GapAnt(vision=VisionConfig(height=height, width=width))
     network = ActorCritic(env.action_size, {"vision": make_encoder("nature_cnn")})
     ppo = make_ppo(env, network, config, jax.local_devices()[:1])
-    state = jax.eval_shape(ppo.init, 0)
-    program = ppo.step.lower(state).compile()
+    program = compile_step(ppo)
     memory = program.memory_analysis()
 
-    one = sum(size(spec) for spec in env.observation_spec.values())
+    one = size_of(env.observation_spec)
     transitions = config.num_envs * config.unroll_length
     # All that lives through a whole iteration: every transition's observation, and the current one
     # of each environment. Of a chunk at a time: the fresh one, and the last of one cut short.
     observations = one * (transitions + config.num_envs + 2 * config.env_chunk_size)
     flattened = 4 * (height * width * 3 + 27)
-    # Arguments are donated: outputs that alias them take no memory of their own.
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
     return {
         "notebook_gib": NOTEBOOK_BUFFERS * transitions * flattened / GIB,
         "observations_gib": observations / GIB,
-        "peak_gib": peak / GIB,
+        "peak_gib": peak_bytes(program) / GIB,
         # In the program as XLA made it: all observations once as bytes, a minibatch as floats.
         "largest_uint8_gib": largest("u8", program.as_text()) / GIB,
         "largest_float32_gib": largest("f32", program.as_text()) / GIB,
@@ -107,11 +99,6 @@ def largest(dtype: str, program: str) -> int:
     shapes = set(re.findall(rf"\b{dtype}\[([\d,]+)\]", program))
     width = {"u8": 1, "f32": 4}[dtype]
     return width * max(math.prod(map(int, shape.split(","))) for shape in shapes)
-
-
-def size(leaf: Any) -> int:
-    """Bytes of an array of this shape and dtype."""
-    return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 
 if __name__ == "__main__":

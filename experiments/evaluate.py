@@ -15,7 +15,6 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,7 +23,7 @@ from rich.table import Table
 from scipy import stats
 
 from envs.corridor import CorridorConfig
-from experiments.gap_ant import RANDOM, Player, from_dict, load_player
+from experiments.gap_ant import RANDOM, Player, from_dict, load_player, split_name
 from vnl_ppo import run
 from vnl_ppo.evaluation import run_episodes
 from vnl_ppo.runtime import keep_compilations
@@ -92,7 +91,7 @@ def choose_corridor(
     gap_length: Sequence[float] | None,
 ) -> CorridorConfig:
     """The corridors for all: those of the first run, with the lengths that are given."""
-    folders = [Path(name.partition("@")[0]) for name in policies if name != RANDOM]
+    folders = [split_name(name)[0] for name in policies if name != RANDOM]
     corridor = CorridorConfig()
     if folders and folders[0].is_dir():
         corridor = from_dict(run.read_settings(folders[0]), str(folders[0])).env.corridor

@@ -222,6 +222,14 @@ class Player(NamedTuple):
     settings: Settings
 
 
+def split_name(name: str) -> tuple[Path, str]:
+    """The folder and the step of RUN@STEP, the step empty where none is named. A folder above the
+    run's own may have an @ in its name."""
+    path = Path(name)
+    own, _, step = path.name.rpartition("@")
+    return (path.with_name(own), step) if own and step else (path, "")
+
+
 def load_player(
     name: str, corridor: CorridorConfig | None = None, deterministic: bool = True
 ) -> Player:
@@ -241,10 +249,9 @@ def load_player(
         chosen = _with_corridor(default_settings(seeing=False), corridor)
         env, _ = build(chosen)
         return Player(RANDOM, env, acting_at_random(env.action_size), chosen)
-    path, _, step = name.rpartition("@") if "@" in Path(name).name else (name, "", "")
+    folder, step = split_name(name)
     if step and not step.isdigit():
         raise ValueError(f"{name}: {step!r} is no checkpoint's step; write RUN@STEP")
-    folder = Path(path)
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}; name one, or random")
     chosen = _with_corridor(from_dict(run.read_settings(folder), str(folder)), corridor)

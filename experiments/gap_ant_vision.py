@@ -35,7 +35,13 @@ from vnl_ppo import run
 from vnl_ppo.config import check
 from vnl_ppo.evaluation import make_record
 from vnl_ppo.events import EventFile
-from vnl_ppo.footprint import available_bytes, check_fits, memory_table, peak_bytes
+from vnl_ppo.footprint import (
+    available_bytes,
+    check_fits,
+    compile_step,
+    memory_table,
+    peak_bytes,
+)
 from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
@@ -118,7 +124,7 @@ def show_memory(settings: Settings) -> None:
     devices = jax.local_devices()
     rows = memory_table(env, network, settings.ppo, len(devices))
     keep_compilations()
-    peak, available = peak_bytes(ppo), available_bytes(devices[0])
+    peak, available = peak_bytes(compile_step(ppo)), available_bytes(devices[0])
     table = Table("on each device", Column("MiB", justify="right"))
     for row in rows:
         table.add_row(row.name, f"{row.num_bytes / 2**20:,.1f}")

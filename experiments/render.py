@@ -21,7 +21,7 @@ from envs.gap_ant import GapAnt
 from envs.marked_film import MARKS, marked_film
 from envs.video import check_path, film, side_by_side, write
 from experiments.evaluate import choose_corridor
-from experiments.gap_ant import RANDOM, Player, load_player
+from experiments.gap_ant import RANDOM, Player, load_player, split_name
 from vnl_ppo import run
 from vnl_ppo.evaluation import record
 from vnl_ppo.runtime import keep_compilations
@@ -97,7 +97,7 @@ def output(arguments: argparse.Namespace) -> Path:
     first = arguments.policies[0]
     plain = [name.strip("/").replace("/", "_") for name in arguments.policies]
     name = "-".join([*plain, arguments.camera, f"seed{arguments.seed}"]) + ".mp4"
-    return Path(name) if first == RANDOM else Path(first.partition("@")[0]) / run.VIDEOS / name
+    return Path(name) if first == RANDOM else split_name(first)[0] / run.VIDEOS / name
 
 
 def camera_name(env: GapAnt, camera: str) -> str:

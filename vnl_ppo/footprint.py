@@ -67,11 +67,15 @@ def size_of(tree: Any) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def peak_bytes(ppo: PPO) -> int:
-    """What one training iteration takes at its peak on each device, as XLA plans it. Compiles."""
-    state = jax.eval_shape(ppo.init, 0)
+def compile_step(ppo: PPO) -> Any:
+    """One training iteration as XLA made it, a `jax.stages.Compiled`."""
     step: Any = ppo.step
-    memory = step.lower(state).compile().memory_analysis()
+    return step.lower(jax.eval_shape(ppo.init, 0)).compile()
+
+
+def peak_bytes(program: Any) -> int:
+    """What a program of `compile_step` takes at its peak on each device, as XLA plans it."""
+    memory = program.memory_analysis()
     # The state passed in is donated: what comes out in its place takes no memory of its own.
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return held - memory.alias_size_in_bytes + memory.temp_size_in_bytes

@@ -421,5 +421,5 @@ def test_depth_and_labels_agree_with_mujocos_renderer(arena, layout, draw, tmp_p
         greys.append(np.abs(image.rgb.astype(float) - rgb)[inner].mean())
     assert np.mean(labels) >= 0.98 and np.min(labels) >= 0.98
     assert np.mean(depths) >= 0.98 and np.min(depths) >= 0.98
-    # Colours are alike, not equal: mean skies, textures fixed to the world, no highlights.
-    assert np.mean(greys) < 30
+    # Colours are alike, not equal: MuJoCo draws highlights and haze, and filters textures.
+    assert np.mean(greys) < 4 and np.max(greys) < 6

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from pathlib import Path
 
 import imageio.v2 as imageio
 import jax
@@ -210,3 +211,10 @@ def test_what_cannot_be_is_one_sentence(trained, monkeypatch, module, arguments,
     folder = str(trained[0])
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run_main(monkeypatch, module, [a.replace("RUN", folder) for a in arguments])
+
+
+def test_a_checkpoint_is_named_behind_the_runs_own_name():
+    assert gap_ant.split_name("runs/mine") == (Path("runs/mine"), "")
+    assert gap_ant.split_name("runs/mine@300") == (Path("runs/mine"), "300")
+    assert gap_ant.split_name("me@lab/mine") == (Path("me@lab/mine"), "")
+    assert gap_ant.split_name("me@lab/mine@300") == (Path("me@lab/mine"), "300")
