@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import tyro
 
-from encoders import make_encoder
 from envs.corridor import CorridorConfig
 from envs.frame_stack import FrameStack
 from envs.gap_ant import GapAnt, GapAntConfig, VisionConfig
+from experiments import program
+from experiments.heads import NetworkConfig, make_network
+from experiments.program import RunSettings
 from vnl_ppo import run
-from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import Actor, acting, acting_at_random
-from vnl_ppo.networks import ActorCritic, check_network
-from vnl_ppo.recurrence import GRU
-from vnl_ppo.settings import check_numbers, from_plain, to_plain
+from vnl_ppo.networks import ActorCritic
+from vnl_ppo.settings import check_numbers
 from vnl_ppo.trained import load_into
 
 BLIND = "none"
@@ -48,48 +47,12 @@ ACCELERATOR = PPOConfig(num_timesteps=50_000_000, num_envs=2048, batch_size=256,
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
-    """The heads on top of the encoders."""
-
-    policy_hidden: tuple[int, ...] = (128, 128)
-    """Widths of the policy's hidden layers."""
-    value_hidden: tuple[int, ...] = (128, 128)
-    """Widths of the value function's hidden layers."""
-    share_encoders: bool = True
-    """Whether policy and value see the same features, or each its own."""
-    memory: int = 0
-    """Units of a recurrent core (GRU) between encoders and heads: what has left the field of view
-    can be remembered. 0 for none."""
-    policy_leaves: tuple[str, ...] | None = None
-    """Senses that the policy has, such as vision and proprio; all, unless named."""
-    value_leaves: tuple[str, ...] | None = None
-    """Senses that the value function has: a critic may see what the actor does not."""
-    state_dependent_std: bool = True
-    """Whether the scales of actions depend on the state, or are parameters of their own."""
-    distribution: Literal["tanh_normal", "clipped_normal"] = "tanh_normal"
-    """Of actions: a normal distribution squashed by tanh, or cut off at -1 and 1."""
-    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which encoders compute. Parameters are float32 in any case."""
-
-    def __post_init__(self) -> None:
-        for name in ("policy_hidden", "value_hidden"):
-            if any(width < 1 for width in getattr(self, name)):
-                raise ValueError(
-                    f"network.{name} is {getattr(self, name)}; widths have to be at least 1"
-                )
-        if self.memory < 0:
-            raise ValueError(f"network.memory is {self.memory}; it has to be 0 or more")
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Everything about a run; kept in its config.json."""
 
-    ppo: Annotated[PPOConfig, tyro.conf.arg(name="")]
     env: Annotated[GapAntConfig, tyro.conf.arg(name="")] = GapAntConfig()
     vision: VisionConfig = VisionConfig()
     network: NetworkConfig = NetworkConfig()
-    checkpoints: CheckpointConfig = CheckpointConfig()
     encoder: str = "nature_cnn"
     """What turns the image into features: a registered name, `package.module:Class`, or none for
     a blind ant."""
@@ -102,22 +65,6 @@ class Settings:
     """mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on CPU, else mjx."""
     video_seconds: float = 10.0
     """Length of the video at the end; 0 for none."""
-    wandb: str = ""
-    """A project of Weights & Biases to log to as well; needs the extra `wandb`. Without a network,
-    set WANDB_MODE=offline."""
-    quiet: bool = False
-    """Plain lines instead of a live view."""
-    run_dir: Path | None = None
-    """Where everything goes; by default a new folder in runs/. One that exists is never touched."""
-    resume: Path | None = None
-    """The folder of a run to go on with, under its own settings unless others are given here."""
-    config: Path | None = None
-    """A run's config.json, or its folder: begin a new run with its settings, unless others are
-    given here."""
-    dump_config: bool = False
-    """Print the config.json of a run with these settings, and do nothing."""
-    dry_run: bool = False
-    """Compile the training step, print what it will hold in memory, and leave nothing behind."""
 
 
 def default_ppo(back_end: str, seeing: bool) -> PPOConfig:
@@ -143,28 +90,18 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
     seeing = settings.encoder != BLIND
     check_numbers(settings, large=("ppo.num_timesteps",))
     _check_sizes(settings)
-    if settings.features is not None and settings.features < 1:
-        raise ValueError(f"features is {settings.features}; it has to be at least 1")
-    width = {} if settings.features is None else {"features": settings.features}
+    if settings.video_seconds < 0:
+        raise ValueError(f"video_seconds is {settings.video_seconds}; it has to be 0 or more")
     env: Any = GapAnt(settings.env, settings.vision if seeing else None, settings.physics)
     if seeing and settings.frames != 1:
         env = FrameStack(env, settings.frames)
-    images = [name for name, leaf in env.observation_spec.items() if leaf.dtype == jnp.uint8]
-    encoders = {name: make_encoder(settings.encoder, **width) for name in images}
-    network = ActorCritic(
+    network = make_network(
         env.action_size,
-        encoders,
-        settings.network.policy_hidden,
-        settings.network.value_hidden,
-        settings.network.share_encoders,
-        settings.network.policy_leaves,
-        settings.network.value_leaves,
-        GRU(settings.network.memory) if settings.network.memory else None,
-        settings.network.state_dependent_std,
-        settings.network.distribution,
-        jnp.dtype(settings.network.encoder_dtype),
+        env.observation_spec,
+        settings.network,
+        settings.encoder,
+        settings.features,
     )
-    check_network(env.observation_spec, network)
     return env, network
 
 
@@ -189,21 +126,9 @@ def build_from(plain: dict[str, Any]) -> tuple[GapAnt, ActorCritic, PPOConfig]:
     return *build(settings), settings.ppo
 
 
-def to_dict(settings: Settings) -> dict[str, Any]:
-    """Plain data for config.json, without what says where it lies and what to do with it."""
-    return {k: v for k, v in to_plain(settings).items() if k not in _OF_THE_COMMAND}
-
-
 def from_dict(data: Any, source: str = "config.json") -> Settings:
-    """The settings that `to_dict` put down.
-
-    Raises:
-        ValueError: a field is unknown, of the wrong type, or has no default and is missing.
-    """
-    return from_plain(Settings, data, source)
-
-
-_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "dry_run", "quiet")
+    """The settings that `program.to_dict` put down; raises a ValueError as `program.from_dict`."""
+    return program.from_dict(Settings, data, source)
 
 
 class Player(NamedTuple):

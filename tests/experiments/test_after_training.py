@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vnl_ppo
-from experiments import evaluate, gap_ant, gap_ant_vision, render, watch
+from experiments import evaluate, gap_ant, gap_ant_vision, program, render, watch
 from vnl_ppo import checkpoint, run
 from vnl_ppo.ppo import make_policy, make_ppo
 from vnl_ppo.train import weights_of
@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
     settings = gap_ant_vision.parse(["--encoder", "none", "--num-envs", "2", "--physics", "mujoco"])
     env, network = gap_ant.build(settings)
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    run.create(folder, gap_ant.to_dict(settings), gap_ant.BUILDER)
+    run.create(folder, program.to_dict(settings), gap_ant.BUILDER)
     state = make_ppo(env, network, settings.ppo).init(0)
     checkpoint.save(folder / run.CHECKPOINTS, 0, state)
     other = jax.tree.map(lambda x: x + 0.01, state.weights.params)

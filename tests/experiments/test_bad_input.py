@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import gap_ant, gap_ant_vision
+from experiments import gap_ant, gap_ant_vision, program
 from vnl_ppo import run
 
 LEAST = 500
@@ -81,7 +81,7 @@ def attempt(name, value, how, folder, path):
         values = value if isinstance(value, list) else [value]
         arguments += [flag(name), *map(str, values)]
     else:
-        data = gap_ant.to_dict(gap_ant.default_settings(seeing=True))
+        data = program.to_dict(gap_ant.default_settings(seeing=True))
         *groups, last = name.split(".")
         place = data
         for group in groups:
@@ -89,7 +89,7 @@ def attempt(name, value, how, folder, path):
         place[last] = value
         path.write_text(json.dumps({"settings": data}))
         arguments += ["--config", str(path)]
-    gap_ant_vision.prepare(gap_ant_vision.parse(arguments))
+    program.prepare(gap_ant_vision.GAP_ANT, gap_ant_vision.parse(arguments))
 
 
 @pytest.mark.slow

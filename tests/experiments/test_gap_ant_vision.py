@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments import gap_ant
+from experiments import gap_ant, program
 from experiments import gap_ant_vision as experiment
 from vnl_ppo import run
 
@@ -34,7 +34,9 @@ def test_a_blind_ant_has_its_own_defaults():
 @pytest.mark.parametrize("encoder", ["mlp", "nature_cnn --features 32"])
 def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
     folder = tmp_path / "run"
-    experiment.prepare(experiment.parse(f"--encoder {encoder} --run-dir {folder}".split()))
+    program.prepare(
+        experiment.GAP_ANT, experiment.parse(f"--encoder {encoder} --run-dir {folder}".split())
+    )
     assert run.read_settings(folder)["encoder"] == encoder.split()[0]
 
 
@@ -49,14 +51,15 @@ def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
 def test_every_kind_of_network_can_be_built(tmp_path, options):
     folder = tmp_path / "run"
     settings = experiment.parse([*options.split(), "--run-dir", str(folder)])
-    experiment.prepare(settings)
+    program.prepare(experiment.GAP_ANT, settings)
     assert gap_ant.from_dict(run.read_settings(folder)).network == settings.network
 
 
 def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = "--encoder none --num-envs 8 --batch-size 8 --num-minibatches 1 --dry-run"
-    experiment.show_memory(experiment.parse(arguments.split()))
+    settings = experiment.parse(arguments.split())
+    program.show_memory(*gap_ant.build(settings), settings.ppo)
     table = capsys.readouterr().out
     assert "rollout: observation proprio" in table
     assert "peak of a training iteration" in table
@@ -65,7 +68,7 @@ def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, 
 
 def test_settings_survive_their_file(tmp_path):
     settings = experiment.parse(["--seed", "5", "--vision.height", "48"])
-    folder = run.create(tmp_path / "run", gap_ant.to_dict(settings))
+    folder = run.create(tmp_path / "run", program.to_dict(settings))
     assert gap_ant.from_dict(run.read_settings(folder)) == settings
     resumed = experiment.parse(["--resume", str(folder), "--num-timesteps", "7"])
     assert resumed.ppo == dataclasses.replace(settings.ppo, num_timesteps=7)
@@ -75,7 +78,7 @@ def test_settings_survive_their_file(tmp_path):
 def test_a_dumped_config_repeats_a_run(tmp_path, capsys, monkeypatch):
     arguments = ["--encoder", "none", "--seed", "9", "--corridor.gap-length", "0.2", "0.4"]
     monkeypatch.setattr(sys, "argv", ["x", *arguments, "--dump-config"])
-    experiment.main()
+    program.main(experiment.GAP_ANT)
     path = tmp_path / "mine.json"
     path.write_text(capsys.readouterr().out)
     content = json.loads(path.read_text())
@@ -85,13 +88,13 @@ def test_a_dumped_config_repeats_a_run(tmp_path, capsys, monkeypatch):
     expected = experiment.parse([*arguments, "--num-evals", "3"])
     assert dataclasses.replace(settings, config=None) == expected
     # A run's folder does as well, and its settings are all that a new run needs.
-    folder = run.create(tmp_path / "run", gap_ant.to_dict(settings), gap_ant.BUILDER)
+    folder = run.create(tmp_path / "run", program.to_dict(settings), gap_ant.BUILDER)
     again = experiment.parse(["--config", str(folder)])
-    assert gap_ant.to_dict(again) == gap_ant.to_dict(settings)
+    assert program.to_dict(again) == program.to_dict(settings)
 
 
 def test_a_config_of_another_version_is_refused_by_field():
-    data = gap_ant.to_dict(experiment.parse([]))
+    data = program.to_dict(experiment.parse([]))
     data["smell"] = 1
     with pytest.raises(ValueError, match="no setting smell; the nearest is"):
         gap_ant.from_dict(json.loads(json.dumps(data)))
@@ -103,12 +106,12 @@ def test_a_config_of_another_version_is_refused_by_field():
 
 def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["experiments/gap_ant_vision.py", "--seed", "3"])
-    assert experiment.how_to_go_on(tmp_path).endswith(
+    assert program.how_to_go_on(tmp_path).endswith(
         f"experiments/gap_ant_vision.py --resume {tmp_path}"
     )
     resumed = ["--resume", str(tmp_path), "--num-timesteps", "7"]
     monkeypatch.setattr(sys, "argv", ["experiments/gap_ant_vision.py", *resumed])
-    assert experiment.how_to_go_on(tmp_path).endswith(f"--resume {tmp_path} --num-timesteps 7")
+    assert program.how_to_go_on(tmp_path).endswith(f"--resume {tmp_path} --num-timesteps 7")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_bad_input_is_one_clear_sentence_before_any_work(tmp_path, arguments, me
     folder = tmp_path / "run"
     settings = experiment.parse([*arguments.split(), "--run-dir", str(folder)])
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        experiment.prepare(settings)
+        program.prepare(experiment.GAP_ANT, settings)
     assert not folder.exists()
 
 
@@ -139,4 +142,4 @@ def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "precious").write_text("x")
     settings = experiment.parse(["--encoder", "none", "--run-dir", str(tmp_path)])
     with pytest.raises(FileExistsError, match="not empty"):
-        experiment.prepare(settings)
+        program.prepare(experiment.GAP_ANT, settings)

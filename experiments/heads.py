@@ -1,0 +1,87 @@
+"""The network on top of the encoders, as the command line describes it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from encoders import make_encoder
+from vnl_ppo.networks import ActorCritic, check_network
+from vnl_ppo.observations import flatten
+from vnl_ppo.recurrence import GRU
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """The heads on top of the encoders."""
+
+    policy_hidden: tuple[int, ...] = (128, 128)
+    """Widths of the policy's hidden layers."""
+    value_hidden: tuple[int, ...] = (128, 128)
+    """Widths of the value function's hidden layers."""
+    share_encoders: bool = True
+    """Whether policy and value see the same features, or each its own."""
+    memory: int = 0
+    """Units of a recurrent core (GRU) between encoders and heads: what has left the field of view
+    can be remembered. 0 for none."""
+    policy_leaves: tuple[str, ...] | None = None
+    """Senses that the policy has, such as vision and proprio; all, unless named."""
+    value_leaves: tuple[str, ...] | None = None
+    """Senses that the value function has: a critic may see what the actor does not."""
+    state_dependent_std: bool = True
+    """Whether the scales of actions depend on the state, or are parameters of their own."""
+    distribution: Literal["tanh_normal", "clipped_normal"] = "tanh_normal"
+    """Of actions: a normal distribution squashed by tanh, or cut off at -1 and 1."""
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
+    """In which encoders compute. Parameters are float32 in any case."""
+
+    def __post_init__(self) -> None:
+        for name in ("policy_hidden", "value_hidden"):
+            if any(width < 1 for width in getattr(self, name)):
+                raise ValueError(
+                    f"network.{name} is {getattr(self, name)}; widths have to be at least 1"
+                )
+        if self.memory < 0:
+            raise ValueError(f"network.memory is {self.memory}; it has to be 0 or more")
+
+
+def make_network(
+    action_size: int,
+    observation_spec: Mapping[str, Any],
+    config: NetworkConfig,
+    encoder: str,
+    features: int | None,
+) -> ActorCritic:
+    """A network for such observations, with one encoder for every leaf that is an image.
+
+    Args:
+        action_size: entries of an action.
+        observation_spec: shape and dtype of every leaf, of any nesting.
+        config: its heads.
+        encoder: a registered name or `package.module:Class`.
+        features: that an encoder makes of an image; None for its own default.
+
+    Raises:
+        ValueError: a setting cannot be; one sentence says which and why.
+    """
+    if features is not None and features < 1:
+        raise ValueError(f"features is {features}; it has to be at least 1")
+    width = {} if features is None else {"features": features}
+    leaves = flatten(observation_spec)
+    images = [name for name, leaf in leaves.items() if leaf.dtype == jnp.uint8]
+    network = ActorCritic(
+        action_size,
+        {name: make_encoder(encoder, **width) for name in images},
+        config.policy_hidden,
+        config.value_hidden,
+        config.share_encoders,
+        config.policy_leaves,
+        config.value_leaves,
+        GRU(config.memory) if config.memory else None,
+        config.state_dependent_std,
+        config.distribution,
+        jnp.dtype(config.encoder_dtype),
+    )
+    check_network(observation_spec, network)
+    return network

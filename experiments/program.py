@@ -1,0 +1,253 @@
+"""What the command line of every experiment does: settings, checks, errors, a dry run, going on."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import jax
+import tyro
+from rich.console import Console
+from rich.table import Column, Table
+
+from vnl_ppo import run
+from vnl_ppo.checkpoint import CheckpointConfig
+from vnl_ppo.config import PPOConfig, check
+from vnl_ppo.env import Env
+from vnl_ppo.footprint import (
+    available_bytes,
+    check_fits,
+    compile_step,
+    memory_table,
+    peak_bytes,
+)
+from vnl_ppo.health import NotFiniteError
+from vnl_ppo.interruption import Interrupted
+from vnl_ppo.networks import ActorCritic
+from vnl_ppo.policy import Weights
+from vnl_ppo.reporting import Log
+from vnl_ppo.runtime import keep_compilations
+from vnl_ppo.settings import from_plain, to_plain
+from vnl_ppo.train import check_training, train
+from vnl_ppo.wandb_log import WandbLog, check_installed
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """What there is to say about any run; an experiment adds its own."""
+
+    ppo: Annotated[PPOConfig, tyro.conf.arg(name="")]
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    wandb: str = ""
+    """A project of Weights & Biases to log to as well; needs the extra `wandb`. Without a network,
+    set WANDB_MODE=offline."""
+    quiet: bool = False
+    """Plain lines instead of a live view."""
+    run_dir: Path | None = None
+    """Where everything goes; by default a new folder in runs/. One that exists is never touched."""
+    resume: Path | None = None
+    """The folder of a run to go on with, under its own settings unless others are given here."""
+    config: Path | None = None
+    """A run's config.json, or its folder: begin a new run with its settings, unless others are
+    given here."""
+    dump_config: bool = False
+    """Print the config.json of a run with these settings, and do nothing."""
+    dry_run: bool = False
+    """Compile the training step, print what it will hold in memory, and leave nothing behind."""
+
+
+_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "dry_run", "quiet")
+
+AnySettings = TypeVar("AnySettings", bound=RunSettings)
+Finish = Callable[[Any, Any, ActorCritic, Weights, Path], Sequence[str]]
+"""(settings, environment, network, weights, run folder) -> what it made, in words."""
+
+
+class Experiment(NamedTuple):
+    """What an experiment brings along.
+
+    Attributes:
+        builder: `package.module:function`, by which its runs are built again, see
+            `vnl_ppo.trained.load`.
+        parse: the command line's arguments -> its settings, a `RunSettings`.
+        build: settings -> environment and network. Raises a ValueError where they cannot be.
+        title: settings -> what its run folders are called, before the time.
+        simulator: (settings, environment) -> what simulates, to be shown.
+        finish: what is left to do after training.
+    """
+
+    builder: str
+    parse: Callable[[Sequence[str]], Any]
+    build: Callable[[Any], tuple[Any, ActorCritic]]
+    title: Callable[[Any], str]
+    simulator: Callable[[Any, Any], str]
+    finish: Finish = lambda *_: ()
+
+
+def main(experiment: Experiment) -> None:
+    """Do what the command line says."""
+    folder = None
+    try:
+        settings = experiment.parse(sys.argv[1:])
+        if settings.dump_config:
+            print(run.describe(to_dict(settings), experiment.builder), end="")
+            return
+        if settings.dry_run:
+            show_memory(*experiment.build(settings), settings.ppo)
+            return
+        env, network, folder = prepare(experiment, settings)
+        work(experiment, settings, env, network, folder)
+    except (ValueError, OSError, NotFiniteError) as error:
+        sys.exit(f"error: {error}" + (f"\n{how_to_go_on(folder)}" if folder else ""))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        sys.exit(
+            f"error: this takes more memory than there is ({str(error).splitlines()[0]}); use a "
+            f"smaller --num-envs, or --env-chunk-size, or a smaller picture"
+        )
+    except Interrupted as stop:
+        print(f"{stop}\n{how_to_go_on(folder)}", file=sys.stderr)
+        sys.exit(stop.status)
+    except KeyboardInterrupt:
+        print("stopped" + (f"\n{how_to_go_on(folder)}" if folder else ""), file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(
+    arguments: Sequence[str],
+    defaults: Callable[[Sequence[str]], AnySettings],
+    description: str | None,
+) -> AnySettings:
+    """Settings from the command line.
+
+    A run that is resumed has its own to begin from, so has a file; so these are read first.
+
+    Args:
+        arguments: of the command line.
+        defaults: what they begin from where neither is given.
+        description: of the experiment, for `--help`.
+
+    Raises:
+        ValueError: the settings to begin from cannot be read.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--resume", type=Path)
+    first.add_argument("--config", type=Path)
+    known, _ = first.parse_known_args(arguments)
+    if known.resume and known.config:
+        raise ValueError("--resume and --config are both given; a run that is resumed has its own")
+    begin = defaults(arguments)
+    if source := known.resume or known.config:
+        begin = from_dict(type(begin), run.read_settings(source), str(source))
+    return tyro.cli(type(begin), args=arguments, default=begin, description=description)
+
+
+def option(arguments: Sequence[str], name: str, default: str) -> str:
+    """One option of a command line, on which the defaults of the others depend."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument(name, dest="value", default=default)
+    return first.parse_known_args(arguments)[0].value
+
+
+def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Path]:
+    """Build everything and check everything, before anything is compiled.
+
+    Raises:
+        ValueError, OSError: a setting cannot be; one sentence says which and why.
+    """
+    check_installed(settings.wandb)
+    check(settings.ppo, jax.local_device_count())
+    env, network = experiment.build(settings)
+    name = f"{experiment.title(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = settings.resume or settings.run_dir or Path("runs") / name
+    if settings.resume is None:
+        run.check_free(folder)
+    check_training(env, network, settings.ppo, folder if settings.resume else None)
+    devices = jax.local_devices()
+    rows = memory_table(env, network, settings.ppo, len(devices))
+    check_fits(rows, sum(row.num_bytes for row in rows), available_bytes(devices[0]))
+    print(
+        f"{len(devices)} {devices[0].platform} device(s), {devices[0].device_kind}; "
+        f"physics by {experiment.simulator(settings, env)}; {settings.ppo.num_envs} environments, "
+        f"{settings.ppo.num_timesteps:,} steps (defaults for this hardware unless you set others)"
+    )
+    if settings.resume is None:
+        run.create(folder, to_dict(settings), experiment.builder)
+    return env, network, folder
+
+
+def work(
+    experiment: Experiment, settings: Any, env: Env, network: ActorCritic, folder: Path
+) -> None:
+    """What takes long."""
+    compilations = keep_compilations()
+    print(f"run folder: {folder}", flush=True)
+    weights = train(
+        env,
+        network,
+        settings.ppo,
+        folder,
+        resume=settings.resume is not None,
+        checkpoint_config=settings.checkpoints,
+        quiet=settings.quiet,
+        logs=other_logs(settings, folder),
+    )
+    print(compilations)
+    made = experiment.finish(settings, env, network, weights, folder)
+    made = ", ".join([f"checkpoints in {folder / run.CHECKPOINTS}", *made])
+    print(f"done: {made}; tensorboard --logdir {folder}")
+
+
+def show_memory(env: Env, network: ActorCritic, config: PPOConfig) -> None:
+    """Print what a run with these settings will hold on each device.
+
+    Raises:
+        ValueError: a setting cannot be, or the device has not as much.
+    """
+    ppo = check_training(env, network, config)
+    devices = jax.local_devices()
+    rows = memory_table(env, network, config, len(devices))
+    keep_compilations()
+    peak, available = peak_bytes(compile_step(ppo)), available_bytes(devices[0])
+    table = Table("on each device", Column("MiB", justify="right"))
+    for row in rows:
+        table.add_row(row.name, f"{row.num_bytes / 2**20:,.1f}")
+    table.add_section()
+    table.add_row("peak of a training iteration (XLA)", f"{peak / 2**20:,.1f}")
+    table.add_row("the device has", f"{available / 2**20:,.1f}" if available else "not told")
+    Console().print(table)
+    check_fits(rows, peak, available)
+
+
+def how_to_go_on(folder: Path | None) -> str:
+    """The command that resumes this run, under the settings that it has now."""
+    given = sys.argv[1:]
+    # Settings given to a run that was resumed are not in its config.json.
+    more = given if "--resume" in given else ["--resume", str(folder)]
+    return "go on with: " + shlex.join([Path(sys.executable).name, sys.argv[0], *more])
+
+
+def to_dict(settings: RunSettings) -> dict[str, Any]:
+    """Plain data for config.json, without what says where it lies and what to do with it."""
+    return {k: v for k, v in to_plain(settings).items() if k not in _OF_THE_COMMAND}
+
+
+def from_dict(kind: type[AnySettings], data: Any, source: str = "config.json") -> AnySettings:
+    """The settings that `to_dict` put down.
+
+    Raises:
+        ValueError: a field is unknown, of the wrong type, or has no default and is missing.
+    """
+    return from_plain(kind, data, source)
+
+
+def other_logs(settings: RunSettings, folder: Path) -> list[Log]:
+    """Where metrics go besides TensorBoard."""
+    return [WandbLog(settings.wandb, folder)] if settings.wandb else []
