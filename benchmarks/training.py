@@ -83,7 +83,7 @@ def measure(env: GapAnt, arguments: argparse.Namespace) -> dict[str, float]:
     times: dict[str, list[float]] = {"training": [], "rollout": []}
     for i in range(arguments.iterations + 1):
         first = jax.tree.map(lambda x: x[0], state.episodes)
-        key = jax.random.key(i)
+        key = jax.random.split(jax.random.key(i), config.num_envs)
         rolled, _ = seconds(partial(rollout, weights_of(state), first, key))
         trained, (state, _) = seconds(partial(ppo.step, state))
         # The first of each compiles.

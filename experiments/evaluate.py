@@ -12,7 +12,6 @@ otherwise.
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -20,12 +19,12 @@ import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from envs.corridor import CorridorConfig
 from experiments.gap_ant import RANDOM, Player, from_dict, load_player, split_name
 from vnl_ppo import run
 from vnl_ppo.evaluation import run_episodes
+from vnl_ppo.intervals import interval
 from vnl_ppo.runtime import keep_compilations
 
 SHOWN = {
@@ -73,7 +72,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("policies", nargs="+", help="run folders, RUN@STEP, or random")
+    parser.add_argument("policies", nargs="+", help="run folders, RUN@STEP, RUN/seed_3, or random")
     parser.add_argument("--episodes", type=int, default=100, help="of each policy")
     parser.add_argument("--episode-length", type=int, default=0, help="steps; 0 as in training")
     parser.add_argument("--seed", type=int, default=0, help="another draws other corridors")
@@ -91,7 +90,8 @@ def choose_corridor(
     gap_length: Sequence[float] | None,
 ) -> CorridorConfig:
     """The corridors for all: those of the first run, with the lengths that are given."""
-    folders = [split_name(name)[0] for name in policies if name != RANDOM]
+    names = [split_name(name)[0] for name in policies if name != RANDOM]
+    folders = [run.split_agent(name)[0] for name in names]
     corridor = CorridorConfig()
     if folders and folders[0].is_dir():
         corridor = from_dict(run.read_settings(folders[0]), str(folders[0])).env.corridor
@@ -118,13 +118,6 @@ def evaluate(player: Player, episodes: int, length: int, seed: int) -> dict[str,
     return {k: np.asarray(x) for k, x in metrics.items()} | {
         "distance": np.asarray(metrics["x_position"]) - np.float32(start)
     }
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The mean of n independent values, and half the width of its 95 % interval (Student's t)."""
-    n = len(values)
-    spread = np.std(values.astype(np.float64), ddof=1) / math.sqrt(n)
-    return float(values.mean(dtype=np.float64)), float(stats.t.ppf(0.975, n - 1) * spread)
 
 
 def table(

@@ -162,7 +162,7 @@ def load_player(
 
     Args:
         name: the folder of a run, with `@STEP` behind it for a checkpoint that is not the newest,
-            or `random`.
+            or `random`. Where many seeds were trained together, RUN/seed_3 is the agent of one.
         corridor: the corridors to run in, so that several policies can be compared; by default
             those of its training.
         deterministic: whether a run's policy takes its mode instead of a sample.
@@ -177,13 +177,15 @@ def load_player(
     folder, step = split_name(name)
     if step and not step.isdigit():
         raise ValueError(f"{name}: {step!r} is no checkpoint's step; write RUN@STEP")
-    if not folder.is_dir():
-        raise ValueError(f"there is no run folder {folder}; name one, or random")
-    chosen = _with_corridor(from_dict(run.read_settings(folder), str(folder)), corridor)
+    run_folder, seed = run.split_agent(folder)
+    if not run_folder.is_dir():
+        raise ValueError(f"there is no run folder {run_folder}; name one, or random")
+    chosen = _with_corridor(from_dict(run.read_settings(run_folder), str(run_folder)), corridor)
     env, network = build(chosen)
     policy = load_into(env, network, chosen.ppo, folder, int(step) if step else None)
     actor = acting(network, policy.weights, deterministic)
-    return Player(f"{folder.name}@{policy.step}", env, actor, chosen)
+    name = folder.name if seed is None else f"{run_folder.name}/{folder.name}"
+    return Player(f"{name}@{policy.step}", env, actor, chosen)
 
 
 def _with_corridor(chosen: Settings, corridor: CorridorConfig | None) -> Settings:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import tyro
@@ -19,6 +20,15 @@ from rich.table import Column, Table
 from vnl_ppo import run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig, check
+from vnl_ppo.distributed import (
+    DistributedConfig,
+    PeerLostError,
+    check_same,
+    is_first,
+    join,
+    leave,
+    watching,
+)
 from vnl_ppo.env import Env
 from vnl_ppo.footprint import (
     available_bytes,
@@ -58,11 +68,16 @@ class RunSettings:
     given here."""
     dump_config: bool = False
     """Print the config.json of a run with these settings, and do nothing."""
+    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train as one of several processes, each of which is started with this command."""
+    processes: Annotated[DistributedConfig, tyro.conf.arg(name="distributed")] = DistributedConfig()
     dry_run: bool = False
     """Compile the training step, print what it will hold in memory, and leave nothing behind."""
 
 
-_OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "dry_run", "quiet")
+_OF_THE_COMMAND = (
+    "run_dir", "resume", "config", "dump_config", "dry_run", "quiet", "distributed", "processes",
+)  # fmt: skip
 
 AnySettings = TypeVar("AnySettings", bound=RunSettings)
 Finish = Callable[[Any, Any, ActorCritic, Weights, Path], Sequence[str]]
@@ -94,6 +109,7 @@ def main(experiment: Experiment) -> None:
     """Do what the command line says."""
     folder = None
     try:
+        join_others(sys.argv[1:])
         settings = experiment.parse(sys.argv[1:])
         if settings.dump_config:
             print(run.describe(to_dict(settings), experiment.builder), end="")
@@ -101,23 +117,51 @@ def main(experiment: Experiment) -> None:
         if settings.dry_run:
             show_memory(*experiment.build(settings), settings.ppo)
             return
-        env, network, folder = prepare(experiment, settings)
+        with watching():
+            env, network, folder = prepare(experiment, settings)
         work(experiment, settings, env, network, folder)
-    except (ValueError, OSError, NotFiniteError) as error:
-        sys.exit(f"error: {error}" + (f"\n{how_to_go_on(folder)}" if folder else ""))
+    except (ValueError, OSError, NotFiniteError, PeerLostError) as error:
+        stop(1, f"error: {error}", folder)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        sys.exit(
+        stop(
+            1,
             f"error: this takes more memory than there is ({str(error).splitlines()[0]}); use a "
-            f"smaller --num-envs, or --env-chunk-size, or a smaller picture"
+            f"smaller --num-envs, or --env-chunk-size, or a smaller picture",
         )
-    except Interrupted as stop:
-        print(f"{stop}\n{how_to_go_on(folder)}", file=sys.stderr)
-        sys.exit(stop.status)
+    except Interrupted as interrupted:
+        stop(interrupted.status, str(interrupted), folder)
     except KeyboardInterrupt:
-        print("stopped" + (f"\n{how_to_go_on(folder)}" if folder else ""), file=sys.stderr)
-        sys.exit(130)
+        stop(130, "stopped", folder)
+
+
+def stop(status: int, message: str, folder: Path | None = None) -> NoReturn:
+    """End the program with a message, and the command that goes on with the run if there is one."""
+    more = f"\n{how_to_go_on(folder)}" if folder and is_first() else ""
+    print(message + more, file=sys.stderr)
+    leave(status)
+    sys.exit(status)
+
+
+def join_others(arguments: Sequence[str]) -> None:
+    """Join the other processes if the command line says so.
+
+    That has to be done before anything uses a device, as the settings' defaults do; so the flags
+    for it are read first.
+
+    Raises:
+        ValueError: they cannot be joined.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--distributed", action="store_true")
+    for field in dataclasses.fields(DistributedConfig):
+        name, kind = field.name, str if field.name == "coordinator" else int
+        spellings = {f"--distributed.{name}", f"--distributed.{name.replace('_', '-')}"}
+        first.add_argument(*spellings, dest=name, type=kind, default=field.default)
+    given = vars(first.parse_known_args(arguments)[0])
+    if given.pop("distributed") or DistributedConfig(**given) != DistributedConfig():
+        join(DistributedConfig(**given))
 
 
 def parse(
@@ -163,23 +207,28 @@ def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Pa
         ValueError, OSError: a setting cannot be; one sentence says which and why.
     """
     check_installed(settings.wandb)
-    check(settings.ppo, jax.local_device_count())
+    check(settings.ppo, jax.device_count())
     env, network = experiment.build(settings)
     name = f"{experiment.title(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = settings.resume or settings.run_dir or Path("runs") / name
-    if settings.resume is None:
+    if settings.resume is None and is_first():
         run.check_free(folder)
     check_training(env, network, settings.ppo, folder if settings.resume else None)
-    devices = jax.local_devices()
+    check_same("the settings", json.dumps(to_dict(settings)))
+    devices = jax.devices()
     rows = memory_table(env, network, settings.ppo, len(devices))
-    check_fits(rows, sum(row.num_bytes for row in rows), available_bytes(devices[0]))
-    print(
-        f"{len(devices)} {devices[0].platform} device(s), {devices[0].device_kind}; "
-        f"physics by {experiment.simulator(settings, env)}; {settings.ppo.num_envs} environments, "
-        f"{settings.ppo.num_timesteps:,} steps (defaults for this hardware unless you set others)"
-    )
-    if settings.resume is None:
-        run.create(folder, to_dict(settings), experiment.builder)
+    check_fits(rows, sum(row.num_bytes for row in rows), available_bytes(jax.local_devices()[0]))
+    if is_first():
+        of_seeds = f" for each of {n} seeds" if (n := settings.ppo.num_seeds) > 1 else ""
+        of_processes = f" of {n} processes" if (n := jax.process_count()) > 1 else ""
+        print(
+            f"{len(devices)} {devices[0].platform} device(s){of_processes}, "
+            f"{devices[0].device_kind}; physics by {experiment.simulator(settings, env)}; "
+            f"{settings.ppo.num_envs} environments, {settings.ppo.num_timesteps:,} steps{of_seeds} "
+            f"(defaults for this hardware unless you set others)"
+        )
+        if settings.resume is None:
+            run.create(folder, to_dict(settings), experiment.builder)
     return env, network, folder
 
 
@@ -188,7 +237,8 @@ def work(
 ) -> None:
     """What takes long."""
     compilations = keep_compilations()
-    print(f"run folder: {folder}", flush=True)
+    if is_first():
+        print(f"run folder: {folder}", flush=True)
     weights = train(
         env,
         network,
@@ -197,8 +247,10 @@ def work(
         resume=settings.resume is not None,
         checkpoint_config=settings.checkpoints,
         quiet=settings.quiet,
-        logs=other_logs(settings, folder),
+        logs=other_logs(settings, folder) if is_first() else (),
     )
+    if not is_first():
+        return
     print(compilations)
     made = experiment.finish(settings, env, network, weights, folder)
     made = ", ".join([f"checkpoints in {folder / run.CHECKPOINTS}", *made])
@@ -212,10 +264,9 @@ def show_memory(env: Env, network: ActorCritic, config: PPOConfig) -> None:
         ValueError: a setting cannot be, or the device has not as much.
     """
     ppo = check_training(env, network, config)
-    devices = jax.local_devices()
-    rows = memory_table(env, network, config, len(devices))
+    rows = memory_table(env, network, config, jax.device_count())
     keep_compilations()
-    peak, available = peak_bytes(compile_step(ppo)), available_bytes(devices[0])
+    peak, available = peak_bytes(compile_step(ppo)), available_bytes(jax.local_devices()[0])
     table = Table("on each device", Column("MiB", justify="right"))
     for row in rows:
         table.add_row(row.name, f"{row.num_bytes / 2**20:,.1f}")

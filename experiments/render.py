@@ -97,7 +97,10 @@ def output(arguments: argparse.Namespace) -> Path:
     first = arguments.policies[0]
     plain = [name.strip("/").replace("/", "_") for name in arguments.policies]
     name = "-".join([*plain, arguments.camera, f"seed{arguments.seed}"]) + ".mp4"
-    return Path(name) if first == RANDOM else split_name(first)[0] / run.VIDEOS / name
+    if first == RANDOM:
+        return Path(name)
+    folder, _ = run.split_agent(split_name(first)[0])
+    return folder / run.VIDEOS / name
 
 
 def camera_name(env: GapAnt, camera: str) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from vnl_ppo.env import State
 
@@ -65,6 +66,15 @@ class Probe:
 def picture_of(x):
     """uint8[4, 4, 3], as bright as x in [-1, 1] is large."""
     return jnp.full((4, 4, 3), 127 + 100 * x).astype(jnp.uint8)
+
+
+class Pixels(nn.Module):
+    """Flattened pixels through one layer."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = x.reshape(*x.shape[:-3], -1).astype(jnp.float32) / 255
+        return nn.relu(nn.Dense(8)(x))
 
 
 @dataclasses.dataclass(frozen=True)

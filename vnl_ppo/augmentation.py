@@ -1,9 +1,12 @@
 """Images moved a little at random, so that a policy learned from few of them sees more."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from vnl_ppo.randomness import draw, fold_in
 
 
 def random_shift(key: jax.Array, obs: Any, batch_axes: int, limit: int) -> Any:
@@ -14,7 +17,7 @@ def random_shift(key: jax.Array, obs: Any, batch_axes: int, limit: int) -> Any:
     moves together.
 
     Args:
-        key: a PRNG key.
+        key: one or several (see `vnl_ppo.randomness.draw`).
         obs: a pytree; its uint8 leaves with three axes behind the batch axes, [B, ..., H, W, C],
             are images, the others stay as they are.
         batch_axes: how many leading axes are not the image's.
@@ -24,9 +27,8 @@ def random_shift(key: jax.Array, obs: Any, batch_axes: int, limit: int) -> Any:
         a pytree of the same shapes and dtypes.
     """
     leaves, structure = jax.tree.flatten(obs)
-    keys = jax.random.split(key, len(leaves))
     is_image = lambda x: x.dtype == jnp.uint8 and x.ndim == batch_axes + 3
-    moved = [_shift(k, x, limit) if is_image(x) else x for k, x in zip(keys, leaves, strict=True)]
+    moved = [_shift(fold_in(key, i), x, limit) if is_image(x) else x for i, x in enumerate(leaves)]
     return jax.tree.unflatten(structure, moved)
 
 
@@ -38,4 +40,5 @@ def _shift(key: jax.Array, images: jax.Array, limit: int) -> jax.Array:
         columns = jnp.clip(jnp.arange(width) + by[1], 0, width - 1)
         return jnp.take(jnp.take(image, rows, axis=-3), columns, axis=-2)
 
-    return jax.vmap(one)(images, jax.random.randint(key, (len(images), 2), -limit, limit + 1))
+    shift = partial(jax.random.randint, minval=-limit, maxval=limit + 1)
+    return jax.vmap(one)(images, draw(shift, key, (len(images), 2)))

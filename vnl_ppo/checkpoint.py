@@ -61,7 +61,7 @@ def save(folder: Path, step: int, state: Any, score: float | None = None) -> Pat
     Args:
         folder: the run's `checkpoints` folder; made if missing.
         step: environment steps taken so far.
-        state: a pytree of arrays with a leading axis of devices, typed PRNG keys among them.
+        state: a pytree of arrays, typed PRNG keys among them.
         score: how good its policy is, if it was evaluated; see `prune`.
 
     Returns:
@@ -186,23 +186,19 @@ def fill(leaves: Mapping[str, np.ndarray], like: Tree, prefix: str = "") -> Tree
     )
 
 
-def restore(leaves: Mapping[str, np.ndarray], like: Tree, axis_name: str) -> Tree:
+def restore(leaves: Mapping[str, np.ndarray], like: Tree, layout: Any) -> Tree:
     """Put the arrays of a checkpoint, of the structure of `like` (see `check`), onto devices.
 
     Args:
         leaves: of the checkpoint.
         like: a state of that structure, as the algorithm's `init` makes it.
-        axis_name: of the leading axis, as in the pmapped function that takes the state on: under
-            another name that function would be compiled once more.
-
-    Returns:
-        the saved state, its leading axis laid out over devices.
+        layout: the sharding of each part of it (`vnl_ppo.ppo.PPO.layout`). There may be other
+            devices than there were.
     """
     keys = jax.tree.map(_is_key, like)
     wrap = lambda x, is_key: jax.random.wrap_key_data(x) if is_key else x
-    return jax.pmap(lambda tree: jax.tree.map(wrap, tree, keys), axis_name=axis_name)(
-        fill(leaves, like)
-    )
+    put = jax.jit(lambda tree: jax.tree.map(wrap, tree, keys), out_shardings=layout)
+    return put(fill(leaves, like))
 
 
 def set_aside(folder: Path, after: int) -> None:

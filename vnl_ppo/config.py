@@ -1,6 +1,7 @@
 """The hyper-parameters, under the names and with the meanings that Brax gave them."""
 
 import dataclasses
+import math
 from typing import Literal
 
 
@@ -75,11 +76,25 @@ class PPOConfig:
     chunks need less memory besides the stored observations."""
     seed: int = 0
     """Of everything random."""
+    num_seeds: int = 1
+    """Independent agents trained together, from this seed and the ones after it. All numbers of
+    environments and steps are those of each."""
 
     @property
     def steps_per_iteration(self) -> int:
         """Environment steps of one training iteration."""
         return self.batch_size * self.num_minibatches * self.unroll_length
+
+    @property
+    def num_unrolls(self) -> int:
+        """Unrolls of each environment in a training iteration."""
+        return self.batch_size * self.num_minibatches // self.num_envs
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of environments of which each gives an equal share to every minibatch, so that a
+        minibatch holds the same however many devices share the groups; as many as there can be."""
+        return math.gcd(self.num_envs, self.batch_size)
 
     @property
     def num_iterations(self) -> int:
@@ -107,6 +122,7 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         "image_shift": 0,
         "env_chunk_size": 0,
         "seed": 0,
+        "num_seeds": 1,
     }.items():
         if getattr(config, name) < least:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be at least {least}")

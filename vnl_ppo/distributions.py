@@ -18,6 +18,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import distrax
 
+from vnl_ppo.randomness import draw
+
 MIN_SCALE = 1e-3
 _tanh = distrax.Tanh()
 
@@ -30,6 +32,12 @@ def normal(logits: jax.Array) -> distrax.MultivariateNormalDiag:
     """
     loc, raw_scale = jnp.split(logits, 2, axis=-1)
     return distrax.MultivariateNormalDiag(loc, jax.nn.softplus(raw_scale) + MIN_SCALE)
+
+
+def sample(logits: jax.Array, key: jax.Array) -> jax.Array:
+    """float32[..., A], raw actions; `key` is one or several (see `vnl_ppo.randomness.draw`)."""
+    raw = normal(logits)
+    return raw.loc + raw.scale_diag * draw(jax.random.normal, key, raw.loc.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +62,9 @@ class SquashedNormal:
         return normal(logits).log_prob(raw_action) - self.log_det(raw_action).sum(-1)
 
     def entropy(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """float32[...], an unbiased one-sample estimate, as tanh leaves it without closed form."""
-        raw = normal(logits)
-        return raw.entropy() + self.log_det(raw.sample(seed=key)).sum(-1)
+        """float32[...], an unbiased one-sample estimate, as tanh leaves it without closed form;
+        `key` as for `sample`."""
+        return normal(logits).entropy() + self.log_det(sample(logits, key)).sum(-1)
 
 
 TANH_NORMAL = SquashedNormal(_tanh.forward, _tanh.forward_log_det_jacobian)

@@ -63,7 +63,8 @@ def run_episodes(
         first of them were like.
     """
     reset_key, act_key = jax.random.split(key)
-    episodes = start_episodes(env, reset_key, num_episodes, actor.memory(num_episodes))
+    keys = jax.random.split(reset_key, num_episodes)
+    episodes = start_episodes(env, keys, actor.memory(num_episodes))
     moments = jnp.array([int(m * episode_length) for m in _MOMENTS])
     watch = min(num_episodes, _WATCHED)
     images = {k: x[0] for k, x in episodes.state.obs.items() if x.ndim == 4 and x.dtype == "uint8"}
@@ -174,7 +175,7 @@ def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, ja
         states that belong to the episode.
     """
     reset_key, act_key = jax.random.split(key)
-    first = start_episodes(env, reset_key, 1, actor.memory(1))
+    first = start_episodes(env, jax.random.split(reset_key, 1), actor.memory(1))
 
     def go_on(carry, key):
         episodes, over = carry

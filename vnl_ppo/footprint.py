@@ -1,18 +1,23 @@
 """What a training run will hold in memory, known before anything is compiled."""
 
+import contextlib
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
 from vnl_ppo.observations import flatten
 from vnl_ppo.policy import make_policy
-from vnl_ppo.ppo import PPO, on_one_device
+from vnl_ppo.ppo import DEVICES, PPO, on_one_device
 from vnl_ppo.rollout import collect
+
+_LIMIT_1 = "memory.limit_in_bytes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,28 +29,29 @@ class Row:
 
 
 def memory_table(
-    env: Env, network: nn.Module, config: PPOConfig, num_devices: int = 1, num_seeds: int = 1
+    env: Env, network: nn.Module, config: PPOConfig, num_devices: int = 1
 ) -> list[Row]:
     """What lives through a whole training iteration on one device. Nothing is compiled.
 
     Args:
         env, network, config: as for `vnl_ppo.ppo.make_ppo`.
         num_devices: that share the environments.
-        num_seeds: agents trained at once.
 
     Returns:
         parameters, optimiser, statistics and environments; then the rollout's buffer, leaf by
         leaf. What XLA needs besides is in `peak_bytes` alone.
     """
     init, _ = on_one_device(env, network, config, num_devices)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(init, key, key)
 
-    def rollout(state):
+    def state_and_rollout(seed):
+        state = init(seed)
         act, judge = make_policy(network, state.weights)
-        return collect(env, act, judge, state.episodes, state.key, config)[1]
+        keys = jax.random.split(state.key, len(state.episodes.length))
+        return state, collect(env, act, judge, state.episodes, keys, config)[1]
 
-    experience = jax.eval_shape(rollout, state)
+    # One of the devices: the sizes are the same on all.
+    one = jax.vmap(state_and_rollout, axis_name=DEVICES)
+    state, experience = jax.eval_shape(one, jnp.zeros(1, jnp.uint32))
     buffer = {
         **{f"observation {k}": x for k, x in flatten(experience.obs).items()},
         "action, log-probability, value": experience.decision,
@@ -59,7 +65,7 @@ def memory_table(
         "environments": state.episodes,
         **{f"rollout: {k}": x for k, x in buffer.items() if jax.tree.leaves(x)},
     }
-    return [Row(name, num_seeds * size_of(tree)) for name, tree in parts.items()]
+    return [Row(name, config.num_seeds * size_of(tree)) for name, tree in parts.items()]
 
 
 def size_of(tree: Any) -> int:
@@ -82,8 +88,49 @@ def peak_bytes(program: Any) -> int:
 
 
 def available_bytes(device: jax.Device) -> int | None:
-    """What a device lends JAX, or None where it does not say, as a CPU."""
-    return (device.memory_stats() or {}).get("bytes_limit")
+    """What a device has for a run; None where nobody says.
+
+    An accelerator says what it lends JAX. CPUs, of which XLA may be told to make several, share
+    what the host still has and this process's control group allows (Linux).
+    """
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    known = [n for n in (_free_on_host(), _limit_of_group()) if n is not None]
+    return min(known) // jax.local_device_count() if known else None
+
+
+def _free_on_host(path: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that the host can give without swapping."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _limit_of_group(groups: Path = Path("/proc/self/cgroup"), root: str = "/sys/fs/cgroup") -> Any:
+    """Bytes that the tightest of this process's control groups allows; None for no limit."""
+    limits = []
+    with contextlib.suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, kind, own = line.split(":", 2)
+            if kind not in ("", "memory"):
+                continue
+            # Version 2 has one tree, version 1 one for each kind. A parent's limit binds too; in a
+            # container the group's own path may not be there, but its root is.
+            folder, name = (root, "memory.max") if not kind else (f"{root}/{kind}", _LIMIT_1)
+            for group in [Path(own), *Path(own).parents]:
+                with contextlib.suppress(OSError, ValueError):
+                    limits.append(int(Path(f"{folder}{group}/{name}").read_text()))
+    # Version 1 writes "none" as a number near 2^63.
+    return min((n for n in limits if n < 2**60), default=None)
+
+
+def check_program(program: Any, env: Env, network: nn.Module, config: PPOConfig) -> None:
+    """As `check_fits`, for a program of `compile_step` on the devices that there are."""
+    peak, available = peak_bytes(program), available_bytes(jax.local_devices()[0])
+    if available is not None and peak > available:
+        check_fits(memory_table(env, network, config, jax.device_count()), peak, available)
 
 
 def check_fits(rows: list[Row], peak: int, available: int | None) -> None:

@@ -1,6 +1,7 @@
 """Whether a run still learns, or only counts numbers that are not finite."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 PATIENCE = 10
 """Iterations in a row after which a run is given up."""
@@ -58,3 +59,37 @@ class Health:
                 f"was the {self._first}; look at it there, or try a smaller learning_rate or a "
                 f"smaller physics time step"
             )
+
+
+class HealthOfAll:
+    """`Health` of agents that train together: a run is given up when the last of them is.
+
+    Args:
+        steps: environment steps of an iteration.
+        agents: the name of each; none where there is only one.
+    """
+
+    def __init__(self, steps: int, agents: Sequence[str] = ()) -> None:
+        self._agents = agents or [""]
+        self._healthy = {i: Health(steps) for i in range(len(self._agents))}
+
+    def check(self, step: int, metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
+        """Take an iteration into account.
+
+        Args:
+            step: environment steps so far.
+            metrics: of the iteration; those of agents are float[S].
+            warn: told of an agent that is given up, while others go on.
+
+        Raises:
+            NotFiniteError: no agent is left.
+        """
+        of_agents = {k: x for k, x in metrics.items() if k.startswith("train/")}
+        for i, health in list(self._healthy.items()):
+            try:
+                health.check(step, {k: float(x[i]) for k, x in of_agents.items()})
+            except NotFiniteError as error:
+                del self._healthy[i]
+                if not self._healthy:
+                    raise
+                warn(f"{self._agents[i]} is beyond hope, while the others go on: {error}")

@@ -36,7 +36,7 @@ def ppo_loss(
         value: float32[...], likewise.
         batch: the minibatch, leaves [...] ([B] or [B, T]); its decisions were made under the old
             parameters.
-        key: for the entropy's estimate.
+        key: for the entropy's estimate; one or several (see `vnl_ppo.randomness.draw`).
         config: `clipping_epsilon`, `clipping_epsilon_value`, `vf_loss_coefficient`,
             `normalize_advantage`.
         distribution: what the logits mean.

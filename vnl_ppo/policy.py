@@ -66,7 +66,8 @@ def apply(
 def make_policy(network: nn.Module, weights: Weights, deterministic: bool = False):
     """The two things a policy does with observations of any leading axes [...].
 
-    Both take the memory so far as their last argument; a network without one needs none.
+    Both take the memory so far as their last argument; a network without one needs none. A key is
+    one for all, or one for each entry of the first axis.
 
     Returns:
         act: (obs, key, memory) -> action float32[..., A] in [-1, 1], `Decision`.
@@ -76,8 +77,10 @@ def make_policy(network: nn.Module, weights: Weights, deterministic: bool = Fals
 
     def act(obs: Observation, key: jax.Array, memory: Any = ()) -> tuple[jax.Array, Decision]:
         logits, value, memory = apply(network, weights, obs, memory)
-        raw = distributions.normal(logits)
-        raw_action = raw.mode() if deterministic else raw.sample(seed=key)
+        if deterministic:
+            raw_action = distributions.normal(logits).mode()
+        else:
+            raw_action = distributions.sample(logits, key)
         log_prob = distribution.log_prob(logits, raw_action)
         return distribution.squash(raw_action), Decision(raw_action, log_prob, value, memory)
 

@@ -1,27 +1,32 @@
 """Proximal policy optimisation, one iteration from top to bottom: collect, judge, learn.
 
-Environments are vmapped, devices pmapped; a device holds its share of the environments and a copy
-of everything else, and gradients and statistics are averaged over the axis `DEVICES`.
+Environments are vmapped and shared out over devices; a device holds its share of the environments
+and a copy of everything else, and gradients and statistics are averaged over the axis `DEVICES`.
+What comes out depends on the number of devices only by the order in which sums are rounded.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vnl_ppo import augmentation, distributions, losses, normalization, schedules
 from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
 from vnl_ppo.policy import Weights, apply, init_params, make_policy
+from vnl_ppo.randomness import draw, fold_in, keys_of
 from vnl_ppo.recurrence import initial_memory
-from vnl_ppo.rollout import Episodes, Experience, collect, start_episodes
+from vnl_ppo.rollout import Episodes, Experience, collect, groups_in_rows, start_episodes
 
 DEVICES = "devices"
 Metrics = dict[str, jax.Array]
@@ -34,8 +39,8 @@ class TrainingState:
     Attributes:
         weights: of the policy so far.
         optimizer: the state of optax.
-        episodes: the environments of this device.
-        key: the PRNG key of this device.
+        episodes: the environments, in an order of which each device holds a stretch.
+        key: the PRNG key that all devices share.
         iteration: int32[], training iterations done.
     """
 
@@ -49,14 +54,19 @@ class TrainingState:
 class PPO(NamedTuple):
     """An algorithm bound to an environment, a network and its settings.
 
+    States and metrics have a leading axis of agents, `config.num_seeds` of them: agent i is what a
+    single one would be from `seed + i`, up to the order in which sums are rounded.
+
     Attributes:
-        init: seed -> TrainingState, with a leading axis of devices.
+        init: seed -> TrainingState.
         step: TrainingState -> (TrainingState, Metrics): one iteration. The state passed in is
             donated: its memory is reused, so it must not be used again.
+        layout: where the parts of a state lie, a TrainingState of shardings.
     """
 
     init: Callable[[int], TrainingState]
     step: Callable[[TrainingState], tuple[TrainingState, Metrics]]
+    layout: TrainingState
 
 
 def make_ppo(
@@ -71,86 +81,76 @@ def make_ppo(
         env: one environment, without a batch axis.
         network: as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
         config: the settings.
-        devices: to share the work; by default all local ones.
+        devices: to share the work; by default those of all processes.
 
     Raises:
         ValueError: a setting cannot be, or does not divide over the devices; the network does not
             suit the observations.
     """
-    devices = list(devices or jax.local_devices())
-    init, step = on_one_device(env, network, config, len(devices))
-    pmapped_init = jax.pmap(init, axis_name=DEVICES, in_axes=(None, 0), devices=devices)
-    pmapped_step = jax.pmap(step, axis_name=DEVICES, donate_argnums=0, devices=devices)
-    return PPO(lambda seed: pmapped_init(*_keys(seed, len(devices))), pmapped_step)
+    mesh = Mesh(np.asarray(devices or jax.devices()), (DEVICES,))
+    init, step = (
+        over_agents(function, config.num_seeds)
+        for function in on_one_device(env, network, config, mesh.size)
+    )
+    everywhere, shared_out = PartitionSpec(), PartitionSpec(None, DEVICES)
+    specs = TrainingState(everywhere, everywhere, shared_out, everywhere, everywhere)
+    on_devices = partial(jax.shard_map, mesh=mesh, check_vma=False)
+    init = on_devices(init, in_specs=everywhere, out_specs=specs)
+    step = on_devices(step, in_specs=(specs,), out_specs=(specs, everywhere))
+
+    same = NamedSharding(mesh, everywhere)
+    layout: TrainingState = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    jitted_init = jax.jit(init, out_shardings=layout)
+    return PPO(
+        lambda seed: jitted_init(seed + np.arange(config.num_seeds, dtype=np.uint32)),
+        jax.jit(step, in_shardings=(layout,), out_shardings=(layout, same), donate_argnums=0),
+        layout,
+    )
 
 
-def make_ppo_for_seeds(
-    env: Env,
-    network: nn.Module,
-    config: PPOConfig,
-    num_seeds: int,
-    devices: Sequence[jax.Device] | None = None,
-) -> PPO:
-    """As `make_ppo`, for many independent agents in one program.
+def over_agents(function: Callable[..., Any], num_agents: int) -> Callable[..., Any]:
+    """`jax.vmap`, over a leading axis of agents. One agent alone is not batched: under `jax.vmap`
+    both branches of every condition are computed."""
+    if num_agents > 1:
+        return jax.vmap(function)
 
-    Agent i is what `make_ppo` trains from `seed + i`, up to the order in which sums are rounded.
-    States and metrics have an axis of agents behind that of devices.
+    def of_one(*arguments: Any) -> Any:
+        alone = jax.tree.map(lambda x: x[0], arguments)
+        return jax.tree.map(lambda x: x[None], function(*alone))
 
-    Args:
-        env, network, config, devices: as for `make_ppo`; `config.num_envs` are each agent's.
-        num_seeds: how many agents.
-
-    Raises:
-        ValueError: as `make_ppo`, or there are no agents.
-    """
-    if num_seeds < 1:
-        raise ValueError(f"num_seeds is {num_seeds}; it has to be at least 1")
-    devices = list(devices or jax.local_devices())
-    init, step = map(jax.vmap, on_one_device(env, network, config, len(devices)))
-    pmapped_init = jax.pmap(init, axis_name=DEVICES, in_axes=(None, 0), devices=devices)
-    pmapped_step = jax.pmap(step, axis_name=DEVICES, donate_argnums=0, devices=devices)
-
-    def init_all(seed: int) -> TrainingState:
-        keys = [_keys(seed + i, len(devices)) for i in range(num_seeds)]
-        of_agents, of_devices = zip(*keys, strict=True)
-        return pmapped_init(jnp.stack(of_agents), jnp.stack(of_devices, axis=1))
-
-    return PPO(init_all, pmapped_step)
-
-
-def _keys(seed: int, num_devices: int) -> tuple[jax.Array, jax.Array]:
-    """The key that all devices share, and one for each of them."""
-    key, device_key = jax.random.split(jax.random.key(seed))
-    return key, jax.random.split(device_key, num_devices)
+    return of_one
 
 
 def on_one_device(
     env: Env, network: nn.Module, config: PPOConfig, num_devices: int
 ) -> tuple[Callable[..., TrainingState], Callable[..., tuple[TrainingState, Metrics]]]:
-    """What each of `num_devices` devices does, joined by the axis `DEVICES`.
+    """What each of `num_devices` devices does for one agent, joined by the axis `DEVICES`.
 
     Returns:
-        init: (key that all share, key of the device) -> TrainingState.
+        init: seed -> TrainingState, of which `episodes` are the device's.
         step: TrainingState -> (TrainingState, Metrics).
     """
     check(config, num_devices)
     if isinstance(network, ActorCritic):
         check_network(env.observation_spec, network)
     optimizer = schedules.make_optimizer(config)
+    num_envs = config.num_envs // num_devices
 
-    def init(key: jax.Array, device_key: jax.Array) -> TrainingState:
-        env_key, spread_key, device_key = jax.random.split(device_key, 3)
-        params = init_params(network, env.observation_spec, key)
-        num_envs = config.num_envs // num_devices
-        episodes = start_episodes(env, env_key, num_envs, initial_memory(network, num_envs))
+    def init(seed: jax.Array) -> TrainingState:
+        keys = jax.random.split(jax.random.key(seed), 4)
+        params_key, reset_key, spread_key, key = keys
+        params = init_params(network, env.observation_spec, params_key)
+        reset_keys = keys_of(reset_key, of_this_device(num_envs))
+        episodes = start_episodes(env, reset_keys, initial_memory(network, num_envs))
         # Were all episodes to time out together, an iteration would see only their beginnings and
         # another only their ends.
-        spread = jax.random.randint(spread_key, (num_envs,), 0, config.episode_length)
+        spread_keys = keys_of(spread_key, of_this_device(num_envs))
+        spread = partial(jax.random.randint, minval=0, maxval=config.episode_length)
         return TrainingState(
             weights=Weights(params, normalization.init_moments(env.observation_spec)),
             optimizer=optimizer.init(params),
-            episodes=dataclasses.replace(episodes, length=spread),
-            key=device_key,
+            episodes=dataclasses.replace(episodes, length=draw(spread, spread_keys, (num_envs,))),
+            key=key,
             iteration=jnp.zeros((), jnp.int32),
         )
 
@@ -160,10 +160,12 @@ def on_one_device(
         # from: the first minibatch meets the very policy that acted.
         weights = state.weights
         act, judge = make_policy(network, weights)
-        episodes, experience, totals = collect(env, act, judge, state.episodes, collect_key, config)
+        env_keys = keys_of(collect_key, of_this_device(num_envs))
+        episodes, experience, totals = collect(env, act, judge, state.episodes, env_keys, config)
         chex.assert_size(experience.advantage, config.steps_per_iteration // num_devices)
+        groups = groups_in_rows(episodes, config)
         params, optimizer_state, metrics = learn(
-            network, optimizer, state, experience, learn_key, config
+            network, optimizer, state, experience, groups, learn_key, config
         )
         moments = weights.moments
         if config.normalize_observations:
@@ -178,26 +180,40 @@ def on_one_device(
     return init, step
 
 
+def of_this_device(n: int) -> jax.Array:
+    """int32[n], where each device has n of something: the numbers of its own, over all devices."""
+    return jax.lax.axis_index(DEVICES) * n + jnp.arange(n)
+
+
 def learn(
     network: nn.Module,
     optimizer: optax.GradientTransformation,
     state: TrainingState,
     experience: Experience,
+    groups: jax.Array,
     key: jax.Array,
     config: PPOConfig,
 ) -> tuple[Any, optax.OptState, Metrics]:
     """Minibatch SGD over the experience of one iteration.
 
     Only indices are shuffled, of transitions or of whole unrolls; a minibatch is gathered when its
-    turn comes, so images are stored once, as bytes. An update whose gradient is not finite is
-    skipped; all that remain are, once the policy has moved by `config.max_kl`.
+    turn comes, so images are stored once, as bytes. They are shuffled within each of the groups,
+    and every minibatch takes as many from one group as from another. An update whose gradient is
+    not finite is skipped; all that remain are, once the policy has moved by `config.max_kl`.
+
+    Args:
+        network, optimizer, config: as in `on_one_device`.
+        state: before; its weights have acted.
+        experience: of this device, leaves [B, ...].
+        groups: int32[G, R], which of its B = G R rows belong together (see `groups_in_rows`).
+        key: that all devices share.
 
     Returns:
         the new parameters and optimiser state; metrics averaged over the updates made, how many
         were made and how many were skipped for their gradient, and `first_ratio`, the mean ratio of
         the first minibatch: it has to be 1.
     """
-    size = experience.advantage.shape[0]
+    group_numbers = of_this_device(len(groups))
     distribution = distributions.of(network)
     entropy_cost = schedules.entropy_cost(state.iteration, config)
     optimizer_state = schedules.begin_iteration(state.optimizer, state.iteration, config)
@@ -218,11 +234,12 @@ def learn(
         learner, _ = carry
         indices, key = indices_and_key
         batch = jax.tree.map(lambda x: x[indices], experience)
+        keys = keys_of(key, group_numbers)
         if config.image_shift:
-            shift_key, axes = jax.random.fold_in(key, 1), batch.advantage.ndim
-            obs = augmentation.random_shift(shift_key, batch.obs, axes, config.image_shift)
+            axes = batch.advantage.ndim
+            obs = augmentation.random_shift(fold_in(keys, 1), batch.obs, axes, config.image_shift)
             batch = dataclasses.replace(batch, obs=obs)
-        gradient, metrics = jax.grad(loss, has_aux=True)(learner[0], batch, key)
+        gradient, metrics = jax.grad(loss, has_aux=True)(learner[0], batch, keys)
         gradient, kl = jax.lax.pmean((gradient, metrics["approx_kl"]), DEVICES)
         metrics["gradient_norm"] = norm = optax.tree.norm(gradient)
 
@@ -241,7 +258,11 @@ def learn(
 
     def epoch(carry, key):
         shuffle_key, loss_key = jax.random.split(key)
-        indices = jax.random.permutation(shuffle_key, size).reshape(config.num_minibatches, -1)
+        keys = keys_of(shuffle_key, group_numbers)
+        shuffled = jax.vmap(jax.random.permutation)(keys, groups)
+        # The rows of a group stay together in a minibatch, for its key draws for them.
+        indices = shuffled.reshape(len(groups), config.num_minibatches, -1).swapaxes(0, 1)
+        indices = indices.reshape(config.num_minibatches, -1)
         return jax.lax.scan(
             update if config.max_kl is None else update_or_rest,
             carry,
@@ -278,6 +299,8 @@ def _mean(total: jax.Array, count: jax.Array) -> jax.Array:
 
 def _value_metrics(experience: Experience) -> Metrics:
     """How much of the targets' variance the value function already explains; 1 is all."""
-    target = experience.decision.value + experience.advantage
-    unexplained = experience.advantage.var() / jnp.maximum(target.var(), 1e-12)
-    return {"explained_variance": 1 - unexplained, "value": experience.decision.value.mean()}
+    mean = lambda x: jax.lax.pmean(x.mean(), DEVICES)
+    variance = lambda x: mean(jnp.square(x - mean(x)))
+    value, advantage = experience.decision.value, experience.advantage
+    unexplained = variance(advantage) / jnp.maximum(variance(value + advantage), 1e-12)
+    return {"explained_variance": 1 - unexplained, "value": mean(value)}

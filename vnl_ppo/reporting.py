@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import (
@@ -24,9 +25,12 @@ from rich.text import Text
 
 from vnl_ppo.evaluation import Watched
 from vnl_ppo.events import EventFile
+from vnl_ppo.intervals import over_seeds
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_FLUSHES = 5.0
+Metrics = Mapping[str, Any]
+"""Numbers by name: a float, or float[S] with one of each agent."""
 _COMPARED = ["eval/episode_reward", "eval/episode_length"]
 
 
@@ -48,7 +52,7 @@ class Reporter:
     Methods raise OSError where TensorBoard's file cannot be written.
 
     Args:
-        folder: of the run.
+        folder: of the run; None for a process that reports nothing, as another one does.
         total_steps: environment steps that the run will take.
         first_step: where the run begins.
         purge_step: events of this step and later ones, written before the run was broken off, are
@@ -56,21 +60,27 @@ class Reporter:
         quiet: whether to give plain lines on a terminal too.
         logs: where metrics go besides TensorBoard.
         console: where to write.
+        agents: where there are several, the name of each. An agent's metrics go to a file in a
+            folder of its name, so that TensorBoard draws them over each other; the mean of all and
+            its 95 % interval go where those of a single one would.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         total_steps: int,
         first_step: int = 0,
         purge_step: int | None = None,
         quiet: bool = False,
         logs: Sequence[Log] = (),
         console: Console | None = None,
+        agents: Sequence[str] = (),
     ) -> None:
-        self._console = console or Console()
+        self._console = console or Console(quiet=folder is None)
         self._live = self._console.is_terminal and not quiet
-        self._logs: list[Log] = [EventFile(folder, purge_step), *logs]
+        self._logs: list[Log] = [EventFile(folder, purge_step), *logs] if folder else []
+        agents = agents if folder else ()
+        self._agents = [EventFile(folder / name, purge_step) for name in agents]  # type: ignore[operator]
         self._progress = Progress(
             _Activity(),
             BarColumn(bar_width=None),
@@ -100,7 +110,7 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        for log in self._logs:
+        for log in [*self._logs, *self._agents]:
             # What ended the run is the thing to tell, not that the full disk is still full.
             with contextlib.suppress(OSError) if error else contextlib.nullcontext():
                 log.close()
@@ -130,23 +140,26 @@ class Reporter:
             log.text(0, "config", f"```json\n{json.dumps(settings, indent=2)}\n```")
             log.settings(settings, _COMPARED)
 
-    def scalars(self, step: int, metrics: Mapping[str, float]) -> None:
+    def scalars(self, step: int, metrics: Metrics) -> None:
         """Write the metrics that have a value, of environment step `step`."""
-        known = {name: value for name, value in metrics.items() if not math.isnan(value)}
         for log in self._logs:
-            log.scalars(step, known)
+            log.scalars(step, _known(_together(metrics)))
+        for i, log in enumerate(self._agents):
+            own = {k: float(x[i]) for k, x in metrics.items() if isinstance(x, np.ndarray)}
+            log.scalars(step, _known(own))
         if time.monotonic() - self._last_flush > _SECONDS_BETWEEN_FLUSHES:
             self.flush()
 
     def flush(self) -> None:
         """Bring everything onto the disk."""
-        for log in self._logs:
+        for log in [*self._logs, *self._agents]:
             log.flush()
         self._last_flush = time.monotonic()
 
-    def training(self, step: int, metrics: Mapping[str, float], seconds_left: float) -> None:
+    def training(self, step: int, metrics: Metrics, seconds_left: float) -> None:
         """Report a training iteration."""
         self.scalars(step, metrics)
+        metrics = _together(metrics)
         rate = f"{metrics['perf/env_steps_per_second']:,.0f} steps/s"
         self._progress.update(self._task, completed=step, rate=rate)
         if not math.isnan(reward := metrics.get("train/episode_reward", math.nan)):
@@ -157,21 +170,41 @@ class Reporter:
             left = time.strftime("%H:%M:%S", time.gmtime(seconds_left))
             self.line(f"{step:>11,} of {self._total:,} steps  {rate}  {left} left")
 
-    def evaluation(self, step: int, metrics: Mapping[str, float], watched: Watched) -> None:
-        """Report an evaluation."""
+    def evaluation(self, step: int, metrics: Metrics, watched: Watched) -> None:
+        """Report an evaluation; `watched` has a leading axis of agents."""
         self.scalars(step, metrics)
-        alive = np.asarray(watched.alive)
-        for log in self._logs:
-            log.histogram(step, "eval/action", np.asarray(watched.action)[alive])
-            log.histogram(step, "eval/value", np.asarray(watched.value)[alive])
-            for name, views in watched.views.items():
-                if views.shape[-1] in (1, 3):
-                    log.image(step, f"eval/{name}", np.concatenate(np.asarray(views), axis=1))
+        metrics = _together(metrics)
+        logs: Sequence[Sequence[Log]] = [[log] for log in self._agents] or [self._logs]
+        for i, of_agent in enumerate(logs):
+            for log in of_agent:
+                _show(log, step, jax.tree.map(lambda x: x[i], watched))  # noqa: B023
         shown = ("episode_reward", "episode_length", "x_velocity", "gaps_crossed")
         values = "  ".join(
             f"{name} {metrics[f'eval/{name}']:.2f}" for name in shown if f"eval/{name}" in metrics
         )
         self.line(f"{step:>11,} steps  evaluation: {values}")
+
+
+def _together(metrics: Metrics) -> dict[str, float]:
+    """The numbers of all agents: means, and the intervals where there are several."""
+    of_agents = {k: x for k, x in metrics.items() if isinstance(x, np.ndarray)}
+    return {k: x for k, x in metrics.items() if not isinstance(x, np.ndarray)} | over_seeds(
+        of_agents
+    )
+
+
+def _known(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def _show(log: Log, step: int, watched: Watched) -> None:
+    """What an agent did in its evaluation."""
+    alive = np.asarray(watched.alive)
+    log.histogram(step, "eval/action", np.asarray(watched.action)[alive])
+    log.histogram(step, "eval/value", np.asarray(watched.value)[alive])
+    for name, views in watched.views.items():
+        if views.shape[-1] in (1, 3):
+            log.image(step, f"eval/{name}", np.concatenate(np.asarray(views), axis=1))
 
 
 class _Activity(ProgressColumn):

@@ -12,6 +12,7 @@ from flax import struct
 from vnl_ppo.advantages import generalized_advantages
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation, State
+from vnl_ppo.randomness import fold_in
 from vnl_ppo.recurrence import remembers
 
 Tree = TypeVar("Tree")
@@ -77,31 +78,32 @@ class Episodes:
 
 
 Act = Callable[[Observation, jax.Array, Any], tuple[jax.Array, Decision]]
-"""(obs [N, ...], key, memory [N, ...]) -> action float32[N, A], decision [N]."""
+"""(obs [N, ...], keys [N], memory [N, ...]) -> action float32[N, A], decision [N]."""
 Judge = Callable[[Observation, Any], jax.Array]
 """(obs [N, ...], memory [N, ...]) -> value float32[N]."""
 
 
-def start_episodes(env: Env, key: jax.Array, num_envs: int, memory: Any = ()) -> Episodes:
-    """Reset `num_envs` environments, each with a key of its own, and remember `memory`."""
-    state = jax.vmap(env.reset)(jax.random.split(key, num_envs))
+def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
+    """Reset N environments, each with its own of `keys` [N], and remember `memory`."""
+    state = jax.vmap(env.reset)(keys)
     # An environment that is broken from the start has to be acted on once, to be found out.
     seen = jax.tree.map(lambda x: jnp.where(_is_bad(x), 0, x) if _is_float(x) else x, state.obs)
     return Episodes(
         state=state.replace(obs=seen),
-        length=jnp.zeros(num_envs, jnp.int32),
-        reward=jnp.zeros(num_envs),
+        length=jnp.zeros(len(keys), jnp.int32),
+        reward=jnp.zeros(len(keys)),
         memory=memory,
     )
 
 
 def collect(
-    env: Env, act: Act, judge: Judge, episodes: Episodes, key: jax.Array, config: PPOConfig
+    env: Env, act: Act, judge: Judge, episodes: Episodes, keys: jax.Array, config: PPOConfig
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
     """Unroll the N environments of one device as often as an iteration asks.
 
-    Environments are taken in chunks (`config.env_chunk_size`), one after the other, so that what
-    is not stored is held for one chunk only.
+    Whatever is random in an environment is drawn by its own of `keys` [N]. Environments are taken
+    in chunks (`config.env_chunk_size`), one after the other, so that what is not stored is held
+    for one chunk only.
 
     Returns:
         the episodes as they stand afterwards; the experience, as transitions, or as unrolls if the
@@ -109,22 +111,21 @@ def collect(
     """
     num_envs = episodes.length.shape[0]
     chunk = config.env_chunk_size or num_envs
-    num_unrolls = config.batch_size * config.num_minibatches // config.num_envs
 
-    def collect_chunk(episodes_and_key):
-        episodes, key = episodes_and_key
+    def collect_chunk(episodes_and_keys):
+        episodes, keys = episodes_and_keys
 
-        def one_unroll(episodes, key):
-            episodes, experience, totals = unroll(env, act, judge, episodes, key, config)
+        def one_unroll(episodes, number):
+            now = fold_in(keys, number)
+            episodes, experience, totals = unroll(env, act, judge, episodes, now, config)
             return episodes, (experience, totals)
 
-        episodes, results = jax.lax.scan(one_unroll, episodes, jax.random.split(key, num_unrolls))
-        return episodes, results
+        return jax.lax.scan(one_unroll, episodes, jnp.arange(config.num_unrolls))
 
     num_chunks = num_envs // chunk
     split = lambda x: x.reshape(num_chunks, chunk, *x.shape[1:])
     join = lambda x: x.reshape(num_envs, *x.shape[2:])
-    chunks = (jax.tree.map(split, episodes), jax.random.split(key, num_chunks))
+    chunks = jax.tree.map(split, (episodes, keys))
     episodes, (experience, totals) = jax.lax.map(collect_chunk, chunks)
     flatten = unrolls_in_rows if remembers(episodes.memory) else transitions_in_rows
     return jax.tree.map(join, episodes), flatten(experience), jax.tree.map(jnp.sum, totals)
@@ -144,10 +145,31 @@ def unrolls_in_rows(experience: Experience) -> Experience:
     return jax.tree.map(flat, dataclasses.replace(steps, memory=experience.memory))
 
 
+def groups_in_rows(episodes: Episodes, config: PPOConfig) -> jax.Array:
+    """Which rows of `collect`'s experience are of which group of environments.
+
+    There are `config.num_groups` groups over all devices, of neighbouring environments.
+
+    Args:
+        episodes: of the N environments that were collected from.
+        config: the settings.
+
+    Returns:
+        int32[G, R], for each of the N environments' G groups its R rows, ordered by environment,
+        then by time.
+    """
+    num_envs = episodes.length.shape[0]
+    chunk = config.env_chunk_size or num_envs
+    steps = 1 if remembers(episodes.memory) else config.unroll_length
+    shape = (num_envs // chunk, config.num_unrolls, steps, chunk)
+    rows = jnp.arange(math.prod(shape)).reshape(shape)
+    return jnp.moveaxis(rows, 3, 1).reshape(num_envs * config.num_groups // config.num_envs, -1)
+
+
 def unroll(
-    env: Env, act: Act, judge: Judge, episodes: Episodes, key: jax.Array, config: PPOConfig
+    env: Env, act: Act, judge: Judge, episodes: Episodes, keys: jax.Array, config: PPOConfig
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
-    """Take `config.unroll_length` steps in each of N environments and judge them.
+    """Take `config.unroll_length` steps in each of N environments, with `keys` [N], and judge them.
 
     Two things are not kept for every step. Fresh episodes: one per environment is drawn before the
     unroll and started wherever the current one ends. The last observation of an episode that is
@@ -158,15 +180,14 @@ def unroll(
         the episodes afterwards; experience with leaves [T, N, ...], its memory's [N, ...]; totals
         with leaves [T].
     """
-    num_envs = episodes.length.shape[0]
-    reset_key, act_key = jax.random.split(key)
+    reset_keys, act_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     first_memory = episodes.memory
-    fresh = start_episodes(env, reset_key, num_envs, jax.tree.map(jnp.zeros_like, first_memory))
+    fresh = start_episodes(env, reset_keys, jax.tree.map(jnp.zeros_like, first_memory))
 
-    def step(carry, key):
+    def step(carry, time):
         episodes, last = carry
         obs = episodes.state.obs
-        action, decision = act(obs, key, episodes.memory)
+        action, decision = act(obs, fold_in(act_keys, time), episodes.memory)
         episodes = dataclasses.replace(episodes, memory=decision.memory)
         decision = dataclasses.replace(decision, memory=())
         episodes, faults = advance(env, episodes, action)
@@ -185,7 +206,7 @@ def unroll(
 
     nowhere = jax.tree.map(jnp.zeros_like, (episodes.state.obs, first_memory))
     (episodes, last), steps = jax.lax.scan(
-        step, (episodes, nowhere), jax.random.split(act_key, config.unroll_length)
+        step, (episodes, nowhere), jnp.arange(config.unroll_length)
     )
     obs, decision, reward, termination, truncation, totals = steps
     end = termination | truncation

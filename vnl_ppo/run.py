@@ -74,6 +74,19 @@ def check_free(folder: Path) -> None:
         )
 
 
+def agent_folder(seed: int) -> str:
+    """The name of the folder, within that of a run of many seeds, for what is one agent's own."""
+    return f"seed_{seed}"
+
+
+def split_agent(path: Path) -> tuple[Path, int | None]:
+    """RUN/seed_3 as the run's folder and the seed; any other path as it is, and None."""
+    name, _, seed = path.name.partition("_")
+    if name == "seed" and seed.isdigit() and (path.parent / CONFIG).is_file():
+        return path.parent, int(seed)
+    return path, None
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings that `create` wrote.
 

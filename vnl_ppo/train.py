@@ -3,19 +3,21 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vnl_ppo import checkpoint, run
+from vnl_ppo import checkpoint, distributed, footprint, run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
 from vnl_ppo.evaluation import make_watched_evaluate
-from vnl_ppo.health import Health, NotFiniteError
+from vnl_ppo.health import HealthOfAll, NotFiniteError
 from vnl_ppo.interruption import Interrupted, catch_signals
-from vnl_ppo.ppo import DEVICES, PPO, TrainingState, Weights, make_ppo
+from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
 from vnl_ppo.reporting import Log, Reporter
 from vnl_ppo.runtime import seconds_since_start
 
@@ -39,6 +41,9 @@ def train(
     A first SIGINT or SIGTERM ends the run after its iteration, with a checkpoint; a second one at
     once.
 
+    Several processes joined by `vnl_ppo.distributed.join` train as one: each calls this, and the
+    first alone writes and prints. To resume, all have to see the run's folder.
+
     Args:
         env: one environment, without a batch axis.
         network: obs -> (logits, value).
@@ -50,52 +55,68 @@ def train(
         logs: where metrics go besides TensorBoard.
 
     Returns:
-        the trained weights.
+        the trained weights; of many seeds those of the first.
 
     Raises:
-        ValueError: a setting cannot be, or the checkpoint is of another network.
+        ValueError: a setting cannot be, the checkpoint is of another network, or an iteration takes
+            more memory than there is.
+        PeerLostError: another process ended.
         Interrupted: a signal came.
         NotFiniteError: the run only produces numbers that are not finite; a checkpoint is made.
         OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
     """
     ppo = make_ppo(env, network, config)
     keep = checkpoint_config or CheckpointConfig()
-    evaluate = make_watched_evaluate(env, network, config)
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    agents = [run.agent_folder(seed) for seed in seeds] if config.num_seeds > 1 else []
+    first_process = distributed.is_first()
+    evaluate = jax.jit(over_agents(make_watched_evaluate(env, network, config), config.num_seeds))
     checkpoints = folder / run.CHECKPOINTS
     stops = evaluation_iterations(config)
     # Evaluations draw their episodes from a key of their own: the same corridors every time, and
     # training does not depend on when they happen.
-    eval_key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    eval_keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
     size = config.steps_per_iteration
     total = config.num_iterations * size
-    health = Health(size)
+    health = HealthOfAll(size, agents)
     warnings: list[str] = []
     fresh = not (resume and checkpoint.steps(checkpoints))
     state, done = _begin(ppo, config, checkpoints if resume else None, warnings.append)
+    distributed.check_same("the checkpoints to go on from", f"{fresh} {done}")
     # What was reported up to its checkpoint stays, a checkpoint being made after its evaluation.
     purge = (0 if fresh else done * size + 1) if resume else None
 
     try:
         with (
-            Reporter(folder, total, done * size, purge, quiet, logs) as report,
+            Reporter(
+                folder if first_process else None,
+                total,
+                done * size,
+                purge,
+                quiet,
+                logs,
+                agents=agents,
+            ) as report,
             catch_signals(report.line) as asked,
+            distributed.watching(),
         ):
             for text in warnings:
                 report.warning(text)
             if resume:
                 report.line(f"resuming {folder} at step {done * size:,}")
             if fresh:
-                report.settings(run.read_settings(folder))
+                report.settings(run.read_settings(folder) if first_process else {})
             last_saved = steady_since = time.monotonic()
             trained_seconds, first = 0.0, done
 
             def save(score: float | None = None) -> None:
                 nonlocal last_saved
                 start = time.monotonic()
-                if done * size not in checkpoint.steps(checkpoints):
+                whole = distributed.whole(state)
+                if first_process and done * size not in checkpoint.steps(checkpoints):
                     # What a checkpoint says has happened, the events say too.
                     report.flush()
-                    checkpoint.save(checkpoints, done * size, state, score)
+                    checkpoint.save(checkpoints, done * size, whole, score)
                     checkpoint.prune(checkpoints, keep)
                 last_saved = time.monotonic()
                 metrics = {"perf/checkpoint_seconds": last_saved - start}
@@ -106,25 +127,28 @@ def train(
 
             def evaluate_and_save() -> None:
                 start = time.perf_counter()
-                metrics, watched = jax.device_get(evaluate(weights_of(state), eval_key))
-                metrics = {f"eval/{k}": float(v) for k, v in metrics.items()}
+                found, watched = jax.device_get(evaluate(_on_one_device(state.weights), eval_keys))
+                metrics: dict[str, Any] = {f"eval/{k}": v for k, v in found.items()}
                 metrics["perf/eval_seconds"] = time.perf_counter() - start
                 report.evaluation(done * size, metrics, watched)
-                save(metrics["eval/episode_reward"])
+                save(float(metrics["eval/episode_reward"].mean()))
 
             if fresh and 0 in stops:
                 with report.activity("compiling the evaluation"):
                     evaluate_and_save()
-            while done < config.num_iterations and not asked.number:
+            stop = int(distributed.everyone([asked.number]).max())
+            while done < config.num_iterations and not stop:
                 if done == first:
                     # It contains the compilation, and tells nothing of the speed.
                     with report.activity("compiling the training step"):
-                        (state, metrics), _ = _timed_step(ppo, state)
+                        step = footprint.compile_step(ppo)
+                        footprint.check_program(step, env, network, config)
+                        (state, metrics), _ = _timed_step(step, state)
                     metrics["perf/first_update_seconds"] = seconds_since_start()
                     report.scalars((done + 1) * size, metrics)
                     steady_since = time.monotonic()
                 else:
-                    (state, metrics), seconds = _timed_step(ppo, state)
+                    (state, metrics), seconds = _timed_step(step, state)
                     metrics["perf/env_steps_per_second"] = size / seconds
                     trained_seconds += seconds
                     pace = trained_seconds / (done - first)
@@ -132,20 +156,24 @@ def train(
                     report.training((done + 1) * size, metrics, left)
                 done += 1
                 try:
-                    health.check(done * size, metrics)
+                    health.check(done * size, metrics, report.warning)
                 except NotFiniteError:
                     save()
                     raise
+                # A signal that came to one process stops all, and the clock of the first counts.
+                due = time.monotonic() - last_saved > 60 * (keep.minutes or 1e9)
+                asked_of, due_in = distributed.everyone([asked.number, due]).T
+                stop = int(asked_of.max())
                 if done in stops:
                     evaluate_and_save()
-                elif asked.number or time.monotonic() - last_saved > 60 * (keep.minutes or 1e9):
+                elif stop or due_in[0]:
                     save()
     except OSError as error:
         saved = checkpoint.steps(checkpoints)
         kept = f"the checkpoint of step {saved[-1]:,} is there" if saved else "no checkpoint is"
         raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
-    if asked.number:
-        raise Interrupted(f"stopped at step {done * size:,} of {total:,}", asked.number)
+    if stop:
+        raise Interrupted(f"stopped at step {done * size:,} of {total:,}", stop)
     return weights_of(state)
 
 
@@ -175,9 +203,14 @@ def evaluation_iterations(config: PPOConfig) -> set[int]:
     return {round(iteration) for iteration in spread}
 
 
-def weights_of(state: TrainingState) -> Weights:
-    """The weights of a training state, which every device holds alike, from the first."""
-    return jax.tree.map(lambda x: x[0], state.weights)
+def weights_of(state: TrainingState, agent: int = 0) -> Weights:
+    """The weights of one agent in a training state."""
+    return jax.tree.map(lambda x: x[agent], _on_one_device(state.weights))
+
+
+def _on_one_device(weights: Weights) -> Weights:
+    """Weights as the first device of this process has them; all have the same."""
+    return jax.tree.map(lambda x: x.addressable_data(0), weights)
 
 
 def _begin(
@@ -194,16 +227,16 @@ def _begin(
     like = jax.eval_shape(ppo.init, config.seed)
     checkpoint.check(leaves, like, str(checkpoints / str(step)))
     checkpoint.set_aside(checkpoints, after=step)
-    state = checkpoint.restore(leaves, like, DEVICES)
+    state = checkpoint.restore(leaves, like, ppo.layout)
     return state, int(state.iteration[0])
 
 
 def _timed_step(
-    ppo: PPO, state: TrainingState
-) -> tuple[tuple[TrainingState, dict[str, float]], float]:
+    step: Callable[..., Any], state: TrainingState
+) -> tuple[tuple[TrainingState, dict[str, Any]], float]:
     start = time.perf_counter()
-    state, metrics = ppo.step(state)
-    numbers = {f"train/{k}": float(v[0]) for k, v in jax.device_get(metrics).items()}
+    state, metrics = step(state)
+    numbers = {f"train/{k}": v for k, v in jax.device_get(metrics).items()}
     return (state, numbers), time.perf_counter() - start
 
 

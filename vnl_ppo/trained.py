@@ -83,23 +83,29 @@ def load(run_dir: str | Path, step: int | None = None) -> Policy:
     """The policy of a run, on any device, with its environment built again.
 
     Args:
-        run_dir: the run's folder.
+        run_dir: the run's folder; RUN/seed_3 for the agent of that seed, where many were trained
+            together, else that of the first.
         step: which checkpoint; by default the newest that is whole.
 
     Raises:
         ValueError: there is no such run or checkpoint, it is torn, or its settings can no longer
             be.
     """
-    folder = Path(run_dir)
+    folder, _ = run.split_agent(Path(run_dir))
     builder = _builder(run.read_builder(folder), folder)
     env, network, config = builder(run.read_settings(folder))
-    return load_into(env, network, config, folder, step)
+    return load_into(env, network, config, Path(run_dir), step)
 
 
 def load_into(
     env: Env, network: nn.Module, config: PPOConfig, folder: Path, step: int | None = None
 ) -> Policy:
     """As `load`, with an environment and a network that were built already."""
+    folder, seed = run.split_agent(folder)
+    agent = 0 if seed is None else seed - config.seed
+    if not 0 <= agent < config.num_seeds:
+        last = config.seed + config.num_seeds - 1
+        raise ValueError(f"{folder} has no seed {seed}; it has {config.seed} to {last}")
     checkpoints = folder / run.CHECKPOINTS
     saved = checkpoint.steps(checkpoints)
     if not saved:
@@ -113,9 +119,8 @@ def load_into(
     else:
         known = ", ".join(map(str, saved))
         raise ValueError(f"{folder} has no checkpoint of step {step}; it has {known}")
-    # Every device holds the weights alike, and there may be others here than there were.
     prefix = "weights."
-    leaves = {k: x[0] for k, x in leaves.items() if k.startswith(prefix)}
+    leaves = {k: x[agent] for k, x in leaves.items() if k.startswith(prefix)}
     like = jax.eval_shape(lambda: _initial(env, network))
     checkpoint.check({k.removeprefix(prefix): x for k, x in leaves.items()}, like, str(folder))
     weights = jax.tree.map(jnp.asarray, checkpoint.fill(leaves, like, prefix))

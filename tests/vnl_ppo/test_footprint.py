@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import pytest
 
@@ -36,7 +38,7 @@ def test_devices_share_and_seeds_add_up():
     assert two["parameters"] == one["parameters"]
     assert 2 * two["environments"] == one["environments"]
     assert 2 * two["rollout: observation proprio"] == one["rollout: observation proprio"]
-    three = table(ENV, NETWORK, CONFIG, num_seeds=3)
+    three = table(ENV, NETWORK, dataclasses.replace(CONFIG, num_seeds=3))
     assert all(three[k] == 3 * x for k, x in one.items())
 
 

@@ -15,14 +15,14 @@ import optax
 import pytest
 from flax import linen as nn
 
-from tests.probes import Probe, Recall, Senses, Worlds
+from tests.probes import Pixels, Probe, Recall, Senses, Worlds
 from vnl_ppo import schedules
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import make_evaluate
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.normalization import init_moments
 from vnl_ppo.policy import Weights, init_params, make_policy
-from vnl_ppo.ppo import DEVICES, TrainingState, learn, make_ppo, make_ppo_for_seeds
+from vnl_ppo.ppo import DEVICES, TrainingState, learn, make_ppo
 from vnl_ppo.recurrence import GRU
 from vnl_ppo.rollout import Experience
 from vnl_ppo.train import weights_of
@@ -41,15 +41,6 @@ CONFIG = PPOConfig(
 
 
 NETWORK = ActorCritic(1, {}, (8,), (8,))
-
-
-class Pixels(nn.Module):
-    """Flattened pixels through one layer."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = x.reshape(*x.shape[:-3], -1).astype(jnp.float32) / 255
-        return nn.relu(nn.Dense(8)(x))
 
 
 def train(env, network, config, iterations):
@@ -203,7 +194,7 @@ def test_schedules_run_their_course(recall):
 @pytest.fixture(scope="module")
 def two_seeds():
     config = dataclasses.replace(CONFIG, num_envs=8, batch_size=8, num_minibatches=2, seed=3)
-    together = make_ppo_for_seeds(Probe(chase), NETWORK, config, 2)
+    together = make_ppo(Probe(chase), NETWORK, dataclasses.replace(config, num_seeds=2))
     alone = make_ppo(Probe(chase), NETWORK, config)
     return together, alone
 
@@ -221,21 +212,21 @@ def test_agents_trained_together_equal_those_trained_alone(two_seeds):
         state = alone.init(3 + agent)
         for _ in range(3):
             state, expected = alone.step(state)
-        found = jax.tree.map(lambda x: x[:, agent], states)  # noqa: B023
+        found, state = (jax.tree.map(lambda x: x[i], s) for i, s in ((agent, states), (0, state)))  # noqa: B023
         close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
         jax.tree.map(close, found.weights, state.weights)
         jax.tree.map(close, found.episodes.state.obs, state.episodes.state.obs)
         np.testing.assert_array_equal(
             jax.random.key_data(found.key), jax.random.key_data(state.key)
         )
-        close(metrics["value_loss"][:, agent], expected["value_loss"])
+        close(metrics["value_loss"][agent], expected["value_loss"][0])
     params = jax.tree.leaves(states.weights.params)
-    assert any((x[:, 0] != x[:, 1]).any() for x in params)
+    assert any((x[0] != x[1]).any() for x in params)
 
 
 def test_no_seeds_are_no_training():
     with pytest.raises(ValueError, match="num_seeds is 0"):
-        make_ppo_for_seeds(Probe(chase), NETWORK, CONFIG, 0)
+        make_ppo(Probe(chase), NETWORK, dataclasses.replace(CONFIG, num_seeds=0))
 
 
 UPDATE = PPOConfig(num_minibatches=4, num_updates_per_batch=3, learning_rate=1e-2)
@@ -251,7 +242,8 @@ def make_update(config):
 
     @jax.jit
     def run(state, experience):
-        learn_it = lambda _: learn(NETWORK, optimizer, state, experience, jax.random.key(4), config)
+        groups, key = jnp.arange(32).reshape(4, 8), jax.random.key(4)
+        learn_it = lambda _: learn(NETWORK, optimizer, state, experience, groups, key, config)
         results = jax.vmap(learn_it, axis_name=DEVICES)(jnp.zeros(1))
         return jax.tree.map(lambda x: x[0], results)
 

@@ -19,10 +19,10 @@ SETTINGS = {"ppo": {"seed": 3, "learning_rate": 1e-3}, "encoder": "mlp", "hidden
 
 def watched(value=0.5):
     return Watched(
-        action=np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 2, 3),
-        value=np.full((4, 2), value, np.float32),
-        alive=np.array([[1, 1], [1, 1], [1, 0], [1, 0]], bool),
-        views={"vision": np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3)},
+        action=np.linspace(-1, 1, 24, dtype=np.float32).reshape(1, 4, 2, 3),
+        value=np.full((1, 4, 2), value, np.float32),
+        alive=np.array([[[1, 1], [1, 1], [1, 0], [1, 0]]], bool),
+        views={"vision": np.arange(96, dtype=np.uint8).reshape(1, 2, 4, 4, 3)},
     )
 
 

@@ -23,6 +23,10 @@ CONFIG = PPOConfig(
 )
 
 
+def keys(seed, n):
+    return jax.random.split(jax.random.key(seed), n)
+
+
 def act(obs, key, memory):
     batch = obs["proprio"].shape[:-1]
     nothing = jnp.zeros(batch)
@@ -36,8 +40,8 @@ def judge(obs, memory=()):
 
 @functools.cache
 def one_unroll(env, config=CONFIG):
-    episodes = start_episodes(env, jax.random.key(0), config.num_envs)
-    return jax.jit(lambda e: unroll(env, act, judge, e, jax.random.key(1), config))(episodes)
+    episodes = start_episodes(env, keys(0, config.num_envs))
+    return jax.jit(lambda e: unroll(env, act, judge, e, keys(1, config.num_envs), config))(episodes)
 
 
 def ones(x, action):
@@ -61,8 +65,8 @@ def test_a_failure_is_worth_nothing_afterwards():
     ids=["cut short by the environment", "time limit"],
 )
 def test_a_time_out_is_worth_its_own_last_observation(env, config):
-    episodes = start_episodes(env, jax.random.key(0), config.num_envs)
-    _, experience, _ = unroll(env, act, judge, episodes, jax.random.key(1), config)
+    episodes = start_episodes(env, keys(0, config.num_envs))
+    _, experience, _ = unroll(env, act, judge, episodes, keys(1, config.num_envs), config)
     # Step the same environments by hand to see what they saw last.
     state = episodes.state
     for _ in range(5):
@@ -79,7 +83,7 @@ def test_episodes_restart_with_fresh_draws_and_are_counted():
     np.testing.assert_array_equal(totals["episode_reward"], [0, 0, 9, 0, 0, 9, 0])
     np.testing.assert_array_equal(totals["episode_length"], [0, 0, 9, 0, 0, 9, 0])
     many = dataclasses.replace(CONFIG, num_envs=64)
-    first = start_episodes(env, jax.random.key(0), 64).state.data["x"]
+    first = start_episodes(env, keys(0, 64)).state.data["x"]
     again = one_unroll(env, many)[1].obs["proprio"][3, :, 0]
     assert (first != again).any()
 
@@ -95,8 +99,8 @@ def test_collect_covers_every_environment_and_unroll(chunk):
         CONFIG, num_envs=4, batch_size=4, num_minibatches=2, env_chunk_size=chunk
     )
     env = Probe(lambda x, a: x, picture=True)
-    episodes = start_episodes(env, jax.random.key(0), 4)
-    episodes, experience, totals = collect(env, act, judge, episodes, jax.random.key(1), config)
+    episodes = start_episodes(env, keys(0, 4))
+    episodes, experience, totals = collect(env, act, judge, episodes, keys(1, 4), config)
     assert experience.advantage.shape == (config.steps_per_iteration,)
     assert experience.obs["vision"].shape == (config.steps_per_iteration, 4, 4, 3)
     assert experience.obs["vision"].dtype == jnp.uint8
@@ -121,14 +125,14 @@ SCRIPT = dataclasses.replace(
 )
 
 
-def scripted_episodes(env, key):
+def scripted_episodes(env):
     """First episodes that end at every position, in every way; many of each.
 
     None at all, or at step 1 to T by failure, by the environment's own limit or by ours.
     """
     last, kind = (np.ravel(x) for x in np.meshgrid(np.arange(1, T + 1), np.arange(3)))
     last, kind = np.tile(np.append(last, 0), 8), np.tile(np.append(kind, 0), 8)
-    episodes = start_episodes(env, key, len(last))
+    episodes = start_episodes(env, keys(0, len(last)))
     length = np.where(kind == 2, SCRIPT.episode_length - last, 0)
     data = episodes.state.data | {
         "last": jnp.asarray(np.where(kind == 2, 0, last)),
@@ -162,18 +166,19 @@ def remembering_judge(obs, memory):
 def test_an_unroll_equals_a_plain_loop_in_float64():
     # Every first end at every position, and further failures of fresh episodes after it; values
     # that depend on all that was seen in the episode.
-    env, key = Scripted(), jax.random.key(1)
-    episodes = scripted_episodes(env, jax.random.key(0))
+    env = Scripted()
+    episodes = scripted_episodes(env)
     num_envs = len(episodes.length)
+    env_keys = keys(1, num_envs)
     memory = np.random.default_rng(0).normal(size=num_envs)
     episodes = episodes.replace(memory=jnp.asarray(memory, jnp.float32))
     after, experience, _ = jax.jit(
-        lambda e: unroll(env, remembering_act, remembering_judge, e, key, SCRIPT)
+        lambda e: unroll(env, remembering_act, remembering_judge, e, env_keys, SCRIPT)
     )(episodes)
 
     step, restart = jax.jit(jax.vmap(env.step)), jax.jit(select)
     noise = lambda state: np.asarray(state.obs["noise"], np.float64)
-    fresh = start_episodes(env, jax.random.split(key)[0], num_envs).state
+    fresh = start_episodes(env, jax.vmap(jax.random.split)(env_keys)[:, 0]).state
     state, length, rows = episodes.state, np.array(episodes.length), []
     for _ in range(T):
         v, memory = value_of(noise(state), memory), remember(noise(state), memory)
@@ -204,8 +209,8 @@ def test_unrolls_come_with_the_memory_that_they_began_with(chunk):
     config = dataclasses.replace(
         SCRIPT, num_envs=4, batch_size=4, num_minibatches=3, env_chunk_size=chunk
     )
-    episodes = start_episodes(Scripted(), jax.random.key(0), 4, jnp.zeros(4))
-    arguments = (remembering_act, remembering_judge, episodes, jax.random.key(1), config)
+    episodes = start_episodes(Scripted(), keys(0, 4), jnp.zeros(4))
+    arguments = (remembering_act, remembering_judge, episodes, keys(1, 4), config)
     experience = jax.jit(lambda: collect(Scripted(), *arguments)[1])()
     assert experience.obs["noise"].shape == (12, T, 2)
     assert experience.memory.shape == (12,)
@@ -225,7 +230,7 @@ def broken_worlds():
     """An unroll of 5 in each world, 8 of each; world k is in column k, k + 6 and so on."""
     env, n = Worlds(), 8 * len(Worlds.kinds)
     config = dataclasses.replace(CONFIG, unroll_length=5, discounting=0.5, gae_lambda=1.0)
-    episodes = start_episodes(env, jax.random.key(0), n)
+    episodes = start_episodes(env, keys(0, n))
     kind = jnp.arange(n) % len(Worlds.kinds)
     state = episodes.state
     state = state.replace(data=state.data | {"kind": kind}, obs=jax.vmap(env.see)(kind))
@@ -235,7 +240,7 @@ def broken_worlds():
         nothing = jnp.zeros((n, 1))
         return nothing, Decision(nothing, jnp.zeros(n), see(obs))
 
-    return unroll(env, act, see, episodes.replace(state=state), jax.random.key(1), config)
+    return unroll(env, act, see, episodes.replace(state=state), keys(1, n), config)
 
 
 def test_bad_numbers_end_their_episode_and_reach_nothing(broken_worlds):
@@ -274,7 +279,7 @@ def test_an_environment_that_begins_broken_is_found_out():
         jnp.zeros((3, 1)),
         Decision(jnp.zeros((3, 1)), jnp.zeros(3), see(obs)),
     )
-    episodes = start_episodes(env, jax.random.key(0), 3)
-    _, experience, totals = unroll(env, act, see, episodes, jax.random.key(1), CONFIG)
+    episodes = start_episodes(env, keys(0, 3))
+    _, experience, totals = unroll(env, act, see, episodes, keys(1, 3), CONFIG)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(experience))
     np.testing.assert_array_equal(totals["nonfinite_observation"], np.full(CONFIG.unroll_length, 3))

@@ -21,6 +21,7 @@ from vnl_ppo.health import PATIENCE, NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.train import check_training, train
+from vnl_ppo.trained import load_into
 
 CONFIG = PPOConfig(
     num_timesteps=128 * 4,
@@ -237,3 +238,55 @@ def test_a_torn_config_is_named(tmp_path):
     (tmp_path / run.CONFIG).write_text('{"settings": ')
     with pytest.raises(ValueError, match="does not hold the settings of a run"):
         run.read_settings(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """A finished run of three."""
+    config = dataclasses.replace(CONFIG, num_seeds=3)
+    folder = run.create(tmp_path_factory.mktemp("runs") / "seeds", {"name": "value"})
+    return config, folder, train(ENV, network(), config, folder)
+
+
+def close(a, b):
+    """12 updates an iteration and 4 iterations, each a sum of 32 transitions rounded to 1e-7."""
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-4), a, b)
+
+
+def test_each_of_many_seeds_is_what_it_would_be_alone(finished, seeds, tmp_path):
+    config, folder, weights = seeds
+    close(weights, finished[1])
+    alone = run.create(tmp_path / "alone", {})
+    last = train(ENV, network(), dataclasses.replace(CONFIG, seed=2), alone)
+    found = load_into(ENV, network(), config, folder / "seed_2")
+    close(found.weights, last)
+    assert not np.allclose(*(jax.tree.leaves(w.params)[1] for w in (found.weights, weights)))
+    score = lambda path: read_events(path).Scalars("eval/episode_reward")[-1].value
+    assert score(folder / "seed_2") == pytest.approx(score(alone), abs=1e-3)
+
+
+def test_many_seeds_have_curves_of_their_own_and_a_mean_with_its_interval(seeds):
+    _, folder, _ = seeds
+    each = [read_events(folder / f"seed_{seed}") for seed in range(3)]
+    together = EventAccumulator(str(folder)).Reload()
+    for name in ("eval/episode_reward", "train/policy_loss"):
+        values = np.array([[e.value for e in events.Scalars(name)] for events in each])
+        found = {
+            k: [e.value for e in together.Scalars(k + name)] for k in ("", "low95/", "high95/")
+        }
+        np.testing.assert_allclose(found[""], values.mean(0), rtol=1e-5)
+        # Student's t of two degrees of freedom: 4.303.
+        half = 4.3027 * values.std(0, ddof=1) / np.sqrt(3)
+        np.testing.assert_allclose(found["high95/"], values.mean(0) + half, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found["low95/"], values.mean(0) - half, rtol=1e-4, atol=1e-5)
+    assert "eval/action" in each[1].Tags()["histograms"]
+    assert "perf/env_steps_per_second" in together.Tags()["scalars"]
+
+
+def test_many_seeds_resume_as_one_does(seeds, tmp_path):
+    config, folder, weights = seeds
+    broken = run.create(tmp_path / "broken", {})
+    shutil.copytree(folder / run.CHECKPOINTS / "256", broken / run.CHECKPOINTS / "256")
+    assert same(weights, train(ENV, network(), config, broken, resume=True))
+    with pytest.raises(ValueError, match="has no seed 7; it has 0 to 2"):
+        load_into(ENV, network(), config, folder / "seed_7")

@@ -1,0 +1,38 @@
+"""What several independent numbers come to: a mean, and how sure it is."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import stats
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The mean of n independent values, and half the width of its 95 % interval (Student's t).
+
+    Args:
+        values: float[n], n of at least 2.
+    """
+    n = len(values)
+    spread = np.std(values.astype(np.float64), ddof=1) / math.sqrt(n)
+    return float(values.mean(dtype=np.float64)), float(stats.t.ppf(0.975, n - 1) * spread)
+
+
+def over_seeds(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Curves of agents that differ by their seed, as those of all of them together.
+
+    Args:
+        metrics: float[S] by name, a number of each of S agents. NaN stands for none.
+
+    Returns:
+        the mean by name and, of two agents or more, both ends of its 95 % interval by
+        `low95/<name>` and `high95/<name>`. NaN where no agent has a number.
+    """
+    together: dict[str, float] = {}
+    for name, values in metrics.items():
+        known = values[~np.isnan(values)]
+        together[name] = float(known.mean()) if len(known) else math.nan
+        if len(known) > 1:
+            mean, half = interval(known)
+            together |= {f"low95/{name}": mean - half, f"high95/{name}": mean + half}
+    return together
