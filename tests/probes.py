@@ -4,11 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from vnl_ppo.env import State
 
-SIGNS = jnp.array([-1.0, 1.0])
+# Of NumPy: no device is to be used before processes are joined.
+SIGNS = np.array([-1.0, 1.0], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

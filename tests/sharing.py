@@ -73,21 +73,21 @@ def leaves_of(tree):
 
 
 def devices(out):
-    """Both cases on one device and on more; a checkpoint of two, resumed on two and on four."""
+    """Each case on one device and on more; a checkpoint of four resumed on four and on one."""
     found = {}
-    for case in CASES:
-        for n in (1, 2, 4) if case == "seeing" else (1, 2):
+    for case, numbers in {"seeing": (4, 1), "remembering": (2, 1)}.items():
+        for n in numbers:
             ppo, state, metrics = on_devices(case, n)
             found |= {f"{case}/{n}/{k}": x for k, x in leaves_of((state, metrics)).items()}
-            if case == "seeing" and n > 1:
-                folder = Path(out).with_suffix(f".{n}")
-                checkpoint.save(folder, 1, state)
-                state, _ = ppo.step(state)
-                found |= {f"unbroken/{n}/{k}": x for k, x in leaves_of(state).items()}
-                # Of two devices on two, and on four.
-                saved = checkpoint.read(folder.with_suffix(".2"), 1)
+            if case == "seeing":
+                folder = Path(out).with_suffix(".checkpoints")
+                if n == 4:
+                    checkpoint.save(folder, 1, state)
+                    state, _ = ppo.step(state)
+                    found |= {f"unbroken/{k}": x for k, x in leaves_of(state).items()}
+                saved = checkpoint.read(folder, 1)
                 like = jax.eval_shape(ppo.init, 0)
-                checkpoint.check(saved, like, "2")
+                checkpoint.check(saved, like, "1")
                 state, _ = ppo.step(checkpoint.restore(saved, like, ppo.layout))
                 found |= {f"resumed/{n}/{k}": x for k, x in leaves_of(state).items()}
     np.savez(out, **found)

@@ -92,7 +92,9 @@ def make_ppo(
         over_agents(function, config.num_seeds)
         for function in on_one_device(env, network, config, mesh.size)
     )
-    everywhere, shared_out = PartitionSpec(), PartitionSpec(None, DEVICES)
+    # A state of shardings, which its types do not foresee.
+    everywhere: Any = PartitionSpec()
+    shared_out: Any = PartitionSpec(None, DEVICES)
     specs = TrainingState(everywhere, everywhere, shared_out, everywhere, everywhere)
     on_devices = partial(jax.shard_map, mesh=mesh, check_vma=False)
     init = on_devices(init, in_specs=everywhere, out_specs=specs)

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from tests.probes import Probe
+from vnl_ppo import footprint
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.footprint import Row, check_fits, compile_step, memory_table, peak_bytes, size_of
 from vnl_ppo.networks import ActorCritic
@@ -63,6 +64,36 @@ def test_a_run_that_does_not_fit_is_refused_with_the_table_and_the_remedy():
         check_fits(rows, 1500 * 2**20, 1400 * 2**20)
     with pytest.raises(ValueError, match="env_chunk_size"):
         check_fits(rows, 2**32, 2**31)
+
+
+def test_a_compiled_step_that_does_not_fit_is_refused_before_it_runs(monkeypatch):
+    program = compile_step(make_ppo(ENV, NETWORK, CONFIG, jax.devices()[:1]))
+    footprint.check_program(program, ENV, NETWORK, CONFIG)
+    monkeypatch.setattr(footprint, "available_bytes", lambda _: peak_bytes(program) - 1)
+    with pytest.raises(ValueError, match=r"(?s)the device has 0 MiB.*rollout: observation proprio"):
+        footprint.check_program(program, ENV, NETWORK, CONFIG)
+
+
+def test_a_cpu_has_what_the_host_can_give_and_the_tightest_group_allows(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 24000000 kB\nMemAvailable:   20000 kB\n")
+    assert footprint._free_on_host(meminfo) == 20000 * 1024
+    assert footprint._free_on_host(tmp_path / "none") is None
+    groups = tmp_path / "cgroup"
+    for kind, name in (("", "memory.max"), ("memory", "memory.limit_in_bytes")):
+        root = tmp_path / ("v1" if kind else "v2")
+        inner = root / kind / "job" / "step"
+        inner.mkdir(parents=True)
+        (inner / name).write_text(f"{2**63 - 4096}" if kind else "max\n")
+        (inner.parent / name).write_text("3000\n")
+        (inner.parent.parent / name).write_text("5000\n")
+        groups.write_text(f"3:cpu:/elsewhere\n0:{kind}:/job/step\n")
+        assert footprint._limit_of_group(groups, str(root)) == 3000
+        # In a container the path may be that of the host.
+        groups.write_text(f"0:{kind}:/host/only\n")
+        assert footprint._limit_of_group(groups, str(root)) == 5000
+    assert footprint._limit_of_group(groups, str(tmp_path / "nowhere")) is None
+    assert footprint.available_bytes(jax.devices("cpu")[0]) > 0
 
 
 def test_every_array_counts():

@@ -1,8 +1,9 @@
 """When a run that produces numbers that are not finite is given up."""
 
+import numpy as np
 import pytest
 
-from vnl_ppo.health import PATIENCE, Health, NotFiniteError
+from vnl_ppo.health import PATIENCE, Health, HealthOfAll, NotFiniteError
 
 GOOD = {"train/updates": 8.0, "train/skipped_updates": 0.0, "train/nonfinite_episodes": 0.0}
 STUCK = {"train/updates": 0.0, "train/skipped_updates": 8.0, "train/nonfinite_episodes": 0.0}
@@ -38,3 +39,16 @@ def test_what_came_first_is_named():
     with pytest.raises(NotFiniteError, match=r"1% of the steps.*simulation.*at step 1,234;"):
         for step in range(PATIENCE):
             health.check(5000 + step, broken(11.0, "reward"))
+
+
+def test_of_many_agents_the_last_decides():
+    health, warnings = HealthOfAll(1000, ["seed_4", "seed_5"]), []
+    both = lambda first, second: {k: np.array([first[k], second[k]]) for k in GOOD}
+    for step in range(2 * PATIENCE):
+        health.check(step, both(STUCK, GOOD) | {"perf/seconds": 1.0}, warnings.append)
+    (warning,) = warnings
+    assert "seed_4" in warning and "every update was skipped" in warning
+    with pytest.raises(NotFiniteError):
+        for step in range(PATIENCE):
+            health.check(step, both(GOOD, STUCK), warnings.append)
+    assert len(warnings) == 1

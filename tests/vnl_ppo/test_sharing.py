@@ -32,6 +32,8 @@ def tolerance(config, iterations):
 
 def start(*arguments, devices=1):
     flags = f"--xla_force_host_platform_device_count={devices}"
+    # They compile for longer than they run.
+    flags += " --xla_llvm_disable_expensive_passes=true --xla_backend_optimization_level=0"
     return subprocess.Popen(
         [sys.executable, "-m", "tests.sharing", *map(str, arguments)],
         cwd=ROOT,
@@ -56,9 +58,7 @@ def part(found, prefix):
     return {k.removeprefix(prefix): x for k, x in found.items() if k.startswith(prefix)}
 
 
-@pytest.mark.parametrize(
-    "case, devices", [("seeing", 2), ("seeing", 4), ("remembering", 2)], ids=str
-)
+@pytest.mark.parametrize("case, devices", [("seeing", 4), ("remembering", 2)])
 def test_devices_change_nothing_but_rounding(on_devices, case, devices):
     config = CASES[case][2]
     one, many = (part(on_devices, f"{case}/{n}/") for n in (1, devices))
@@ -76,12 +76,13 @@ def test_devices_change_nothing_but_rounding(on_devices, case, devices):
 
 
 def test_a_checkpoint_goes_on_with_other_devices(on_devices):
-    same, unbroken = (part(on_devices, f"{kind}/2/") for kind in ("resumed", "unbroken"))
+    unbroken, four, one = (
+        part(on_devices, prefix) for prefix in ("unbroken/", "resumed/4/", "resumed/1/")
+    )
+    limit = tolerance(CONFIG, 1)
     for name, x in unbroken.items():
-        np.testing.assert_array_equal(same[name], x, err_msg=name)
-    more, limit = part(on_devices, "resumed/4/"), tolerance(CONFIG, 1)
-    for name, x in unbroken.items():
-        np.testing.assert_allclose(more[name], x, atol=limit * max(1, np.abs(x).max()))
+        np.testing.assert_array_equal(four[name], x, err_msg=name)
+        np.testing.assert_allclose(one[name], x, atol=limit * max(1, np.abs(x).max()))
 
 
 def free_port():
