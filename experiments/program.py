@@ -27,6 +27,7 @@ from vnl_ppo.distributed import (
     is_first,
     join,
     leave,
+    wait_for_all,
     watching,
 )
 from vnl_ppo.env import Env
@@ -249,12 +250,12 @@ def work(
         quiet=settings.quiet,
         logs=other_logs(settings, folder) if is_first() else (),
     )
-    if not is_first():
-        return
-    print(compilations)
-    made = experiment.finish(settings, env, network, weights, folder)
-    made = ", ".join([f"checkpoints in {folder / run.CHECKPOINTS}", *made])
-    print(f"done: {made}; tensorboard --logdir {folder}")
+    if is_first():
+        print(compilations)
+        made = experiment.finish(settings, env, network, weights, folder)
+        made = ", ".join([f"checkpoints in {folder / run.CHECKPOINTS}", *made])
+        print(f"done: {made}; tensorboard --logdir {folder}")
+    wait_for_all()
 
 
 def show_memory(env: Env, network: ActorCritic, config: PPOConfig) -> None:

@@ -133,6 +133,11 @@ def everyone(numbers: Sequence[int]) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(own))
 
 
+def wait_for_all() -> None:
+    """Go on when all processes have come here: while the first writes, the others may not leave."""
+    everyone([0])
+
+
 def check_same(what: str, text: str) -> None:
     """Raise a ValueError unless all processes have the same `text`. All have to ask."""
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.int32)

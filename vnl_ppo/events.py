@@ -28,12 +28,13 @@ class EventFile:
     Every method raises OSError where the file cannot be written.
 
     Args:
-        folder: of the run.
+        folder: of the run, or one in it, which is made if missing.
         purge_step: events of this step and later ones, written by a run that was broken off, are
             withdrawn; by default none.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         # tensorboardX names files by whole seconds: two starts within one would share a file.
         self._writer = EventsWriter(os.fspath(folder / "events"), f".{time.time_ns()}")
         if purge_step is not None:

@@ -118,6 +118,7 @@ def train(
                     report.flush()
                     checkpoint.save(checkpoints, done * size, whole, score)
                     checkpoint.prune(checkpoints, keep)
+                distributed.wait_for_all()
                 last_saved = time.monotonic()
                 metrics = {"perf/checkpoint_seconds": last_saved - start}
                 if trained_seconds:
@@ -149,7 +150,7 @@ def train(
                     steady_since = time.monotonic()
                 else:
                     (state, metrics), seconds = _timed_step(step, state)
-                    metrics["perf/env_steps_per_second"] = size / seconds
+                    metrics["perf/env_steps_per_second"] = config.num_seeds * size / seconds
                     trained_seconds += seconds
                     pace = trained_seconds / (done - first)
                     left = pace * (config.num_iterations - done - 1)
