@@ -64,19 +64,22 @@ class Pendulum:
         return State((angle, speed), obs, reward, jnp.zeros(()), {}, {})
 
 
-def task(name: str, num_steps: int, num_seeds: int):
+def task(arguments: argparse.Namespace, num_seeds: int):
     """Environment, network and settings."""
-    if name == "pendulum":
+    num_steps, num_envs = arguments.steps, arguments.num_envs
+    if arguments.task == "pendulum":
         config = PPOConfig(
-            num_timesteps=num_steps, num_envs=32, unroll_length=16, batch_size=32,
-            num_minibatches=4, learning_rate=1e-3, episode_length=200, num_evals=2,
-            num_seeds=num_seeds,
+            num_timesteps=num_steps, num_envs=num_envs or 32, unroll_length=16,
+            batch_size=num_envs or 32, num_minibatches=4, learning_rate=1e-3, episode_length=200,
+            num_evals=2, num_seeds=num_seeds,
         )  # fmt: skip
         return Pendulum(), ActorCritic(1, {}, (32, 32), (32, 32)), config
     settings = default_settings(seeing=False)
     config = dataclasses.replace(
         settings.ppo, num_timesteps=num_steps, num_evals=2, num_seeds=num_seeds
     )
+    if num_envs:
+        config = dataclasses.replace(config, num_envs=num_envs, batch_size=-(-num_envs // 8))
     return *build(dataclasses.replace(settings, ppo=config)), config
 
 
@@ -86,7 +89,9 @@ def whole(arguments: argparse.Namespace) -> dict[str, float]:
     for num_seeds in (1, arguments.num_seeds):
         with tempfile.TemporaryDirectory() as folder:
             child = [sys.executable, __file__, "child", "--task", arguments.task]
-            child += ["--steps", str(arguments.steps), "--num-seeds", str(num_seeds)]
+            for name, value in {"steps": arguments.steps, "num-envs": arguments.num_envs}.items():
+                child += [f"--{name}", str(value)]
+            child += ["--num-seeds", str(num_seeds)]
             start = time.monotonic()
             subprocess.run(
                 [*child, "--folder", folder],
@@ -100,7 +105,7 @@ def whole(arguments: argparse.Namespace) -> dict[str, float]:
 
 def child(arguments: argparse.Namespace) -> None:
     """One of those runs."""
-    env, network, config = task(arguments.task, arguments.steps, arguments.num_seeds)
+    env, network, config = task(arguments, arguments.num_seeds)
     folder = run.create(Path(arguments.folder) / "run", {})
     train(env, network, config, folder, quiet=True)
 
@@ -109,7 +114,7 @@ def steady(arguments: argparse.Namespace) -> dict[str, float]:
     """Seconds of an iteration, the median, once all is compiled."""
     sides = {}
     for num_seeds in (1, arguments.num_seeds):
-        ppo = make_ppo(*task(arguments.task, arguments.steps, num_seeds))
+        ppo = make_ppo(*task(arguments, num_seeds))
         sides[f"{num_seeds}"] = [ppo.step, ppo.step(ppo.init(0))[0], []]
     for _ in range(arguments.iterations):
         for side in sides.values():
@@ -126,6 +131,7 @@ def main() -> None:
     parser.add_argument("what", choices=("whole", "steady", "child"))
     parser.add_argument("--task", choices=("pendulum", "ant"), required=True)
     parser.add_argument("--num-seeds", type=int, default=8)
+    parser.add_argument("--num-envs", type=int, default=0, help="of each agent; 0: the default")
     parser.add_argument("--steps", type=int, default=100_000, help="of each agent's whole run")
     parser.add_argument("--iterations", type=int, default=10, help="steady: of each")
     parser.add_argument("--folder", help=argparse.SUPPRESS)
