@@ -110,7 +110,7 @@ def training(folder, steps, *others):
         network = ActorCritic(1, {"vision": Pixels()}, (8,), (8,))
         env = Probe(lambda x, a: -jnp.square(a - 0.5 * x), steps=7, picture=True)
         train(env, network, config, folder, resume)
-    except (distributed.PeerLostError, Interrupted) as error:
+    except (distributed.PeerLostError, Interrupted, OSError) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         distributed.leave(getattr(error, "status", 1))
         sys.exit(getattr(error, "status", 1))

@@ -244,10 +244,21 @@ def _orbax() -> Iterator[ocp.StandardCheckpointer]:
     if not isinstance(sys.unraisablehook, _LateAnswers):
         sys.unraisablehook = _LateAnswers(sys.unraisablehook)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             yield checkpointer
     finally:
         log.setLevel(level)
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """Of this process alone: by itself Orbax would wait for all others to write their part."""
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 class _LateAnswers:
@@ -279,7 +290,7 @@ def _remove_unfinished(path: Path) -> None:
 def _notes(path: Path) -> dict[str, Any]:
     """What `save` wrote beside the arrays; nothing where that is torn, or not ours."""
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             return checkpointer.metadata(path.resolve()).custom_metadata or {}
     except Exception:
         # As in `read`: whatever the parser that met it raises. Resuming will tell.
