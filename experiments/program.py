@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shlex
 import sys
 import time
@@ -31,8 +32,9 @@ from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.policy import Weights
+from vnl_ppo.programs import Programs
 from vnl_ppo.reporting import Log
-from vnl_ppo.runtime import keep_compilations
+from vnl_ppo.runtime import Compilations, keep_compilations
 from vnl_ppo.settings import from_plain, to_plain
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
@@ -80,6 +82,8 @@ class Experiment(NamedTuple):
         title: settings -> what its run folders are called, before the time.
         simulator: (settings, environment) -> what simulates, to be shown.
         finish: what is left to do after training.
+        traced_from: (settings, environment) -> all that the compiled programs depend on besides
+            settings and code, so that they may be kept whole; None where that is not known.
     """
 
     builder: str
@@ -88,6 +92,7 @@ class Experiment(NamedTuple):
     title: Callable[[Any], str]
     simulator: Callable[[Any, Any], str]
     finish: Finish = lambda *_: ()
+    traced_from: Callable[[Any, Any], Sequence[bytes] | None] = lambda *_: None
 
 
 def main(experiment: Experiment) -> None:
@@ -101,8 +106,11 @@ def main(experiment: Experiment) -> None:
         if settings.dry_run:
             show_memory(*experiment.build(settings), settings.ppo)
             return
-        env, network, folder = prepare(experiment, settings)
-        work(experiment, settings, env, network, folder)
+        compilations = keep_compilations()
+        env, network, folder, programs = prepare(experiment, settings, compilations)
+        print(f"run folder: {folder}", flush=True)
+        work(experiment, settings, env, network, folder, programs)
+        print(compilations)
     except (ValueError, OSError, NotFiniteError) as error:
         sys.exit(f"error: {error}" + (f"\n{how_to_go_on(folder)}" if folder else ""))
     except jax.errors.JaxRuntimeError as error:
@@ -156,8 +164,12 @@ def option(arguments: Sequence[str], name: str, default: str) -> str:
     return first.parse_known_args(arguments)[0].value
 
 
-def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Path]:
+def prepare(
+    experiment: Experiment, settings: Any, compilations: Compilations | None = None
+) -> tuple[Any, ActorCritic, Path, Programs | None]:
     """Build everything and check everything, before anything is compiled.
+
+    What was compiled under the same settings before was checked then, and is not traced again.
 
     Raises:
         ValueError, OSError: a setting cannot be; one sentence says which and why.
@@ -169,10 +181,13 @@ def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Pa
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.resume is None:
         run.check_free(folder)
-    check_training(env, network, settings.ppo, folder if settings.resume else None)
+    programs = kept_programs(experiment, settings, env, compilations)
+    if settings.resume or programs is None or not programs.has("init", "step"):
+        check_training(env, network, settings.ppo, settings.resume)
     devices = jax.local_devices()
-    rows = memory_table(env, network, settings.ppo, len(devices))
-    check_fits(rows, sum(row.num_bytes for row in rows), available_bytes(devices[0]))
+    if available := available_bytes(devices[0]):
+        rows = memory_table(env, network, settings.ppo, len(devices))
+        check_fits(rows, sum(row.num_bytes for row in rows), available)
     print(
         f"{len(devices)} {devices[0].platform} device(s), {devices[0].device_kind}; "
         f"physics by {experiment.simulator(settings, env)}; {settings.ppo.num_envs} environments, "
@@ -180,15 +195,38 @@ def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Pa
     )
     if settings.resume is None:
         run.create(folder, to_dict(settings), experiment.builder)
-    return env, network, folder
+    return env, network, folder, programs
+
+
+_NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
+
+
+def kept_programs(
+    experiment: Experiment, settings: Any, env: Env, compilations: Compilations | None
+) -> Programs | None:
+    """Where the compiled programs of such runs are kept whole, if they may be.
+
+    Of several processes each compiles a part, which is nothing to keep.
+    """
+    parts = experiment.traced_from(settings, env)
+    if compilations is None or parts is None or jax.process_count() > 1:
+        return None
+    # Seeds are arguments of the programs.
+    ppo = dataclasses.replace(settings.ppo, seed=0, num_evals=1)
+    plain = to_dict(dataclasses.replace(settings, ppo=ppo))
+    plain = {name: value for name, value in plain.items() if name not in _NOT_TRACED}
+    return Programs(compilations, json.dumps(plain, sort_keys=True).encode(), *parts)
 
 
 def work(
-    experiment: Experiment, settings: Any, env: Env, network: ActorCritic, folder: Path
+    experiment: Experiment,
+    settings: Any,
+    env: Env,
+    network: ActorCritic,
+    folder: Path,
+    programs: Programs | None = None,
 ) -> None:
     """What takes long."""
-    compilations = keep_compilations()
-    print(f"run folder: {folder}", flush=True)
     weights = train(
         env,
         network,
@@ -198,8 +236,8 @@ def work(
         checkpoint_config=settings.checkpoints,
         quiet=settings.quiet,
         logs=other_logs(settings, folder),
+        programs=programs,
     )
-    print(compilations)
     made = experiment.finish(settings, env, network, weights, folder)
     made = ", ".join([f"checkpoints in {folder / run.CHECKPOINTS}", *made])
     print(f"done: {made}; tensorboard --logdir {folder}")

@@ -20,6 +20,7 @@ from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
 from vnl_ppo.policy import Weights, apply, init_params, make_policy
+from vnl_ppo.programs import as_it_is
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import Episodes, Experience, collect, start_episodes
 
@@ -64,6 +65,7 @@ def make_ppo(
     network: nn.Module,
     config: PPOConfig,
     devices: Sequence[jax.Device] | None = None,
+    keep: Callable[[str, Any], Any] = as_it_is,
 ) -> PPO:
     """Build the two functions of PPO; nothing is compiled before their first call.
 
@@ -72,6 +74,7 @@ def make_ppo(
         network: as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
         config: the settings.
         devices: to share the work; by default all local ones.
+        keep: see `vnl_ppo.programs.Programs.keep`.
 
     Raises:
         ValueError: a setting cannot be, or does not divide over the devices; the network does not
@@ -79,9 +82,9 @@ def make_ppo(
     """
     devices = list(devices or jax.local_devices())
     init, step = on_one_device(env, network, config, len(devices))
-    pmapped_init = jax.pmap(init, axis_name=DEVICES, in_axes=(None, 0), devices=devices)
-    pmapped_step = jax.pmap(step, axis_name=DEVICES, donate_argnums=0, devices=devices)
-    return PPO(lambda seed: pmapped_init(*_keys(seed, len(devices))), pmapped_step)
+    init = keep("init", jax.pmap(init, axis_name=DEVICES, in_axes=(None, 0), devices=devices))
+    step = keep("step", jax.pmap(step, axis_name=DEVICES, donate_argnums=0, devices=devices))
+    return PPO(lambda seed: init(*_keys(seed, len(devices))), step)
 
 
 def make_ppo_for_seeds(

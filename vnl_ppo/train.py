@@ -16,6 +16,7 @@ from vnl_ppo.evaluation import make_watched_evaluate
 from vnl_ppo.health import Health, NotFiniteError
 from vnl_ppo.interruption import Interrupted, catch_signals
 from vnl_ppo.ppo import DEVICES, PPO, TrainingState, Weights, make_ppo
+from vnl_ppo.programs import Programs, as_it_is
 from vnl_ppo.reporting import Log, Reporter
 from vnl_ppo.runtime import seconds_since_start
 
@@ -29,6 +30,7 @@ def train(
     checkpoint_config: CheckpointConfig | None = None,
     quiet: bool = False,
     logs: Sequence[Log] = (),
+    programs: Programs | None = None,
 ) -> Weights:
     """Train a network in an environment and leave everything in the run's folder.
 
@@ -48,6 +50,7 @@ def train(
         checkpoint_config: when checkpoints are made and which are kept.
         quiet: whether to give plain lines on a terminal too.
         logs: where metrics go besides TensorBoard.
+        programs: where compiled programs are kept whole; by default they are not.
 
     Returns:
         the trained weights.
@@ -58,9 +61,10 @@ def train(
         NotFiniteError: the run only produces numbers that are not finite; a checkpoint is made.
         OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
     """
-    ppo = make_ppo(env, network, config)
+    keep_program = programs.keep if programs else as_it_is
+    ppo = make_ppo(env, network, config, keep=keep_program)
+    evaluate = keep_program("evaluate", make_watched_evaluate(env, network, config))
     keep = checkpoint_config or CheckpointConfig()
-    evaluate = make_watched_evaluate(env, network, config)
     checkpoints = folder / run.CHECKPOINTS
     stops = evaluation_iterations(config)
     # Evaluations draw their episodes from a key of their own: the same corridors every time, and
