@@ -149,7 +149,8 @@ def make_watched_evaluate(
             env, actor, key, config.num_eval_envs, config.episode_length
         )
         rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (watched.obs, watched.seen))
-        watched = watched.replace(activations=encoder_activations(network, weights, *rows))
+        layers = encoder_activations(network, weights, *rows)
+        watched = dataclasses.replace(watched, activations=layers)
         spread = {"episode_reward_std": metrics["episode_reward"].std()}
         return {k: x.mean() for k, x in metrics.items()} | spread, watched
 
