@@ -60,7 +60,7 @@ def test_a_policy_with_memory_carries_it(tmp_path):
     options = "--encoder none --network.memory 5 --num-envs 2 --physics mujoco"
     settings = gap_ant_vision.parse(options.split())
     env, network = gap_ant.build(settings)
-    folder = run.create(tmp_path / "mine", gap_ant.to_dict(settings), gap_ant.BUILDER)
+    folder = run.create(tmp_path / "mine", program.to_dict(settings), gap_ant.BUILDER)
     state = make_ppo(env, network, settings.ppo).init(0)
     checkpoint.save(folder / run.CHECKPOINTS, 0, state)
     policy = vnl_ppo.load(folder)
