@@ -4,6 +4,7 @@ An encoder takes the raw leaf, uint8 images too, with any leading batch axes, an
 with the same leading axes. Write one, and name it on the command line as `package.module:Class`.
 """
 
+from encoders.batches import in_batches
 from encoders.blocked_convolution import convolve
 from encoders.identity import Identity
 from encoders.mlp import MLP
@@ -16,6 +17,7 @@ __all__ = [
     "Identity",
     "NatureCNN",
     "convolve",
+    "in_batches",
     "make_encoder",
     "register",
     "registered",

@@ -1,16 +1,18 @@
-"""Convolution whose gradient is matrix products on a CPU: XLA's function, trained far faster.
+"""Convolution as matrix products on a CPU: XLA's function, run and trained far faster.
 
-XLA runs a plain convolution well on a CPU, forward, and its gradients badly: inside `lax.scan`,
-where training happens, they fall to generic loops (jax-ml/jax issue 12868), 20 to 40 times slower
-than what follows. A convolution with stride s and no padding is a few matrix products:
+On a CPU, XLA (jaxlib 0.10.2) gives a plain convolution to YNNPACK, which is slow where channels are
+few, as an image's are; its gradients, inside `lax.scan`, where training happens, fall to generic
+loops (jax-ml/jax issue 12868). Matrix products it runs well, and a convolution with stride s and no
+padding is a few of them:
 
 1. blocks of s x s pixels become channels, and the kernel's likewise, so that the stride is 1 (space
    to depth); a kernel of 8x8 with stride 4 becomes one of 2x2 over 16 times the channels;
-2. each tap (i, j) of the kernel is a matrix [C, F] that multiplies the image shifted by (i, j).
+2. each tap (i, j) of the kernel is a matrix [C, F]; all taps side by side multiply every position
+   once, and what they give is shifted and added. Or the other way round: what all taps see is
+   gathered (im2col), then multiplied by the whole kernel at once. Which is faster depends on how
+   much there is to gather, and how many products reach beyond the edges.
 
-Forward alone is left to XLA, which is faster than these products when there is nothing to save for
-a gradient. Gathering all shifted images for one product (im2col) is slower than the sum over taps:
-XLA's concatenation on a CPU costs more than the product that it feeds.
+All of this is bound by memory unless it stays in the processor's cache: see `encoders.batches`.
 """
 
 from functools import partial
@@ -26,18 +28,17 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 def convolve(
     image: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolves: a drop-in for `jax.lax.conv_general_dilated` whose gradient suits CPUs.
+    """Convolves: a drop-in for `jax.lax.conv_general_dilated` that suits CPUs.
 
     Give it to a layer, `nn.Conv(..., padding="VALID", conv_general_dilated=convolve)`; parameters,
-    their names and their initialisation stay `nn.Conv`'s. Under reverse-mode differentiation on a
-    CPU it runs as matrix products when padding is "VALID", the kernel is a square whose side is a
-    multiple of the stride, and there is no dilation and no grouping. Everything else, and every
-    other platform, goes to XLA as it is. Results differ by float rounding only, also between
-    the value alone and the value computed with its gradient. The blocked form has no forward-mode
-    derivative (`jax.jvp`).
+    their names and their initialisation stay `nn.Conv`'s. On a CPU it runs as matrix products when
+    padding is "VALID", the kernel is a square whose side is a multiple of the stride, and there is
+    no dilation and no grouping. Everything else, and every other platform, goes to XLA as it is.
+    Results differ by float rounding only. The blocked form has no forward-mode derivative
+    (`jax.jvp`).
 
     Args:
-        image: float[B, H, W, C].
+        image: float[B, H, W, C]; or uint8, taken to the kernel's dtype as it is.
         kernel: float[K, K, C, F].
         strides: the step along height and width.
         padding: "VALID" for the blocked form; anything that `conv_general_dilated` takes.
@@ -47,6 +48,7 @@ def convolve(
         float[B, (H - K) // stride + 1, (W - K) // stride + 1, F].
     """
     if not _can_block(image, kernel, tuple(strides), padding, options):
+        image = image.astype(kernel.dtype)
         return lax.conv_general_dilated(image, kernel, strides, padding, **options)
     return _convolve(image, kernel, strides[0], options.get("precision"))
 
@@ -77,33 +79,37 @@ def _is_nhwc(image: jax.Array, kernel: jax.Array, numbers: Any) -> bool:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolve(image: jax.Array, kernel: jax.Array, stride: int, precision: Any) -> jax.Array:
-    return _direct(image, kernel, stride, precision)
+    return lax.platform_dependent(
+        image,
+        kernel,
+        cpu=partial(_value, stride=stride, precision=precision),
+        default=partial(_direct, stride=stride, precision=precision),
+    )
 
 
 def _forward(image, kernel, stride, precision):
-    # The same shifted images serve the value here and the kernel's gradient below, so products win.
-    features = lax.platform_dependent(
-        image,
-        kernel,
-        cpu=lambda x, k: _blocked(x, k, stride, precision),
-        default=lambda x, k: _direct(x, k, stride, precision),
-    )
-    return features, (image, kernel)
+    return _convolve(image, kernel, stride, precision), (image, kernel)
 
 
 def _backward(stride, precision, saved, d_features):
-    def pull_back(convolution):
-        def gradients(image, kernel, d_features):
-            def run(x, k):
-                return convolution(x, k, stride, precision)
+    def direct(argument):
+        def gradient(image, kernel, d_features):
+            run = partial(_direct, stride=stride, precision=precision)
+            return jax.vjp(run, image, kernel)[1](d_features)[argument]
 
-            return jax.vjp(run, image, kernel)[1](d_features)
+        return gradient
 
-        return gradients
+    def gradient(argument, in_products):
+        return lax.platform_dependent(
+            *saved,
+            d_features,
+            cpu=partial(in_products, stride=stride, precision=precision),
+            default=direct(argument),
+        )
 
-    return lax.platform_dependent(
-        *saved, d_features, cpu=pull_back(_blocked), default=pull_back(_direct)
-    )
+    # One by one, so that XLA leaves out the one that nobody asks for.
+    of_bytes = saved[0].dtype == jnp.uint8
+    return None if of_bytes else gradient(0, _image_gradient), gradient(1, _kernel_gradient)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -111,13 +117,88 @@ _convolve.defvjp(_forward, _backward)
 
 def _direct(image, kernel, stride, precision):
     return lax.conv_general_dilated(
-        image, kernel, (stride, stride), "VALID", dimension_numbers=_NHWC, precision=precision
+        image.astype(kernel.dtype),
+        kernel,
+        (stride, stride),
+        "VALID",
+        dimension_numbers=_NHWC,
+        precision=precision,
     )
 
 
-def _blocked(image, kernel, stride, precision):
-    blocks = _space_to_depth(_crop_to_windows(image, kernel.shape[0], stride), stride)
-    return _sum_over_taps(blocks, _kernel_to_depth(kernel, stride), precision)
+def _value(image, kernel, stride, precision):
+    x, kernel = _to_depth(image, kernel, stride)
+    # Products that reach beyond the edges are many where the kernel is large and the image small.
+    multiply = _multiply_and_shift if len(kernel) <= 2 else _gather_and_multiply
+    return multiply(x, kernel, precision)
+
+
+def _multiply_and_shift(x, kernel, precision):
+    """[B, H, W, C] with [K, K, C, F], stride 1: each position times all taps, shifted and added."""
+    side, _, c, f = kernel.shape
+    rows, columns = x.shape[1] - side + 1, x.shape[2] - side + 1
+    matrix = kernel.transpose(2, 0, 1, 3).reshape(c, side * side * f)
+    products = jnp.matmul(x.reshape(-1, c), matrix, precision=precision)
+    products = products.reshape(*x.shape[:3], side * side, f)
+    return sum(
+        products[:, i : i + rows, j : j + columns, n] for n, (i, j) in enumerate(_taps(side))
+    )
+
+
+def _gather_and_multiply(x, kernel, precision):
+    """The same: each window, its taps side by side (im2col), times the kernel."""
+    side, _, c, f = kernel.shape
+    # XLA would fuse the gathering into the product and lose its fast kernel.
+    windows = lax.optimization_barrier(jnp.concatenate(_shifted(x, side), -1))
+    rows = windows.reshape(-1, side * side * c)
+    products = jnp.matmul(rows, kernel.reshape(-1, f), precision=precision)
+    return products.reshape(*windows.shape[:3], f)
+
+
+def _image_gradient(image, kernel, d_features, stride, precision):
+    shape, kernel = image.shape[1:], _kernel_to_depth(kernel, stride)
+    side, _, c, f = kernel.shape
+    matrix = kernel.transpose(3, 0, 1, 2).reshape(f, side * side * c)
+    products = jnp.matmul(d_features.reshape(-1, f), matrix, precision=precision)
+    products = products.reshape(*d_features.shape[:3], side * side, c)
+    shifted = [_shift_back(products[:, :, :, n], tap, side) for n, tap in enumerate(_taps(side))]
+    d_image = _depth_to_space(sum(shifted), stride)
+    beyond = [(0, n - m) for n, m in zip(shape, d_image.shape[1:], strict=True)]
+    return jnp.pad(d_image, ((0, 0), *beyond))
+
+
+def _kernel_gradient(image, kernel, d_features, stride, precision):
+    x, kernel = _to_depth(image, kernel, stride)
+    side, _, c, f = kernel.shape
+    columns = d_features.reshape(-1, f)
+    products = [
+        jnp.matmul(rows.reshape(-1, c).T, columns, precision=precision)
+        for rows in _shifted(x, side)
+    ]
+    return _depth_to_kernel(jnp.stack(products).reshape(kernel.shape), stride)
+
+
+def _to_depth(image, kernel, stride):
+    """An image and a kernel, for stride 1, in the kernel's dtype."""
+    x = _space_to_depth(_crop_to_windows(image, len(kernel), stride), stride)
+    return x.astype(kernel.dtype), _kernel_to_depth(kernel, stride)
+
+
+def _taps(side):
+    """Where the taps of a kernel are, in the order of its rows."""
+    return [(i, j) for i in range(side) for j in range(side)]
+
+
+def _shifted(x, side):
+    """What each tap sees: [B, H, W, C] to K * K times [B, H - K + 1, W - K + 1, C]."""
+    rows, columns = x.shape[1] - side + 1, x.shape[2] - side + 1
+    return [x[:, i : i + rows, j : j + columns] for i, j in _taps(side)]
+
+
+def _shift_back(x, tap, side):
+    """To where a tap saw it: [B, H, W, C] to [B, H + K - 1, W + K - 1, C], zero around it."""
+    around = [(n, side - 1 - n) for n in tap]
+    return jnp.pad(x, ((0, 0), *around, (0, 0)))
 
 
 def _crop_to_windows(image, size, stride):
@@ -132,6 +213,13 @@ def _space_to_depth(image, s):
     return blocks.reshape(b, h // s, w // s, s * s * c)
 
 
+def _depth_to_space(blocks, s):
+    """[B, H, W, s*s*C] to [B, H*s, W*s, C]."""
+    b, h, w, c = blocks.shape
+    image = blocks.reshape(b, h, w, s, s, c // (s * s)).transpose(0, 1, 3, 2, 4, 5)
+    return image.reshape(b, h * s, w * s, c // (s * s))
+
+
 def _kernel_to_depth(kernel, s):
     """[K, K, C, F] to [K/s, K/s, s*s*C, F]."""
     k, _, c, f = kernel.shape
@@ -139,15 +227,8 @@ def _kernel_to_depth(kernel, s):
     return blocks.reshape(k // s, k // s, s * s * c, f)
 
 
-def _sum_over_taps(x, kernel, precision):
-    """Convolves [B, H, W, C] with [K, K, C, F], stride 1: a product for each tap, added."""
+def _depth_to_kernel(kernel, s):
+    """[K, K, s*s*C, F] to [K*s, K*s, C, F]."""
     k, _, c, f = kernel.shape
-    rows, columns = x.shape[1] - k + 1, x.shape[2] - k + 1
-    products = [
-        jnp.matmul(
-            x[:, i : i + rows, j : j + columns].reshape(-1, c), kernel[i, j], precision=precision
-        )
-        for i in range(k)
-        for j in range(k)
-    ]
-    return sum(products[1:], products[0]).reshape(x.shape[0], rows, columns, f)
+    blocks = kernel.reshape(k, k, s, s, c // (s * s), f).transpose(0, 2, 1, 3, 4, 5)
+    return blocks.reshape(k * s, k * s, c // (s * s), f)

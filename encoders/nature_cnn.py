@@ -7,16 +7,21 @@ Implementation Details of Proximal Policy Optimization", ICLR blog track 2022, d
 """
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from encoders.batches import in_batches
 from encoders.blocked_convolution import convolve
-from encoders.pixels import scale_pixels
+from encoders.pixels import white
 from encoders.registry import register
 
 # (filters, side of the square kernel, stride), from the image up.
 LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+BATCH = 64
+"""Images at a time on a CPU: at 64x64 pixels, some 7 MB of products."""
 
 
 @register("nature_cnn")
@@ -46,21 +51,45 @@ class NatureCNN(nn.Module):
         """
         if self.features < 1:
             raise ValueError(f"nature_cnn: features must be at least 1, got {self.features}")
-        init = nn.initializers.orthogonal(math.sqrt(2))
-        x = scale_pixels(image)
-        _check_size(*x.shape[-3:-1])
-        for filters, size, stride in LAYERS:
-            layer = nn.Conv(
-                filters,
-                (size, size),
-                (stride, stride),
-                "VALID",
-                kernel_init=init,
-                conv_general_dilated=convolve,
-            )
-            x = nn.relu(layer(x))
-        x = x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
-        return nn.relu(nn.Dense(self.features, kernel_init=init)(x))
+        brightest = white(image)
+        _check_size(*image.shape[-3:-1])
+        # Pixels at the far edges that no position of the last convolution looks at.
+        rows, columns = (field_size(output_size(n)) for n in image.shape[-3:-1])
+        seen = image.reshape(math.prod(image.shape[:-3]), *image.shape[-3:])
+        seen = seen[:, :rows, :columns]
+        features = in_batches(partial(_layers, white=brightest), self, seen, BATCH)
+        return features.reshape(*image.shape[:-3], self.features)
+
+
+def _layers(network: NatureCNN, x: jax.Array, white: int) -> jax.Array:
+    init = nn.initializers.orthogonal(math.sqrt(2))
+    for filters, size, stride in LAYERS:
+        layer = nn.Conv(
+            filters,
+            (size, size),
+            (stride, stride),
+            "VALID",
+            kernel_init=init,
+            # Bytes stay bytes until they are multiplied.
+            promote_dtype=lambda *arrays, **_: arrays,
+            conv_general_dilated=partial(_convolve_scaled, white=white),
+        )
+        x, white = _relu(layer(x)), 1
+    x = x.reshape(len(x), math.prod(x.shape[1:]))
+    return _relu(nn.Dense(network.features, kernel_init=init)(x))
+
+
+def _convolve_scaled(x, kernel, *arguments, white, **options):
+    return convolve(x, kernel / white, *arguments, **options)
+
+
+@jax.custom_vjp
+def _relu(x: jax.Array) -> jax.Array:
+    """As `nn.relu`; its gradient is read off its output, which the next layer keeps anyway."""
+    return jnp.maximum(x, 0)
+
+
+_relu.defvjp(lambda x: (_relu(x),) * 2, lambda y, dy: (jnp.where(y > 0, dy, 0),))
 
 
 def output_size(pixels: int) -> int:

@@ -15,6 +15,15 @@ def scale_pixels(image: jax.Array) -> jax.Array:
         to be scaled already (a depth image has its own units).
 
     Raises:
+        ValueError: as `white`.
+    """
+    return image.astype(jnp.float32) / white(image)
+
+
+def white(image: jax.Array) -> int:
+    """The value of a pixel as bright as can be: 255 in uint8, 1 in floating point.
+
+    Raises:
         ValueError: if the array has fewer than three axes, or holds neither uint8 nor floats.
     """
     if image.ndim < 3:
@@ -23,9 +32,9 @@ def scale_pixels(image: jax.Array) -> jax.Array:
             f"{list(image.shape)}; use the encoder 'mlp' or 'identity' for a vector"
         )
     if image.dtype == jnp.uint8:
-        return image.astype(jnp.float32) / 255
+        return 255
     if jnp.issubdtype(image.dtype, jnp.floating):
-        return image.astype(jnp.float32)
+        return 1
     raise ValueError(
         f"an image holds uint8 in 0 to 255 or floating point numbers; got {image.dtype}; "
         f"convert it in the environment"

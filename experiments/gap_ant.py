@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -12,6 +13,7 @@ import tyro
 from envs.corridor import CorridorConfig
 from envs.frame_stack import FrameStack
 from envs.gap_ant import GapAnt, GapAntConfig, VisionConfig
+from envs.physics.mujoco import content
 from experiments import program
 from experiments.heads import NetworkConfig, make_network
 from experiments.program import RunSettings
@@ -124,6 +126,16 @@ def build_from(plain: dict[str, Any]) -> tuple[GapAnt, ActorCritic, PPOConfig]:
     """As `build`, from the settings of a config.json: a `vnl_ppo.trained.Builder`."""
     settings = from_dict(plain)
     return *build(settings), settings.ppo
+
+
+def traced_from(settings: Settings, env: GapAnt) -> Sequence[bytes] | None:
+    """What compiled programs depend on besides settings and code; see `program.Experiment`.
+
+    An encoder of the user's may read files or anything else while it is traced.
+    """
+    if ":" in settings.encoder:
+        return None
+    return content(env.model), content(env.looks)
 
 
 def from_dict(data: Any, source: str = "config.json") -> Settings:

@@ -17,7 +17,14 @@ import jax
 from envs.gap_ant import GapAnt
 from envs.video import FRAMES_PER_SECOND, film, write
 from experiments import program
-from experiments.gap_ant import BLIND, BUILDER, Settings, build, default_settings
+from experiments.gap_ant import (
+    BLIND,
+    BUILDER,
+    Settings,
+    build,
+    default_settings,
+    traced_from,
+)
 from experiments.program import Experiment
 from vnl_ppo import run
 from vnl_ppo.evaluation import make_record
@@ -66,6 +73,7 @@ GAP_ANT = Experiment(
     title=title,
     simulator=lambda settings, env: env.back_end,
     finish=film_episode,
+    traced_from=traced_from,
 )
 
 if __name__ == "__main__":

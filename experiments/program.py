@@ -42,8 +42,9 @@ from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.policy import Weights
+from vnl_ppo.programs import Programs
 from vnl_ppo.reporting import Log
-from vnl_ppo.runtime import keep_compilations
+from vnl_ppo.runtime import Compilations, keep_compilations
 from vnl_ppo.settings import from_plain, to_plain
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
@@ -96,6 +97,8 @@ class Experiment(NamedTuple):
         title: settings -> what its run folders are called, before the time.
         simulator: (settings, environment) -> what simulates, to be shown.
         finish: what is left to do after training.
+        traced_from: (settings, environment) -> all that the compiled programs depend on besides
+            settings and code, so that they may be kept whole; None where that is not known.
     """
 
     builder: str
@@ -104,6 +107,7 @@ class Experiment(NamedTuple):
     title: Callable[[Any], str]
     simulator: Callable[[Any, Any], str]
     finish: Finish = lambda *_: ()
+    traced_from: Callable[[Any, Any], Sequence[bytes] | None] = lambda *_: None
 
 
 def main(experiment: Experiment) -> None:
@@ -118,9 +122,14 @@ def main(experiment: Experiment) -> None:
         if settings.dry_run:
             show_memory(*experiment.build(settings), settings.ppo)
             return
+        compilations = keep_compilations()
         with watching():
-            env, network, folder = prepare(experiment, settings)
-        work(experiment, settings, env, network, folder)
+            env, network, folder, programs = prepare(experiment, settings, compilations)
+        if is_first():
+            print(f"run folder: {folder}", flush=True)
+        work(experiment, settings, env, network, folder, programs)
+        if is_first():
+            print(compilations)
     except (ValueError, OSError, NotFiniteError, PeerLostError) as error:
         stop(1, f"error: {error}", folder)
     except jax.errors.JaxRuntimeError as error:
@@ -201,8 +210,12 @@ def option(arguments: Sequence[str], name: str, default: str) -> str:
     return first.parse_known_args(arguments)[0].value
 
 
-def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Path]:
+def prepare(
+    experiment: Experiment, settings: Any, compilations: Compilations | None = None
+) -> tuple[Any, ActorCritic, Path, Programs | None]:
     """Build everything and check everything, before anything is compiled.
+
+    What was compiled under the same settings before was checked then, and is not traced again.
 
     Raises:
         ValueError, OSError: a setting cannot be; one sentence says which and why.
@@ -214,11 +227,14 @@ def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Pa
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.resume is None and is_first():
         run.check_free(folder)
-    check_training(env, network, settings.ppo, folder if settings.resume else None)
+    programs = kept_programs(experiment, settings, env, compilations)
+    if settings.resume or programs is None or not programs.has("init", "step"):
+        check_training(env, network, settings.ppo, settings.resume)
     check_same("the settings", json.dumps(to_dict(settings)))
     devices = jax.devices()
-    rows = memory_table(env, network, settings.ppo, len(devices))
-    check_fits(rows, sum(row.num_bytes for row in rows), available_bytes(jax.local_devices()[0]))
+    if available := available_bytes(jax.local_devices()[0]):
+        rows = memory_table(env, network, settings.ppo, len(devices))
+        check_fits(rows, sum(row.num_bytes for row in rows), available)
     if is_first():
         of_seeds = f" for each of {n} seeds" if (n := settings.ppo.num_seeds) > 1 else ""
         of_processes = f" of {n} processes" if (n := jax.process_count()) > 1 else ""
@@ -230,16 +246,38 @@ def prepare(experiment: Experiment, settings: Any) -> tuple[Any, ActorCritic, Pa
         )
         if settings.resume is None:
             run.create(folder, to_dict(settings), experiment.builder)
-    return env, network, folder
+    return env, network, folder, programs
+
+
+_NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
+
+
+def kept_programs(
+    experiment: Experiment, settings: Any, env: Env, compilations: Compilations | None
+) -> Programs | None:
+    """Where the compiled programs of such runs are kept whole, if they may be.
+
+    Of several processes each compiles a part, which is nothing to keep.
+    """
+    parts = experiment.traced_from(settings, env)
+    if compilations is None or parts is None or jax.process_count() > 1:
+        return None
+    # Seeds are arguments of the programs.
+    ppo = dataclasses.replace(settings.ppo, seed=0, num_evals=1)
+    plain = to_dict(dataclasses.replace(settings, ppo=ppo))
+    plain = {name: value for name, value in plain.items() if name not in _NOT_TRACED}
+    return Programs(compilations, json.dumps(plain, sort_keys=True).encode(), *parts)
 
 
 def work(
-    experiment: Experiment, settings: Any, env: Env, network: ActorCritic, folder: Path
+    experiment: Experiment,
+    settings: Any,
+    env: Env,
+    network: ActorCritic,
+    folder: Path,
+    programs: Programs | None = None,
 ) -> None:
     """What takes long."""
-    compilations = keep_compilations()
-    if is_first():
-        print(f"run folder: {folder}", flush=True)
     weights = train(
         env,
         network,
@@ -249,9 +287,9 @@ def work(
         checkpoint_config=settings.checkpoints,
         quiet=settings.quiet,
         logs=other_logs(settings, folder) if is_first() else (),
+        programs=programs,
     )
     if is_first():
-        print(compilations)
         made = experiment.finish(settings, env, network, weights, folder)
         made = ", ".join([f"checkpoints in {folder / run.CHECKPOINTS}", *made])
         print(f"done: {made}; tensorboard --logdir {folder}")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from vnl_ppo.activations import encoder_activations
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation, metric_reductions
 from vnl_ppo.policy import Weights, make_policy
@@ -40,14 +41,18 @@ class Watched:
         action: float32[T, K, A].
         value: float32[T, K], the policy's own estimate.
         alive: bool[T, K], whether the step belongs to the episode.
-        views: by image leaf of the observation, uint8[V, H, W, C], what the first episode showed at
-            V moments; black where it was over by then.
+        obs: leaves [V, K, ...], what was observed at V moments; 0 where the episode was over.
+        seen: bool[V, K], whether it was not.
+        activations: float32[] by name, of the encoders' layers under `obs`, where there is a
+            network (see `vnl_ppo.activations`).
     """
 
     action: jax.Array
     value: jax.Array
     alive: jax.Array
-    views: dict[str, jax.Array]
+    obs: Observation
+    seen: jax.Array
+    activations: Metrics = struct.field(default_factory=dict)
 
 
 def run_episodes(
@@ -67,12 +72,16 @@ def run_episodes(
     episodes = start_episodes(env, keys, actor.memory(num_episodes))
     moments = jnp.array([int(m * episode_length) for m in _MOMENTS])
     watch = min(num_episodes, _WATCHED)
-    images = {k: x[0] for k, x in episodes.state.obs.items() if x.ndim == 4 and x.dtype == "uint8"}
+    watched_obs = lambda obs: jax.tree.map(lambda x: x[:watch], obs)
     nothing = Watched(
         action=jnp.zeros((episode_length, watch, env.action_size)),
         value=jnp.zeros((episode_length, watch)),
         alive=jnp.zeros((episode_length, watch), bool),
-        views={k: jnp.zeros((len(_MOMENTS), *x.shape), x.dtype) for k, x in images.items()},
+        obs=jax.tree.map(
+            lambda x: jnp.zeros((len(_MOMENTS), *x.shape), x.dtype),
+            watched_obs(episodes.state.obs),
+        ),
+        seen=jnp.zeros((len(_MOMENTS), watch), bool),
     )
 
     def going_on(carry):
@@ -84,15 +93,17 @@ def run_episodes(
         obs = episodes.state.obs
         key = jax.random.fold_in(act_key, step)
         action, value, memory = actor.act(obs, key, episodes.memory)
-        now = (step == moments) & ~over[0]
+        now = (step == moments)[:, None] & ~over[:watch]
         watched = Watched(
             action=watched.action.at[step].set(action[:watch]),
             value=watched.value.at[step].set(value[:watch]),
             alive=watched.alive.at[step].set(~over[:watch]),
-            views={
-                k: jnp.where(now[:, None, None, None], obs[k][0], x)
-                for k, x in watched.views.items()
-            },
+            obs=jax.tree.map(
+                lambda x, xs: select(now, jnp.broadcast_to(x, xs.shape), xs),
+                watched_obs(obs),
+                watched.obs,
+            ),
+            seen=watched.seen | now,
         )
         moved, faults = advance(env, dataclasses.replace(episodes, memory=memory), action)
         ends = (moved.state.done > 0) | is_broken(faults)
@@ -138,6 +149,9 @@ def make_watched_evaluate(
         metrics, watched = run_episodes(
             env, actor, key, config.num_eval_envs, config.episode_length
         )
+        rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (watched.obs, watched.seen))
+        layers = encoder_activations(network, weights, *rows)
+        watched = dataclasses.replace(watched, activations=layers)
         spread = {"episode_reward_std": metrics["episode_reward"].std()}
         return {k: x.mean() for k, x in metrics.items()} | spread, watched
 

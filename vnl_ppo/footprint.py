@@ -126,13 +126,6 @@ def _limit_of_group(groups: Path = Path("/proc/self/cgroup"), root: str = "/sys/
     return min((n for n in limits if n < 2**60), default=None)
 
 
-def check_program(program: Any, env: Env, network: nn.Module, config: PPOConfig) -> None:
-    """As `check_fits`, for a program of `compile_step` on the devices that there are."""
-    peak, available = peak_bytes(program), available_bytes(jax.local_devices()[0])
-    if available is not None and peak > available:
-        check_fits(memory_table(env, network, config, jax.device_count()), peak, available)
-
-
 def check_fits(rows: list[Row], peak: int, available: int | None) -> None:
     """Raise a ValueError that holds the table if a run takes more than the device has."""
     if available is None or peak <= available:

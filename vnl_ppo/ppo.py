@@ -24,6 +24,7 @@ from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
 from vnl_ppo.policy import Weights, apply, init_params, make_policy
+from vnl_ppo.programs import as_it_is
 from vnl_ppo.randomness import draw, fold_in, keys_of
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import Episodes, Experience, collect, groups_in_rows, start_episodes
@@ -74,6 +75,7 @@ def make_ppo(
     network: nn.Module,
     config: PPOConfig,
     devices: Sequence[jax.Device] | None = None,
+    keep: Callable[[str, Any], Any] = as_it_is,
 ) -> PPO:
     """Build the two functions of PPO; nothing is compiled before their first call.
 
@@ -82,6 +84,7 @@ def make_ppo(
         network: as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
         config: the settings.
         devices: to share the work; by default those of all processes.
+        keep: see `vnl_ppo.programs.Programs.keep`.
 
     Raises:
         ValueError: a setting cannot be, or does not divide over the devices; the network does not
@@ -102,10 +105,11 @@ def make_ppo(
 
     same = NamedSharding(mesh, everywhere)
     layout: TrainingState = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
-    jitted_init = jax.jit(init, out_shardings=layout)
+    init = keep("init", jax.jit(init, out_shardings=layout))
+    step = jax.jit(step, in_shardings=(layout,), out_shardings=(layout, same), donate_argnums=0)
     return PPO(
-        lambda seed: jitted_init(seed + np.arange(config.num_seeds, dtype=np.uint32)),
-        jax.jit(step, in_shardings=(layout,), out_shardings=(layout, same), donate_argnums=0),
+        lambda seed: init(seed + np.arange(config.num_seeds, dtype=np.uint32)),
+        keep("step", step),
         layout,
     )
 

@@ -26,6 +26,7 @@ from rich.text import Text
 from vnl_ppo.evaluation import Watched
 from vnl_ppo.events import EventFile
 from vnl_ppo.intervals import over_seeds
+from vnl_ppo.observations import flatten
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_FLUSHES = 5.0
@@ -172,12 +173,14 @@ class Reporter:
 
     def evaluation(self, step: int, metrics: Metrics, watched: Watched) -> None:
         """Report an evaluation; `watched` has a leading axis of agents."""
-        self.scalars(step, metrics)
+        layers = {f"encoder/{k}": np.asarray(x) for k, x in watched.activations.items()}
+        self.scalars(step, {**metrics, **layers})
         metrics = _together(metrics)
         logs: Sequence[Sequence[Log]] = [[log] for log in self._agents] or [self._logs]
         for i, of_agent in enumerate(logs):
+            own = jax.tree.map(lambda x: x[i], watched)  # noqa: B023
             for log in of_agent:
-                _show(log, step, jax.tree.map(lambda x: x[i], watched))  # noqa: B023
+                _show(log, step, own)
         shown = ("episode_reward", "episode_length", "x_velocity", "gaps_crossed")
         values = "  ".join(
             f"{name} {metrics[f'eval/{name}']:.2f}" for name in shown if f"eval/{name}" in metrics
@@ -202,9 +205,23 @@ def _show(log: Log, step: int, watched: Watched) -> None:
     alive = np.asarray(watched.alive)
     log.histogram(step, "eval/action", np.asarray(watched.action)[alive])
     log.histogram(step, "eval/value", np.asarray(watched.value)[alive])
-    for name, views in watched.views.items():
-        if views.shape[-1] in (1, 3):
-            log.image(step, f"eval/{name}", np.concatenate(np.asarray(views), axis=1))
+    for name, image in own_views(watched).items():
+        log.image(step, f"eval/{name}", image)
+
+
+def own_views(watched: Watched) -> dict[str, np.ndarray]:
+    """By image of the observation, uint8[H, V * W, C], C of 1 or 3: what the first episode saw, at
+    one moment beside the other.
+
+    A stack of images shows its newest: its last three channels, or the last of a stack that three
+    does not divide.
+    """
+    views = {}
+    for name, leaf in flatten(watched.obs).items():
+        if leaf.dtype == np.uint8 and leaf.ndim == 5:
+            shown = 3 if leaf.shape[-1] % 3 == 0 else 1
+            views[name] = np.concatenate(np.asarray(leaf)[:, 0, :, :, -shown:], axis=1)
+    return views
 
 
 class _Activity(ProgressColumn):

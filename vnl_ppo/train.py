@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vnl_ppo import checkpoint, distributed, footprint, run
+from vnl_ppo import checkpoint, distributed, run
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
@@ -18,6 +18,7 @@ from vnl_ppo.evaluation import make_watched_evaluate
 from vnl_ppo.health import HealthOfAll, NotFiniteError
 from vnl_ppo.interruption import Interrupted, catch_signals
 from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
+from vnl_ppo.programs import Programs, as_it_is
 from vnl_ppo.reporting import Log, Reporter
 from vnl_ppo.runtime import seconds_since_start
 
@@ -31,6 +32,7 @@ def train(
     checkpoint_config: CheckpointConfig | None = None,
     quiet: bool = False,
     logs: Sequence[Log] = (),
+    programs: Programs | None = None,
 ) -> Weights:
     """Train a network in an environment and leave everything in the run's folder.
 
@@ -53,24 +55,26 @@ def train(
         checkpoint_config: when checkpoints are made and which are kept.
         quiet: whether to give plain lines on a terminal too.
         logs: where metrics go besides TensorBoard.
+        programs: where compiled programs are kept whole; by default they are not.
 
     Returns:
         the trained weights; of many seeds those of the first.
 
     Raises:
-        ValueError: a setting cannot be, the checkpoint is of another network, or an iteration takes
-            more memory than there is.
+        ValueError: a setting cannot be, or the checkpoint is of another network.
         PeerLostError: another process ended.
         Interrupted: a signal came.
         NotFiniteError: the run only produces numbers that are not finite; a checkpoint is made.
         OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
     """
-    ppo = make_ppo(env, network, config)
+    keep_program = programs.keep if programs else as_it_is
+    ppo = make_ppo(env, network, config, keep=keep_program)
+    evaluate = over_agents(make_watched_evaluate(env, network, config), config.num_seeds)
+    evaluate = keep_program("evaluate", jax.jit(evaluate))
     keep = checkpoint_config or CheckpointConfig()
     seeds = range(config.seed, config.seed + config.num_seeds)
     agents = [run.agent_folder(seed) for seed in seeds] if config.num_seeds > 1 else []
     first_process = distributed.is_first()
-    evaluate = jax.jit(over_agents(make_watched_evaluate(env, network, config), config.num_seeds))
     checkpoints = folder / run.CHECKPOINTS
     stops = evaluation_iterations(config)
     # Evaluations draw their episodes from a key of their own: the same corridors every time, and
@@ -142,14 +146,12 @@ def train(
                 if done == first:
                     # It contains the compilation, and tells nothing of the speed.
                     with report.activity("compiling the training step"):
-                        step = footprint.compile_step(ppo)
-                        footprint.check_program(step, env, network, config)
-                        (state, metrics), _ = _timed_step(step, state)
+                        (state, metrics), _ = _timed_step(ppo.step, state)
                     metrics["perf/first_update_seconds"] = seconds_since_start()
                     report.scalars((done + 1) * size, metrics)
                     steady_since = time.monotonic()
                 else:
-                    (state, metrics), seconds = _timed_step(step, state)
+                    (state, metrics), seconds = _timed_step(ppo.step, state)
                     metrics["perf/env_steps_per_second"] = config.num_seeds * size / seconds
                     trained_seconds += seconds
                     pace = trained_seconds / (done - first)

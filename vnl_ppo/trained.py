@@ -4,13 +4,20 @@
     policy = vnl_ppo.load("runs/mine")
     action = policy(obs)
 
+and where the policy has a memory, which begins empty in each episode
+
+    action, memory = policy.act(obs)
+    action, memory = policy.act(obs, memory)
+
 This package knows no environments and may not import any. So a run's config.json names the function
 that builds its environment and network, as `package.module:function`, and that is imported here by
 this name, as an encoder on the command line is.
 """
 
 import importlib
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +55,76 @@ class Policy:
         self.weights = weights
         self.step = step
 
-        def act(weights, obs, key, deterministic):
-            action, decision = make_policy(network, weights, deterministic)[0](obs, key)
-            return action, decision.value
+        @partial(jax.jit, static_argnames="deterministic")
+        def decide(weights, obs, memory, key, deterministic):
+            action, decision = make_policy(network, weights, deterministic)[0](obs, key, memory)
+            return action, decision.value, decision.memory
 
-        self._act = jax.jit(act, static_argnames="deterministic")
+        self._jitted = decide
 
     def __call__(self, obs: Observation, key: jax.Array | None = None) -> jax.Array:
-        """float32[..., A] in (-1, 1) for observations of any leading axes [...]; without a key the
-        mode, with one a sample."""
-        return self._decide(obs, key)[0]
+        """Act by what is seen alone.
 
-    def value(self, obs: Observation) -> jax.Array:
-        """float32[...], the scaled return that it expects from here."""
-        return self._decide(obs, None)[1]
+        Args:
+            obs: as the environment gives it, with any leading axes [...].
+            key: of the sample; by default the policy's mode is taken.
 
-    def _decide(self, obs: Observation, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        if remembers(initial_memory(self.network, 1)):
+        Returns:
+            float32[..., A] in (-1, 1).
+
+        Raises:
+            ValueError: the observation is of another environment, or the policy has a memory.
+        """
+        if self.remembers:
             raise ValueError(
-                "this policy has a memory, which has to be carried from step to step; use "
-                "vnl_ppo.evaluation.acting(policy.network, policy.weights, deterministic=True)"
+                "this policy has a memory, which has to be carried from step to step: "
+                "action, memory = policy.act(obs) begins an episode, "
+                "action, memory = policy.act(obs, memory) goes on"
             )
-        if set(obs) != set(self.env.observation_spec):
+        return self._decide(obs, None, key)[0]
+
+    def act(
+        self, obs: Observation, memory: Any = None, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Any]:
+        """Act, and remember.
+
+        Args:
+            obs: as the environment gives it, with any leading axes [...].
+            memory: what was returned a step ago, leaves [..., M]; None where episodes begin. Where
+                only some of a batch begin, their rows are to be 0.
+            key: of the sample; by default the policy's mode is taken.
+
+        Returns:
+            float32[..., A] in (-1, 1), and the memory afterwards: `()` if the policy has none.
+        """
+        action, _, memory = self._decide(obs, memory, key)
+        return action, memory
+
+    def value(self, obs: Observation, memory: Any = None) -> jax.Array:
+        """float32[...], the scaled return that it expects from here; see `act`."""
+        return self._decide(obs, memory, None)[1]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the policy has a memory."""
+        return remembers(initial_memory(self.network, 1))
+
+    def _decide(
+        self, obs: Observation, memory: Any, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        spec = self.env.observation_spec
+        if set(obs) != set(spec):
             raise ValueError(
                 f"the observation has leaves {sorted(obs)}; this policy was trained on "
-                f"{sorted(self.env.observation_spec)}"
+                f"{sorted(spec)}"
             )
-        return self._act(
-            self.weights, dict(obs), jax.random.key(0) if key is None else key, key is None
-        )
+        if memory is None:
+            name = next(iter(spec))
+            axes = jnp.shape(obs[name])[: jnp.ndim(obs[name]) - len(spec[name].shape)]
+            empty = initial_memory(self.network, math.prod(axes))
+            memory = jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), empty)
+        drawn = jax.random.key(0) if key is None else key
+        return self._jitted(self.weights, dict(obs), memory, drawn, key is None)
 
 
 def load(run_dir: str | Path, step: int | None = None) -> Policy:

@@ -57,7 +57,7 @@ class MujocoPhysics:
         # A compiled program that is kept on disk knows its model by these.
         settings = f"mujoco {mujoco.__version__}, {num_substeps} substeps, {threads} threads"
         self._stepper = host_call.register(
-            _Stepper(model, num_substeps, threads), settings.encode(), _content(model)
+            _Stepper(model, num_substeps, threads), settings.encode(), content(model)
         )
 
     def init(
@@ -230,7 +230,7 @@ def double_bits(x: jax.Array) -> jax.Array:
     return jnp.stack([low, high], axis=-1).astype(jnp.uint32).reshape(-1)
 
 
-def _content(model: mujoco.MjModel) -> bytes:
+def content(model: mujoco.MjModel) -> bytes:
     """All of a model, as MuJoCo writes it to a file."""
     buffer = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)

@@ -16,6 +16,7 @@ import vnl_ppo
 from experiments import evaluate, gap_ant, gap_ant_vision, program, render, watch
 from vnl_ppo import checkpoint, run
 from vnl_ppo.ppo import make_policy, make_ppo
+from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.train import weights_of
 
 N = 3
@@ -53,6 +54,39 @@ def test_a_policy_is_loaded_in_three_lines(trained):
     assert vnl_ppo.load(folder, step=0).step == 0
     with pytest.raises(ValueError, match=r"leaves \['smell'\]; this policy was trained on"):
         policy({"smell": obs["proprio"]})
+
+
+def test_a_policy_with_memory_carries_it(tmp_path):
+    options = "--encoder none --network.memory 5 --num-envs 2 --physics mujoco"
+    settings = gap_ant_vision.parse(options.split())
+    env, network = gap_ant.build(settings)
+    folder = run.create(tmp_path / "mine", program.to_dict(settings), gap_ant.BUILDER)
+    state = make_ppo(env, network, settings.ppo).init(0)
+    checkpoint.save(folder / run.CHECKPOINTS, 0, state)
+    policy = vnl_ppo.load(folder)
+    act = make_policy(network, weights_of(state), deterministic=True)[0]
+
+    obs = {"proprio": jax.random.normal(jax.random.key(1), (4, 3, 27))}
+    steps = [{"proprio": x} for x in obs["proprio"]]
+    memory, wanted = None, initial_memory(network, 3)
+    for step in steps:
+        expected, decision = act(step, jax.random.key(0), wanted)
+        value = policy.value(step, memory)
+        action, memory = policy.act(step, memory)
+        np.testing.assert_allclose(action, expected, atol=1e-6)
+        np.testing.assert_allclose(value, decision.value, rtol=1e-4, atol=1e-6)
+        wanted = decision.memory
+    # What was seen before makes a difference; a single ant is one of a batch; and so are
+    # axes of any number.
+    assert (policy.act(steps[-1])[0] != action).any()
+    single, one = policy.act({"proprio": obs["proprio"][0, 1]})
+    np.testing.assert_allclose(single, policy.act(steps[0])[0][1], atol=1e-6)
+    assert policy.act(obs)[0].shape == (4, 3, env.action_size)
+    assert jax.tree.leaves(one)[0].shape == (5,)
+    samples = [policy.act(steps[0], key=jax.random.key(i))[0] for i in range(2)]
+    assert (samples[0] != samples[1]).all()
+    with pytest.raises(ValueError, match="has a memory.*policy.act"):
+        policy(steps[0])
 
 
 def test_what_cannot_be_loaded_is_named(trained, tmp_path):

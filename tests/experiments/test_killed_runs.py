@@ -24,11 +24,17 @@ _SHORT = """
     --num-timesteps 20000 --num-envs 16 --batch-size 16 --num-minibatches 4 --num-evals 6
     --num-eval-envs 4 --episode-length 100 --video-seconds 0 --checkpoints.minutes 0.02
 """.split()  # noqa: SIM905
+_SEEING = ["--vision.height", "36", "--vision.width", "36"]
+# MJX is slow on a CPU: fewer steps, and fewer iterations of its solver.
+_MJX = """
+    --physics mjx --num-timesteps 3000 --num-envs 8 --batch-size 8 --num-minibatches 2
+    --simulation.iterations 2
+""".split()  # noqa: SIM905
 _KINDS = {
     "blind": ["--encoder", "none", "--physics", "mujoco"],
-    "seeing": ["--vision.height", "36", "--vision.width", "36", "--physics", "mujoco"],
-    "blind-mjx": ["--encoder", "none", "--physics", "mjx"],
-    "seeing-mjx": ["--vision.height", "36", "--vision.width", "36", "--physics", "mjx"],
+    "seeing": [*_SEEING, "--physics", "mujoco"],
+    "blind-mjx": ["--encoder", "none", *_MJX],
+    "seeing-mjx": [*_SEEING, *_MJX],
 }
 KILLS = int(os.environ.get("FAULT_KILLS", "4"))
 

@@ -22,7 +22,13 @@ def watched(value=0.5):
         action=np.linspace(-1, 1, 24, dtype=np.float32).reshape(1, 4, 2, 3),
         value=np.full((1, 4, 2), value, np.float32),
         alive=np.array([[[1, 1], [1, 1], [1, 0], [1, 0]]], bool),
-        views={"vision": np.arange(96, dtype=np.uint8).reshape(1, 2, 4, 4, 3)},
+        obs={
+            "vision": np.arange(768, dtype=np.uint16).astype(np.uint8).reshape(1, 2, 2, 4, 4, 12),
+            "depth": np.zeros((1, 2, 2, 4, 5, 4), np.uint8),
+            "proprio": np.zeros((1, 2, 2, 27), np.float32),
+        },
+        seen=np.ones((1, 2, 2), bool),
+        activations={"vision/Conv_0/dead": np.array([0.25], np.float32)},
     )
 
 
@@ -51,13 +57,21 @@ def test_tensorboard_has_everything(tmp_path):
     found = events(tmp_path)
     tags = found.Tags()
     assert set(tags["scalars"]) == {
-        "eval/episode_reward", "perf/env_steps_per_second", "train/loss",
+        "eval/episode_reward", "encoder/vision/Conv_0/dead", "perf/env_steps_per_second",
+        "train/loss",
     }  # fmt: skip
     # 2 of 2, 2 of 2, 1 of 2, 1 of 2 episodes alive: 6 steps of 3 actions.
     (histogram,) = found.Histograms("eval/action")
     assert histogram.histogram_value.num == 18
     (image,) = found.Images("eval/vision")
     assert (image.width, image.height) == (8, 4)
+    (depth,) = found.Images("eval/depth")
+    assert (depth.width, depth.height) == (10, 4)
+    # Of four stacked frames of three colours, the newest of both moments of the first episode.
+    newest = watched().obs["vision"][:, 0, :, :, 9:]
+    np.testing.assert_array_equal(
+        imageio.imread(image.encoded_image_string), np.concatenate(newest, axis=1)
+    )
     text = found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert '"learning_rate": 0.001' in text
     assert "_hparams_/session_start_info" in found.PluginTagToContent("hparams")

@@ -20,6 +20,8 @@ from vnl_ppo.config import PPOConfig
 from vnl_ppo.health import PATIENCE, NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
+from vnl_ppo.programs import Programs
+from vnl_ppo.runtime import Compilations
 from vnl_ppo.train import check_training, train
 from vnl_ppo.trained import load_into
 
@@ -103,6 +105,30 @@ def test_a_resumed_run_equals_an_unbroken_one(finished, tmp_path, kept):
     shutil.copytree(folder / run.CHECKPOINTS / str(kept), broken / run.CHECKPOINTS / str(kept))
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
     assert checkpoint.steps(broken / run.CHECKPOINTS) == [s for s in STEPS if s >= kept]
+
+
+@pytest.fixture
+def without_jax_cache():
+    """JAX's own cache holds this module's programs, and what was read from it cannot be kept."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+
+
+def test_kept_programs_train_and_resume_to_the_same_bits(finished, tmp_path, without_jax_cache):
+    folder, weights = finished
+    for name in ("compiles", "reads"):
+        programs = Programs(Compilations(tmp_path / "cache"), b"probe")
+        path = run.create(tmp_path / name, {})
+        assert same(weights, train(ENV, network(), CONFIG, path, programs=programs))
+        assert programs.compilations.found == (3 if name == "reads" else 0)
+    broken = run.create(tmp_path / "broken", {})
+    shutil.copytree(folder / run.CHECKPOINTS / "256", broken / run.CHECKPOINTS / "256")
+    programs = Programs(Compilations(tmp_path / "cache"), b"probe")
+    assert same(weights, train(ENV, network(), CONFIG, broken, resume=True, programs=programs))
+    assert programs.compilations.found == 2  # nothing to initialise
 
 
 class Interrupting:

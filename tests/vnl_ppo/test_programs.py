@@ -1,0 +1,98 @@
+"""A kept program is the same program, and one that might not be is compiled anew."""
+
+import os
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vnl_ppo.programs import Programs
+from vnl_ppo.runtime import Compilations
+
+X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+
+
+class Function:
+    """Counts how often it is traced."""
+
+    def __init__(self):
+        self.traced = 0
+
+    def __call__(self, x, key):
+        self.traced += 1
+        q, _ = jnp.linalg.qr(x.T)
+        return {"y": jnp.tanh(q) + jax.random.normal(key, q.shape), "key": jax.random.split(key)[0]}
+
+
+@pytest.fixture
+def compilations(tmp_path):
+    return Compilations(tmp_path / "cache")
+
+
+def run(compilations, *identity):
+    function = Function()
+    kept = Programs(compilations, *identity).keep("f", jax.jit(function))
+    results = [kept(X, jax.random.key(seed)) for seed in (0, 1)]
+    return function.traced, [
+        (np.asarray(r["y"]), np.asarray(jax.random.key_data(r["key"]))) for r in results
+    ]
+
+
+def test_a_second_start_traces_nothing_and_computes_the_same(compilations):
+    traced, first = run(compilations, b"settings")
+    assert traced == 1
+    assert Programs(compilations, b"settings").has("f")
+    traced, second = run(compilations, b"settings")
+    assert (traced, compilations.found) == (0, 1)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert (first[0][0] != first[1][0]).any()
+
+
+def test_other_settings_or_flags_are_another_program(compilations, monkeypatch):
+    run(compilations, b"settings")
+    assert run(compilations, b"others")[0] == 1
+    monkeypatch.setenv("XLA_FLAGS", "--xla_nothing")
+    assert not Programs(compilations, b"settings").has("f")
+
+
+def test_code_that_was_edited_is_another_program(compilations, tmp_path, monkeypatch):
+    path = tmp_path / "eyes.py"
+    path.write_text("size = 1")
+    module = types.ModuleType("eyes")
+    module.__file__ = str(path)
+    monkeypatch.setitem(sys.modules, "eyes", module)
+    run(compilations)
+    assert Programs(compilations).has("f")
+    path.write_text("size = 2")
+    os.utime(path, ns=(1, 1))
+    assert not Programs(compilations).has("f")
+    assert run(compilations)[0] == 1
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda b: b[:-9], lambda b: b[:50] + b"\0" + b[51:], lambda b: b""]
+)
+def test_a_torn_file_is_written_anew(compilations, harm):
+    _, first = run(compilations)
+    path = Programs(compilations).path("f")
+    content = path.read_bytes()
+    path.write_bytes(harm(content))
+    traced, second = run(compilations)
+    assert traced == 1
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert run(compilations)[0] == 0
+
+
+def test_what_cannot_be_kept_still_runs(compilations, tmp_path):
+    calls_python = jax.jit(
+        lambda x: jax.pure_callback(lambda x: x + 1, jax.ShapeDtypeStruct((2, 3), "float32"), x)
+    )
+    programs = Programs(compilations)
+    np.testing.assert_array_equal(programs.keep("g", calls_python)(X), X + 1)
+    assert not programs.has("g")
+    (tmp_path / "file").write_text("")
+    nowhere = Programs(Compilations(tmp_path / "file"))
+    np.testing.assert_array_equal(nowhere.keep("h", jax.jit(lambda x: x + 2))(X), X + 2)

@@ -1,0 +1,69 @@
+"""What the layers of the encoders do: how strong, how varied, how many units never answer."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vnl_ppo import normalization
+from vnl_ppo.env import Observation
+from vnl_ppo.policy import Weights
+from vnl_ppo.recurrence import initial_memory, remembers
+
+_ENCODERS = ("encoders_", "value_encoders_")
+"""How `vnl_ppo.networks.ActorCritic` names its encoders; the leaf's name follows."""
+
+
+def encoder_activations(
+    network: nn.Module, weights: Weights, obs: Observation, counts: jax.Array
+) -> dict[str, jax.Array]:
+    """Statistics of the output of every layer of every encoder, whoever wrote it.
+
+    A layer is a flax module inside an encoder, and the encoder itself. A unit is an entry of the
+    last axis, at all positions. It is dead if it is never above 0: a ReLU after it, or in it, then
+    passes nothing on, and no gradient comes back (Lu et al. 2019, arXiv:1903.06733).
+
+    Args:
+        network: as `vnl_ppo.networks.ActorCritic`; one without encoders has no statistics.
+        weights: its parameters, and the statistics of observations.
+        obs: leaves [B, ...].
+        counts: bool[B], which of them are to be counted.
+
+    Returns:
+        float32[] by `LEAF/LAYER/mean`, `.../std`, `.../dead`, the last a share from 0 to 1. The
+        encoder itself has LAYER `output`; those of the value function alone begin with `value_`.
+    """
+    normalized = normalization.normalize(weights.moments, obs)
+    memory = initial_memory(network, len(counts))
+    _, variables = network.apply(
+        weights.params,
+        normalized,
+        *((memory,) if remembers(memory) else ()),
+        capture_intermediates=lambda module, method: (
+            method == "__call__" and bool(module.path) and module.path[0].startswith(_ENCODERS)
+        ),
+        mutable="intermediates",
+    )
+    captured: Any = jax.tree_util.tree_leaves_with_path(variables.get("intermediates", {}))
+    found: dict[str, jax.Array] = {}
+    for path, x in captured:
+        names = [p.key for p in path if isinstance(p, jax.tree_util.DictKey)]
+        encoder, *layers, _ = names
+        if not jnp.issubdtype(x.dtype, jnp.floating) or x.shape[:1] != counts.shape:
+            continue
+        name = "/".join([encoder.replace("encoders_", "", 1), ".".join(layers) or "output"])
+        found |= {f"{name}/{k}": v for k, v in _statistics(x, counts).items()}
+    return found
+
+
+def _statistics(x: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
+    """Of float[B, ..., units], over the rows that count."""
+    rows = x.astype(jnp.float32).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
+    where = counts[:, None, None]
+    size = jnp.maximum(counts.sum(), 1) * math.prod(rows.shape[1:])
+    mean = jnp.where(where, rows, 0).sum() / size
+    variance = jnp.where(where, jnp.square(rows - mean), 0).sum() / size
+    highest = jnp.where(where, rows, -jnp.inf).max((0, 1))
+    return {"mean": mean, "std": jnp.sqrt(variance), "dead": jnp.mean(highest <= 0)}
