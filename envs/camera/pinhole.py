@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 
@@ -74,12 +76,23 @@ class Camera:
         """How wide the view of one ray of a colour is, metres at a distance of one metre."""
         return 2 * float(np.tan(np.deg2rad(self.fovy) / 2)) / (self.height * self.supersample)
 
+    @property
+    def focal(self) -> float:
+        """Pixels from one ray to another that is one metre away at a distance of one metre."""
+        return 0.5 * self.height / float(np.tan(np.deg2rad(self.fovy) / 2))
+
     def rays(self) -> Rays:
         """Returns one ray per pixel, row by row from the top left; R = height * width."""
-        focal = 0.5 * self.height / np.tan(np.deg2rad(self.fovy) / 2)
-        u = (np.arange(self.width) + 0.5 - self.width / 2) / focal
-        v = (self.height / 2 - np.arange(self.height) - 0.5) / focal
+        u = (np.arange(self.width) + 0.5 - self.width / 2) / self.focal
+        v = (self.height / 2 - np.arange(self.height) - 0.5) / self.focal
         u, v = (x.astype(np.float32).ravel() for x in np.meshgrid(u, v))
+        return Rays(u, v, 1 + u * u + v * v, self.near)
+
+    def rays_at(self, column: jax.Array, row: jax.Array) -> Rays:
+        """Returns the rays of pixels int32[n]."""
+        scale = np.float32(1 / self.focal)
+        u = (column.astype(jnp.float32) + np.float32(0.5 - self.width / 2)) * scale
+        v = (np.float32(self.height / 2 - 0.5) - row.astype(jnp.float32)) * scale
         return Rays(u, v, 1 + u * u + v * v, self.near)
 
     def finer(self) -> "Camera":

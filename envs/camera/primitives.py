@@ -42,14 +42,14 @@ class Rays(NamedTuple):
         near: metres; hits nearer than that do not count.
     """
 
-    u: np.ndarray
-    v: np.ndarray
-    dd: np.ndarray
+    u: np.ndarray | jax.Array
+    v: np.ndarray | jax.Array
+    dd: np.ndarray | jax.Array
     near: float
 
     def dot(self, x: jax.Array) -> jax.Array:
         """Returns float32[R], d . x for one x float32[3]."""
-        return self.u * x[0] + self.v * x[1] - x[2]
+        return jnp.asarray(self.u * x[0] + self.v * x[1] - x[2])
 
     def at(self, depth: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns three of float32[R], the points at `depth` float32[R]."""

@@ -7,18 +7,20 @@ primitives carries, and colours are mixed once per pixel, after it.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.camera.batching import in_blocks, over_environments
 from envs.camera.lights import LightPoses
 from envs.camera.painting import View, paint
 from envs.camera.palette import low_bits
 from envs.camera.pinhole import Camera
 from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays, in_view
+from envs.camera.rasterizer import rasterize
 from envs.camera.row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
 from envs.camera.scene import HEIGHT_FIELD, MESH, Scene
 
@@ -84,7 +86,7 @@ class Members(NamedTuple):
     lights: LightPoses
 
 
-Encode = Callable[[Hit, Payload, LightPoses], jax.Array]
+Encode = Callable[[Rays, Hit, Payload, LightPoses], jax.Array]
 """Keys int32[R] of hits."""
 
 
@@ -183,8 +185,8 @@ class Search:
         """Packed colours of the pixels, int32[R]."""
         levels = (1 << self.shade_bits) - 1
 
-        def encode(hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
-            shade = self.scene.lighting.shade(self.view.rays, hit, lights)
+        def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
+            shade = self.scene.lighting.shade(rays, hit, lights)
             shade = low_bits(jnp.minimum(shade, payload.limit) * levels) & levels
             return _pack(hit.depth, (payload.surface << self.shade_bits) | shade)
 
@@ -207,7 +209,7 @@ class Search:
     def depth(self) -> jax.Array:
         """float32[R], metres."""
 
-        def encode(hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
+        def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
             return jax.lax.bitcast_convert_type(hit.depth, jnp.int32)
 
         keys = self.nearest(encode, lambda row: jax.lax.bitcast_convert_type(row.depth, jnp.int32))
@@ -217,7 +219,7 @@ class Search:
     def labels(self) -> jax.Array:
         """int32[R]."""
 
-        def encode(hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
+        def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
             return _pack(hit.depth, payload.label)
 
         def in_row(row: RowHit) -> jax.Array:
@@ -242,18 +244,27 @@ class Search:
         chosen = scene.transparent == (in_row is None)
         kinds = np.asarray(scene.kinds)
         for kind in sorted({int(kind) for kind in kinds[chosen]}):
-            members = self._members(kind, np.flatnonzero((kinds == kind) & chosen))
+            which = np.flatnonzero((kinds == kind) & chosen)
+            if kind == MESH:
+                keys = self._meshes(keys, which, encode)
+                continue
+            members = self._members(kind, which)
             keys = _closest(keys, members, view.rays, _intersection(scene, kind), encode)
         return keys
+
+    def _meshes(self, keys: jax.Array, which: np.ndarray, encode: Encode) -> jax.Array:
+        geoms = jax.tree.map(lambda x: x[which], self.view.geoms)
+        meshes, assets = self.scene.meshes, self.scene.assets[which]
+        payload = self._payload(which)
+        return rasterize(keys, meshes, assets, self.camera, geoms, payload, self.lights, encode)
 
     def _members(self, kind: int, which: np.ndarray) -> Members:
         scene = self.scene
         geoms = jax.tree.map(lambda x: x[which], self.view.geoms)
-        boxes = {MESH: scene.meshes.extents, HEIGHT_FIELD: scene.height_fields.extents}
-        if kind in boxes:
-            geoms = geoms._replace(size=jnp.asarray(boxes[kind][scene.assets[which]]))
-        surfaces = scene.geom_surfaces[which]
-        payload = Payload(surfaces, scene.geom_ids[which], self.limits[surfaces])
+        if kind == HEIGHT_FIELD:
+            extents = scene.height_fields.extents[scene.assets[which]]
+            geoms = geoms._replace(size=jnp.asarray(extents))
+        payload = self._payload(which)
         visible = jax.vmap(lambda geom: in_view(kind, self.view.rays, geom))(geoms)
         # What is out of view goes where no ray does: rounding must not show a geom of no size.
         behind = jnp.array([0, 0, 1e3], jnp.float32)
@@ -261,6 +272,10 @@ class Search:
         first = jnp.argsort(~visible)
         geoms, payload = jax.tree.map(lambda x: jnp.asarray(x)[first], (geoms, payload))
         return Members(geoms, payload, visible.sum(), self.lights)
+
+    def _payload(self, which: np.ndarray) -> Payload:
+        surfaces = self.scene.geom_surfaces[which]
+        return Payload(surfaces, self.scene.geom_ids[which], self.limits[surfaces])
 
     def _painted(self, keys: jax.Array) -> jax.Array:
         scene, view = self.scene, self.view
@@ -285,8 +300,7 @@ def _pack(depth: jax.Array, payload: jax.Array) -> jax.Array:
 
 
 def _intersection(scene: Scene, kind: int) -> Callable[[Rays, Primitive], Hit]:
-    own = {MESH: scene.meshes.hit, HEIGHT_FIELD: scene.height_fields.hit}
-    return own.get(kind) or INTERSECTIONS[kind]
+    return scene.height_fields.hit if kind == HEIGHT_FIELD else INTERSECTIONS[kind]
 
 
 def _closest(
@@ -299,48 +313,23 @@ def _closest(
     """Lowers `keys`, int32[R], to the nearest hits of one kind of geoms."""
 
     def nth(geom: Primitive, payload: Payload, lights: LightPoses) -> jax.Array:
-        return encode(intersect(rays, geom), payload, lights)
+        return encode(rays, intersect(rays, geom), payload, lights)
 
-    @jax.custom_batching.custom_vmap
-    def search(keys, geoms, payload, count, lights):
-        """Lowers keys int32[N, R] of N environments, whose first `count` geoms are in view.
+    def block_of(keys: jax.Array, members: Members) -> jax.Array:
+        """Done once the environment that sees most geoms is."""
 
-        A block of environments is done once the one of them that sees most geoms is.
-        """
-        number = len(count)
-        block = min(number, max(_BLOCK, -(-number // _BLOCKS)))
+        def draw(n: jax.Array, keys: jax.Array) -> jax.Array:
+            geoms, payload = jax.tree.map(lambda x: x[:, n], (members.geoms, members.payload))
+            return jnp.minimum(keys, jax.vmap(nth)(geoms, payload, members.lights))
 
-        def visit(i: jax.Array, keys: jax.Array) -> jax.Array:
-            # The last block may overlap the one before: a minimum can be taken twice.
-            first = jnp.minimum(i * block, number - block)
-            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, block)
+        return jax.lax.fori_loop(0, members.visible.max(), draw, keys)
 
-            def draw(n: jax.Array, keys: jax.Array) -> jax.Array:
-                one = jax.tree.map(lambda x: cut(x)[:, n], (geoms, payload))
-                nearer = jnp.minimum(
-                    cut(keys), jax.vmap(nth)(one[0], one[1], jax.tree.map(cut, lights))
-                )
-                return jax.lax.dynamic_update_slice_in_dim(keys, nearer, first, 0)
+    def search(keys: jax.Array, members: Members) -> jax.Array:
+        """Lowers keys int32[N, R] of N environments, whose first `visible` geoms are in view."""
+        block = min(len(keys), max(_BLOCK, -(-len(keys) // _BLOCKS)))
+        return in_blocks(keys, members, block, block_of)
 
-            return jax.lax.fori_loop(0, cut(count).max(), draw, keys)
-
-        return jax.lax.fori_loop(0, -(-number // block), visit, keys)
-
-    @search.def_vmap
-    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[jax.Array, bool]:
-        # A batch of batches is a longer batch.
-        whole = [
-            jax.tree.map(
-                lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)), arg, batched
-            )
-            for arg, batched in zip(args, in_batched, strict=True)
-        ]
-        number = whole[3].shape[1]
-        join = lambda x: x.reshape(axis_size * number, *x.shape[2:])
-        keys = search(*jax.tree.map(join, whole))
-        return keys.reshape(axis_size, number, -1), True
-
-    return search(*jax.tree.map(lambda x: x[None], (keys, *members)))[0]
+    return over_environments(search)(keys, members)
 
 
 def _blend(front: jax.Array, back: jax.Array, through: jax.Array) -> jax.Array:
