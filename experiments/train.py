@@ -57,13 +57,7 @@ def build(settings: Settings) -> tuple[Foreign, ActorCritic]:
     """
     check_numbers(settings, large=("ppo.num_timesteps",))
     env = foreign.make(settings.env, settings.physics)
-    network = make_network(
-        env.action_size,
-        env.observation_spec,
-        settings.network,
-        settings.encoder,
-        settings.features,
-    )
+    network = make_network(env, settings.network, settings.encoder, settings.features)
     return env, network
 
 
