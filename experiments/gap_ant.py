@@ -97,13 +97,7 @@ def build(settings: Settings) -> tuple[GapAnt, ActorCritic]:
     env: Any = GapAnt(settings.env, settings.vision if seeing else None, settings.physics)
     if seeing and settings.frames != 1:
         env = FrameStack(env, settings.frames)
-    network = make_network(
-        env.action_size,
-        env.observation_spec,
-        settings.network,
-        settings.encoder,
-        settings.features,
-    )
+    network = make_network(env, settings.network, settings.encoder, settings.features)
     return env, network
 
 

@@ -1,12 +1,12 @@
 """The network on top of the encoders, as the command line describes it."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 
 from encoders import make_encoder
+from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
 from vnl_ppo.observations import flatten
 from vnl_ppo.recurrence import GRU
@@ -47,17 +47,12 @@ class NetworkConfig:
 
 
 def make_network(
-    action_size: int,
-    observation_spec: Mapping[str, Any],
-    config: NetworkConfig,
-    encoder: str,
-    features: int | None,
+    env: Env, config: NetworkConfig, encoder: str, features: int | None
 ) -> ActorCritic:
-    """A network for such observations, with one encoder for every leaf that is an image.
+    """A network for an environment, with one encoder for every leaf that is an image.
 
     Args:
-        action_size: entries of an action.
-        observation_spec: shape and dtype of every leaf, of any nesting.
+        env: where it acts.
         config: its heads.
         encoder: a registered name or `package.module:Class`.
         features: that an encoder makes of an image; None for its own default.
@@ -68,10 +63,10 @@ def make_network(
     if features is not None and features < 1:
         raise ValueError(f"features is {features}; it has to be at least 1")
     width = {} if features is None else {"features": features}
-    leaves = flatten(observation_spec)
+    leaves = flatten(env.observation_spec)
     images = [name for name, leaf in leaves.items() if leaf.dtype == jnp.uint8]
     network = ActorCritic(
-        action_size,
+        env.action_size,
         {name: make_encoder(encoder, **width) for name in images},
         config.policy_hidden,
         config.value_hidden,
@@ -83,5 +78,5 @@ def make_network(
         config.distribution,
         jnp.dtype(config.encoder_dtype),
     )
-    check_network(observation_spec, network)
+    check_network(env.observation_spec, network)
     return network

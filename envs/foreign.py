@@ -1,0 +1,152 @@
+"""Environments of Brax and of MuJoCo Playground, made by name, as the learner takes them.
+
+Their shape is ours but for three things: keys are raw uint32 words there, an observation may be a
+bare array, and sizes are told apart from shapes. Physics, rewards and ends of episodes are theirs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+
+MJX = "mjx"
+_TRAINING_WRAPPERS = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "BraxAutoResetWrapper")
+"""What batches environments, counts steps and restarts episodes, all of which the learner does."""
+
+
+class Foreign:
+    """One environment of another house.
+
+    Wrappers that Brax trains with are taken off, as the learner batches, times out and restarts.
+
+    Args:
+        env: an object with Brax's or Playground's `reset`, `step` and `action_size`; what it
+            observes is an array or a dictionary of arrays.
+
+    Raises:
+        ValueError: it is a batch of environments, or draws its own models for each.
+    """
+
+    def __init__(self, env: Any) -> None:
+        while type(env).__name__ in _TRAINING_WRAPPERS:
+            env = env.env
+        self.env = env
+        if "DomainRandomization" in type(env).__name__:
+            raise ValueError(
+                f"{type(env).__name__} draws a model for each environment of a batch, which is not "
+                f"supported; pass the environment inside it"
+            )
+        first = jax.eval_shape(env.reset, jax.eval_shape(lambda: _raw(jax.random.key(0))))
+        if first.reward.shape:
+            raise ValueError(
+                f"{type(env).__name__} is a batch of environments (its reward has shape "
+                f"{list(first.reward.shape)}); pass a single one"
+            )
+        self._bare = not isinstance(first.obs, Mapping)
+
+    @property
+    def action_size(self) -> int:
+        """Entries of an action, each in [-1, 1]."""
+        return self.env.action_size
+
+    @functools.cached_property
+    def observation_spec(self) -> Mapping[str, Any]:
+        """Shape and dtype of every leaf; an observation that is a bare array is called "state"."""
+        return jax.eval_shape(self.reset, jax.random.key(0)).obs
+
+    def reset(self, key: jax.Array) -> Any:
+        """Begin an episode, drawn from a PRNG key. Returns the environment's own state."""
+        return self._named(self.env.reset(_raw(key)))
+
+    def step(self, state: Any, action: jax.Array) -> Any:
+        """Advance one control step under `action`, float32[action_size]."""
+        if self._bare:
+            state = state.replace(obs=state.obs["state"])
+        return self._named(self.env.step(state, action))
+
+    def _named(self, state: Any) -> Any:
+        return state.replace(obs={"state": state.obs}) if self._bare else state
+
+
+def make(name: str, physics: str = MJX) -> Foreign:
+    """An environment by its maker and its name, such as `brax:ant`.
+
+    Args:
+        name: `brax:NAME` or `playground:NAME`.
+        physics: mjx, or what its maker calls another engine: spring, positional or generalized in
+            Brax, warp in Playground.
+
+    Raises:
+        ValueError: there is none of this name, its maker's package is not installed (the message
+            says which extra brings it), or it does not have these physics.
+    """
+    maker, _, own = name.partition(":")
+    if maker not in _MAKERS or not own:
+        raise ValueError(
+            f"env is {name!r}; it has to be {' or '.join(f'{m}:NAME' for m in _MAKERS)}, for "
+            f"instance brax:ant"
+        )
+    return Foreign(_MAKERS[maker](own, physics))
+
+
+def _brax(name: str, physics: str) -> Any:
+    envs = _module("brax.envs", "brax")
+    _check_choice("brax", name, envs._envs)
+    _check_physics("Brax", physics, (MJX, "spring", "positional", "generalized"))
+    try:
+        return envs.get_environment(name, backend=physics)
+    except TypeError as error:
+        if "backend" not in str(error):
+            raise
+        # One that has no physics at all takes no back end.
+        return envs.get_environment(name)
+
+
+def _playground(name: str, physics: str) -> Any:
+    registry = _module("mujoco_playground", "playground").registry
+    _check_choice("playground", name, registry.ALL_ENVS)
+    _check_physics("MuJoCo Playground", physics, (MJX, "warp"))
+    # Since 0.2 it takes Warp unless told otherwise, which wants an NVIDIA GPU.
+    implementation = "jax" if physics == MJX else physics
+    return registry.load(name, config_overrides={"impl": implementation})
+
+
+_MAKERS = {"brax": _brax, "playground": _playground}
+
+
+def _module(name: str, extra: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(
+            f"environments of {extra} need a package that is not here ({error}); install the "
+            f"extra: pip install -e '.[{extra}]'"
+        ) from error
+
+
+def _check_choice(maker: str, name: str, known: Any) -> None:
+    if name in known:
+        return
+    # Names differ in case as often as in letters.
+    lower = {k.lower(): k for k in known}
+    close = [lower[k] for k in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    hint = "did you mean " + " or ".join(f"{maker}:{k}" for k in close) + "?" if close else ""
+    raise ValueError(
+        f"there is no environment {maker}:{name}; {hint or 'it has ' + ', '.join(sorted(known))}"
+    )
+
+
+def _check_physics(maker: str, physics: str, known: tuple[str, ...]) -> None:
+    if physics not in known:
+        raise ValueError(f"physics is {physics!r}; {maker} has {', '.join(known)}")
+
+
+def _raw(key: jax.Array) -> jax.Array:
+    """The words of a key, uint32[2], as `jax.random.PRNGKey` makes them."""
+    return jax.random.key_data(key)
