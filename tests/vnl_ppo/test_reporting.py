@@ -68,7 +68,7 @@ def test_tensorboard_has_everything(tmp_path):
     (depth,) = found.Images("eval/depth")
     assert (depth.width, depth.height) == (10, 4)
     # Of four stacked frames of three colours, the newest of both moments of the first episode.
-    newest = watched().obs["vision"][:, 0, :, :, 9:]
+    newest = watched().obs["vision"][0, :, 0, :, :, 9:]
     np.testing.assert_array_equal(
         imageio.imread(image.encoded_image_string), np.concatenate(newest, axis=1)
     )
