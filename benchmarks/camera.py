@@ -1,203 +1,166 @@
-"""How fast the camera is, and how right, side by side with MuJoCo's own renderer.
+"""How fast the camera draws, side by side with MuJoCo's own renderer and rays.
 
-    python benchmarks/camera.py [--num-envs 64] [--height 64] [--width 64] [--seconds 5]
+    python benchmarks/camera.py                                       # all worlds, at 64 x 64
+    python benchmarks/camera.py --worlds gap_ant --sizes 32 64 128 240x320
+    python benchmarks/camera.py --worlds gap_ant --num-envs 64 1024 8192
 
-Both draw what the ant sees in the same states of one dm_control gap corridor: ours a batch at a
-time, MuJoCo's picture by picture, on EGL or OSMesa, whichever works here. They take turns in one
-process. Rates are pictures per second of wall-clock time, poses known and compilation excluded.
-Agreement is the share of pixels, off the edges of objects and overall, that show the same geom, and
-that have the same depth within 1 % (with 1 mm for MuJoCo's facetted balls), for the ant's own and
-two outside views. The last line is one JSON object.
+In one run and in turns: ours, a batch of states at a time; `mujoco.Renderer` on EGL and on OSMesa,
+a picture at a time, without shadows and reflections, each in a process of its own; and
+`mujoco.mj_multiRay`, one thread, which tells distances only. All look through the first camera of a
+world. Rates are pictures per second of wall-clock time, poses known and compilation excluded. The
+last line is one JSON object: for each world and size the ratios of ours, with the batch that is
+fastest, to each of the others; `ours_vs_mujoco_renderer` is that of the gap ant at 64 x 64 to the
+faster of the two libraries.
 """
 
 import dataclasses
 import json
+import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
-# MuJoCo reads its GL library when it is imported.
-from gl import GL
-
-# isort: split
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
 from machine import machine
+from opengl_rates import Renderer
+from scenes import WORLDS, World
 from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
-from envs import camera, world
-from envs.corridor import CorridorConfig, Layout, draw_layout
+from envs.camera import Camera
 
-CAMERAS = ("egocentric", "floating", "sideon")
+TURN = 0.25
+"""Seconds that a side works before the next has its turn."""
+RAYS = "mj_multiRay"
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What to measure."""
 
-    num_envs: int = 64
-    """Pictures in a batch of ours."""
-    height: int = 64
-    """Pixels."""
-    width: int = 64
-    """Pixels."""
-    seconds: float = 5.0
+    worlds: tuple[str, ...] = tuple(WORLDS)
+    """Which of them."""
+    sizes: tuple[str, ...] = ("64",)
+    """Of pictures: HEIGHTxWIDTH, or a side."""
+    num_envs: tuple[int, ...] = (64,)
+    """Pictures in a batch of ours, one after the other."""
+    gl: tuple[str, ...] = ("egl", "osmesa")
+    """Libraries that MuJoCo draws with; one that does not work here is left out."""
+    seconds: float = 1.0
     """Time spent on each side."""
-    num_states: int = 24
-    """Random states in which labels and depths are compared, each from three cameras."""
     seed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The full arena of one layout, and the platforms' geom ids in it."""
-
-    model: mujoco.MjModel
-    layout: Layout
-    platforms: np.ndarray
-    scene: camera.Scene
-
-
-def build_stage(seed: int) -> Stage:
-    """A corridor with gaps from 0.1 to 0.8 m."""
-    config = CorridorConfig(gap_length=(0.1, 0.8))
-    layout = draw_layout(jax.random.key(seed), config)
-    model = world.arena_model(layout, config, world.PhysicsConfig())
-    names = [model.geom(i).name for i in range(model.ngeom)]
-    row = [name for name in names if name.startswith(("start_floor", "floor_"))]
-    ids = np.array([model.geom(name).id for name in row])
-    return Stage(model, layout, ids, camera.Scene.from_model(model, row=row))
-
-
-def random_states(stage: Stage, number: int, seed: int) -> list[mujoco.MjData]:
-    """The ant anywhere in the corridor, turned and bent; every other one just before a gap."""
-    rng = np.random.default_rng(seed)
-    ends = np.asarray(stage.layout.ends)
-    ends = ends[ends < 38][1:]
-    states = []
-    for i in range(number):
-        data = mujoco.MjData(stage.model)
-        x = rng.choice(ends) - rng.uniform(0.3, 0.8) if i % 2 else rng.uniform(5, 35)
-        data.qpos[:3] = x, rng.uniform(-1, 1), rng.uniform(0, 0.3)
-        turn = [1, 0, 0, 0] + rng.normal(size=4) * [0, 0.2, 0.2, 0.3]
-        data.qpos[3:7] = turn / np.linalg.norm(turn)
-        data.qpos[7:] = rng.uniform(-0.5, 0.5, stage.model.nq - 7)
-        mujoco.mj_forward(stage.model, data)
-        states.append(data)
-    return states
-
-
-def arguments(stage: Stage, data: mujoco.MjData, name: str) -> tuple[np.ndarray, ...]:
-    """What `camera.render` takes after scene and camera, in one state."""
-    k, g = stage.model.camera(world.WALKER + name).id, stage.scene.geom_ids
-    edges = np.stack([stage.layout.starts, stage.layout.ends], axis=-1)
-    poses = (data.geom_xpos[g], data.geom_xmat[g].reshape(-1, 3, 3), stage.model.geom_size[g])
-    eye = (data.cam_xpos[k], data.cam_xmat[k].reshape(3, 3))
-    return tuple(np.asarray(x, np.float32) for x in (*poses, *eye, edges))
-
-
-def ours(stage: Stage, name: str, settings: Settings) -> Callable[..., camera.Image]:
-    """Draws a batch: takes `arguments` stacked."""
-    eye = camera.Camera.from_model(
-        stage.model, world.WALKER + name, height=settings.height, width=settings.width
-    )
-    return jax.vmap(lambda *args: camera.render(stage.scene, eye, *args))
-
-
-def stacked(stage: Stage, states: Sequence[mujoco.MjData], name: str) -> tuple[jax.Array, ...]:
-    """`arguments` of all states, with a leading axis."""
-    each = [arguments(stage, data, name) for data in states]
-    return tuple(jnp.asarray(np.stack(x)) for x in zip(*each, strict=True))
-
-
-def off_edge(labels: np.ndarray) -> np.ndarray:
-    """bool[H, W]: the eight neighbours show the same geom."""
-    height, width = labels.shape
-    padded = np.pad(labels, 1, mode="edge")
-    shifts = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return np.all([shift == labels for shift in shifts], axis=0)
-
-
-def agreement(
-    stage: Stage,
-    renderer: mujoco.Renderer,
-    states: Sequence[mujoco.MjData],
-    settings: Settings,
-) -> dict[str, float]:
-    """Shares of equal labels and depths, means over pictures and their worst."""
-    option = mujoco.MjvOption()
-    option.sitegroup[:] = 0
-    shares: dict[str, list[float]] = {"segmentation": [], "segmentation_overall": [], "depth": []}
-    for name in CAMERAS:
-        images = jax.jit(ours(stage, name, settings))(*stacked(stage, states, name))
-        labels = np.asarray(images.segmentation)
-        row = labels >= stage.scene.num_geoms
-        labels = np.where(
-            row, stage.platforms[np.where(row, labels - stage.model.ngeom, 0)], labels
-        )
-        for data, label, depth in zip(states, labels, np.asarray(images.depth), strict=True):
-            renderer.update_scene(data, world.WALKER + name, option)
-            renderer.enable_depth_rendering()
-            true_depth = renderer.render().copy()
-            renderer.disable_depth_rendering()
-            renderer.enable_segmentation_rendering()
-            truth = renderer.render()[..., 0].copy()
-            renderer.disable_segmentation_rendering()
-            inner, same = off_edge(truth), label == truth
-            seen = inner & same & (truth >= 0)
-            error = np.abs(depth[seen] - true_depth[seen])
-            shares["segmentation"].append(same[inner].mean())
-            shares["segmentation_overall"].append(same.mean())
-            shares["depth"].append((error < 0.01 * true_depth[seen] + 1e-3).mean())
-    means = {key: float(np.mean(value)) for key, value in shares.items()}
-    return means | {f"{key}_worst": float(np.min(value)) for key, value in shares.items()}
-
-
-def speed(stage: Stage, renderer: mujoco.Renderer, settings: Settings) -> dict[str, float]:
-    """Pictures per second: ours in colour, ours in depth, MuJoCo's in colour."""
-    states = random_states(stage, settings.num_envs, settings.seed + 1)
-    batch = stacked(stage, states, "egocentric")
-    view = ours(stage, "egocentric", settings)
-    colour, depth = jax.jit(lambda *a: view(*a).rgb), jax.jit(lambda *a: view(*a).depth)
-
-    def mujoco_picture() -> int:
-        renderer.update_scene(states[0], world.EGOCENTRIC)
-        renderer.render()
-        return 1
-
-    def batch_of(draw: Callable[..., jax.Array]) -> Callable[[], int]:
-        def run() -> int:
-            draw(*batch).block_until_ready()
-            return settings.num_envs
-
-        return run
-
-    sides = {"ours": batch_of(colour), "ours_depth": batch_of(depth), "mujoco": mujoco_picture}
-    return rates(sides, settings.seconds, turn=0.25)
 
 
 def main(settings: Settings) -> None:
     """Measures and prints."""
-    stage = build_stage(settings.seed)
-    # The arena's buffer is 640 x 480 unless asked for more.
-    stage.model.vis.global_.offheight = max(480, settings.height)
-    stage.model.vis.global_.offwidth = max(640, settings.width)
-    with mujoco.Renderer(stage.model, settings.height, settings.width) as renderer:
-        states = random_states(stage, settings.num_states, settings.seed)
-        agreed = agreement(stage, renderer, states, settings)
-        frames = speed(stage, renderer, settings)
+    frames: dict[str, dict[str, float]] = {}
+    missing: set[str] = set()
+    for name in settings.worlds:
+        world = WORLDS[name]()
+        for text in settings.sizes:
+            height, width = size_of(text)
+            case = f"{name} {height}x{width}"
+            frames[case], faults = measure(world, (height, width), settings)
+            missing |= faults
+            print(case, {side: round(rate, 1) for side, rate in frames[case].items()}, flush=True)
+    ratio: dict[str, float] = {}
+    for case, rate in frames.items():
+        others = {side: x for side, x in rate.items() if not side.startswith("ours")}
+        fastest = max(x for side, x in rate.items() if side not in others)
+        ratio |= {f"{case} ours_vs_{side}": fastest / x for side, x in others.items()}
+        drawn = [x for side, x in others.items() if side != RAYS]
+        if case == "gap_ant 64x64" and drawn:
+            ratio["ours_vs_mujoco_renderer"] = fastest / max(drawn)
     report = {
         "benchmark": "camera",
-        "ratio": {"ours_vs_mujoco_renderer": frames["ours"] / frames["mujoco"]},
-        "agreement": agreed,
+        "ratio": ratio,
         "frames_per_second": frames,
         "settings": dataclasses.asdict(settings),
-        "gl": GL,
+        "left_out": sorted(missing),
     } | machine()
     print(json.dumps(report))
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width in pixels.
+
+    Raises:
+        SystemExit: it is neither a number nor two with an x between them.
+    """
+    numbers = text.split("x")
+    if len(numbers) not in (1, 2) or not all(n.isdecimal() and int(n) for n in numbers):
+        raise SystemExit(
+            f"error: --sizes has {text!r}; expected a side or HEIGHTxWIDTH, as 240x320"
+        )
+    return int(numbers[0]), int(numbers[-1])
+
+
+def measure(
+    world: World, size: tuple[int, int], settings: Settings
+) -> tuple[dict[str, float], set[str]]:
+    """Rates in one world at one size, and why libraries were left out."""
+    # The buffer is 640 x 480 unless asked for more.
+    buffer = world.model.vis.global_
+    buffer.offheight, buffer.offwidth = max(480, size[0]), max(640, size[1])
+    camera = Camera.from_model(world.model, world.cameras[0], height=size[0], width=size[1])
+    sides = {f"ours_{n}": ours(world, camera, n, settings.seed) for n in settings.num_envs}
+    sides[RAYS] = distances(world, camera, settings.seed)
+    renderers, faults = [], set()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.mjb"
+        mujoco.mj_saveModel(world.model, str(path))
+        for gl in settings.gl:
+            try:
+                renderer = Renderer(gl, path, camera.name, size)
+            except RuntimeError as error:
+                faults.add(str(error))
+                continue
+            renderers.append(renderer)
+            qpos = next(world.states(1, settings.seed)).qpos.tolist()
+            sides[gl] = lambda draw=renderer.draw, qpos=qpos: draw(qpos, TURN)
+    found = rates(sides, settings.seconds, turn=TURN)
+    for renderer in renderers:
+        renderer.close()
+    return found, faults
+
+
+def ours(world: World, camera: Camera, number: int, seed: int) -> Callable[[], int]:
+    """Draws a batch of states in colour; returns how many."""
+    scene = world.scene()
+    each = [world.arguments(scene, camera.name, data) for data in world.states(number, seed)]
+    batch = [jnp.stack(x) for x in zip(*each, strict=True)]
+    look = world.looker(camera)
+    draw = jax.jit(jax.vmap(lambda *state: look(*state).rgb))
+
+    def run() -> int:
+        draw(*batch).block_until_ready()
+        return number
+
+    return run
+
+
+def distances(world: World, camera: Camera, seed: int) -> Callable[[], int]:
+    """MuJoCo's rays through every pixel."""
+    model, data = world.model, next(world.states(1, seed))
+    rays, k = camera.rays(), model.camera(camera.name).id
+    directions = np.stack([rays.u, rays.v, -np.ones_like(rays.u)], 1).astype(np.float64)
+    directions = directions @ data.cam_xmat[k].reshape(3, 3).T
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    number = len(directions)
+    hits, reach = np.zeros(number, np.int32), np.zeros(number)
+
+    def run() -> int:
+        at, towards = data.cam_xpos[k], directions.ravel()
+        mujoco.mj_multiRay(
+            model, data, at, towards, None, 1, -1, hits, reach, None, number, mujoco.mjMAXVAL
+        )
+        return 1
+
+    return run
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How far the camera agrees with MuJoCo's own renderer, over random states of five models.
+"""How far the camera agrees with MuJoCo's own renderer, over random states of six worlds.
 
     python benchmarks/camera_agreement.py [--num-states 40] [--worlds ant_in_gaps arm]
     python benchmarks/camera_agreement.py --num-states 1 --sheet docs/camera
@@ -24,7 +24,6 @@ from gl import GL
 # isort: split
 import imageio.v2 as imageio
 import jax
-import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
@@ -32,7 +31,7 @@ from machine import machine
 from scenes import WORLDS, World
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
-from envs.camera import Camera, Image, Scene, render
+from envs.camera import Camera, Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +57,6 @@ class Settings:
 
 def looker(world: World, name: str, settings: Settings) -> Callable[[mujoco.MjData], Image]:
     """Our picture of a state, as NumPy arrays."""
-    scene = Scene.from_model(world.model)
     camera = Camera.from_model(
         world.model,
         name,
@@ -66,16 +64,8 @@ def looker(world: World, name: str, settings: Settings) -> Callable[[mujoco.MjDa
         width=settings.width,
         supersample=settings.supersample,
     )
-    draw = jax.jit(lambda *a: render(scene, camera, *a[:5], light_pos=a[5], light_dir=a[6]))
-    k, g, lights = world.model.camera(name).id, scene.geom_ids, scene.light_ids
-
-    def look(data: mujoco.MjData) -> Image:
-        geoms = data.geom_xpos[g], data.geom_xmat[g].reshape(-1, 3, 3), world.model.geom_size[g]
-        eye = data.cam_xpos[k], data.cam_xmat[k].reshape(3, 3)
-        arrays = (*geoms, *eye, data.light_xpos[lights], data.light_xdir[lights])
-        return jax.tree.map(np.asarray, draw(*(jnp.asarray(x, jnp.float32) for x in arrays)))
-
-    return look
+    scene, draw = world.scene(), jax.jit(world.looker(camera))
+    return lambda data: jax.tree.map(np.asarray, draw(*world.arguments(scene, name, data)))
 
 
 def reference(renderer: mujoco.Renderer, data: mujoco.MjData, camera: str) -> Image:

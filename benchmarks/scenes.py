@@ -1,17 +1,24 @@
-"""Worlds to hold the camera against MuJoCo's renderer in: five models of dm_control.
+"""Worlds to hold the camera against MuJoCo's renderer in: five models of dm_control, and ours.
 
-Each is compiled as dm_control composes it, and comes with a way to draw random states of it.
+Each is compiled as dm_control composes it, and comes with a way to draw random states of it and to
+look at them.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 from dm_control import mjcf
 from dm_control.entities.manipulators.kinova import JacoArm, JacoHand
 from dm_control.locomotion import arenas, walkers
+
+from envs import world
+from envs.camera import Camera, Image, Scene, render
+from envs.corridor import CorridorConfig, draw_layout
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,14 +30,18 @@ class World:
         cameras: names, the animal's own eye first, if it has one.
         height: metres above which an animal's root is put, lowest and highest.
         spread: half lengths along x and y of where it is put, around its place in the model, m.
+        turn: radians about the vertical by which an animal is turned at most.
         bend: radians by which joints without limits turn at most; those with limits go anywhere.
+        row: names of platforms that are drawn as one primitive.
     """
 
     model: mujoco.MjModel
     cameras: tuple[str, ...]
     height: tuple[float, float] = (0.0, 0.0)
     spread: tuple[float, float] = (0.0, 0.0)
+    turn: float = np.pi
     bend: float = 0.5
+    row: tuple[str, ...] = ()
 
     def states(self, number: int, seed: int) -> Iterator[mujoco.MjData]:
         """Random states: the animal anywhere, turned and bent, with everything that a camera needs
@@ -44,6 +55,41 @@ class World:
             mujoco.mj_camlight(self.model, data)
             yield data
 
+    def looker(self, camera: Camera) -> Callable[..., Image]:
+        """Returns what draws one state, given `arguments` of it."""
+        scene, row = self.scene(), bool(self.row)
+
+        def look(*a: jax.Array) -> Image:
+            image = render(scene, camera, *a[:5], a[5] if row else None, *a[6:])
+            # Platforms have their own labels in MuJoCo's pictures.
+            place = jnp.clip(image.segmentation - scene.num_geoms, 0, max(0, len(self.row) - 1))
+            ids = jnp.asarray([self.model.geom(name).id for name in self.row] or [0])[place]
+            in_row = image.segmentation >= scene.num_geoms
+            return image.replace(segmentation=jnp.where(in_row, ids, image.segmentation))
+
+        return look
+
+    def scene(self) -> Scene:
+        """What is drawn of it."""
+        return Scene.from_model(self.model, row=self.row)
+
+    def arguments(self, scene: Scene, camera: str, data: mujoco.MjData) -> tuple[jax.Array, ...]:
+        """What `looker` needs to know of a state."""
+        model, k, g = self.model, self.model.camera(camera).id, scene.geom_ids
+        row = [model.geom(name).id for name in self.row]
+        middle, half = data.geom_xpos[row, 0], model.geom_size[row, 0]
+        arrays = (
+            data.geom_xpos[g],
+            data.geom_xmat[g].reshape(-1, 3, 3),
+            model.geom_size[g],
+            data.cam_xpos[k],
+            data.cam_xmat[k].reshape(3, 3),
+            np.stack([middle - half, middle + half], axis=-1),
+            data.light_xpos[scene.light_ids],
+            data.light_xdir[scene.light_ids],
+        )
+        return tuple(jnp.asarray(x, jnp.float32) for x in arrays)
+
     def _configuration(self, rng: np.random.Generator) -> np.ndarray:
         model = self.model
         qpos = model.qpos0.copy()
@@ -52,7 +98,7 @@ class World:
             if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_FREE:
                 qpos[at : at + 2] += rng.uniform(-1, 1, 2) * self.spread
                 qpos[at + 2] += rng.uniform(*self.height)
-                turn = rng.uniform(-np.pi, np.pi)
+                turn = rng.uniform(-1, 1) * self.turn
                 tilt = rng.normal(size=3) * [0.15, 0.15, 0]
                 about = np.array([np.cos(turn / 2), 0, 0, np.sin(turn / 2)])
                 whole = np.zeros(4)
@@ -127,7 +173,20 @@ def arm() -> World:
     return World(model, ("front", "near"), bend=1.5)
 
 
+def gap_ant() -> World:
+    """Our gap ant's corridor, gaps of 0.1 to 0.8 m, its platforms one primitive."""
+    config = CorridorConfig(gap_length=(0.1, 0.8))
+    model = world.arena_model(draw_layout(jax.random.key(0), config), config, world.PhysicsConfig())
+    names = [model.geom(i).name for i in range(model.ngeom)]
+    row = tuple(name for name in names if name.startswith(("start_floor", "floor_")))
+    cameras = tuple(world.WALKER + name for name in ("egocentric", "floating"))
+    # Anywhere along it, and mostly looking ahead.
+    model.qpos0[:3] = 20, 0, 0
+    return World(model, cameras, (0, 0.3), (15, 1), turn=0.6, row=row)
+
+
 WORLDS: dict[str, Callable[[], World]] = {
+    "gap_ant": gap_ant,
     "ant_in_gaps": ant_in_gaps,
     "ant_in_bowl": ant_in_bowl,
     "rodent_in_gaps": rodent_in_gaps,

@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.camera.palette import Coordinates, in_parts, low_bits
 from envs.camera.pinhole import Camera
-from envs.camera.primitives import Primitive, Rays
+from envs.camera.primitives import FAR, Primitive, Rays
 from envs.camera.row import END, PHASE_BITS, TOP, RowHit
 from envs.camera.scene import Scene, Texture
 
@@ -62,12 +62,7 @@ def paint(
         uint32[R], red in the lowest byte, then green and blue.
     """
     pixel = camera.pixel
-    where = {}
-    for texture in scene.textures:
-        if texture.geom >= 0:
-            where[texture.surface] = _on_geom(view, texture, depth, pixel)
-        elif code is not None:
-            where[texture.surface] = _on_row(scene, view, texture, code, depth, pixel)
+    where = _on_textures(scene, view, depth, surface, code, pixel)
     index = scene.palette.index(surface, where)
     index = jnp.where(missed, scene.palette.sky_index(view.world, pixel), index)
     texels = scene.palette.read(index, pixel)
@@ -87,23 +82,60 @@ def paint(
     return in_parts(mix, texels, shade)
 
 
-def _on_geom(view: View, texture: Texture, depth: jax.Array, pixel: float) -> Coordinates:
-    """MuJoCo's flat mapping: x and y of the geom's own frame; on the sides of a box, z for one."""
-    geom = jax.tree.map(lambda x: x[texture.geom], view.geoms)
-    repeats = [jnp.float32(0.5 * r) for r in texture.repeats]
-    if not texture.uniform:
-        size = geom.size[:2]
-        repeats = [r / jnp.where(size[i] > 0, size[i], 1) for i, r in enumerate(repeats)]
-    offset = [p - geom.centre[k] for k, p in enumerate(view.rays.at(depth))]
-    x, y, z = (sum(p * geom.axes[k, i] for k, p in enumerate(offset)) for i in range(3))
-    slopes = [view.rays.dot(geom.axes[:, i]) for i in range(3)]
-    if texture.sides:
-        out = [jnp.abs(p) - geom.size[i] for i, p in enumerate((x, y, z))]
-        end, top = (out[0] > out[1]) & (out[0] > out[2]), out[2] >= out[1]
-        face = Face(end, ~end & top)
-    else:
-        face = Face(jnp.bool_(False), jnp.bool_(True))
-    return _on_face(face, (x, y, z), slopes, geom.size, repeats, view, depth, pixel)
+def _on_textures(
+    scene: Scene,
+    view: View,
+    depth: jax.Array,
+    surface: jax.Array,
+    code: jax.Array | None,
+    pixel: float,
+) -> Coordinates | None:
+    """Where pixels fall on the textures that they show, if there are any."""
+    geoms = [texture for texture in scene.textures if texture.geom >= 0]
+    where = _on_geoms(geoms, view, depth, surface, pixel) if geoms else None
+    for texture in scene.textures:
+        if texture.geom < 0 and code is not None:
+            in_row = _on_row(scene, view, texture, code, depth, pixel)
+            shown = surface == texture.surface
+            pairs = zip(in_row, where or in_row, strict=True)
+            where = Coordinates(*(jnp.where(shown, a, b) for a, b in pairs))
+    return where
+
+
+def _on_geoms(
+    textures: list[Texture], view: View, depth: jax.Array, surface: jax.Array, pixel: float
+) -> Coordinates:
+    """MuJoCo's flat mapping: x and y of the geom's own frame; on the sides of a box, z for one.
+
+    A pixel reads the frame of the geom that it shows from a table, by its surface, so that many
+    textured geoms cost no more than one.
+    """
+    textures = sorted(textures, key=lambda texture: texture.surface)
+    surfaces = np.array([texture.surface for texture in textures])
+    which = np.array([texture.geom for texture in textures])
+    geoms = jax.tree.map(lambda x: x[which], view.geoms)
+    repeats = 0.5 * jnp.array([texture.repeats for texture in textures], jnp.float32)
+    uniform = np.array([texture.uniform for texture in textures])[:, None]
+    length = geoms.size[:, :2]
+    repeats = jnp.where(uniform | (length <= 0), repeats, repeats / length)
+    # Where only the face across z shows the texture, the others are too far away to be hit.
+    sides = np.array([texture.sides for texture in textures])[:, None]
+    size = jnp.where(sides, geoms.size, np.array([FAR, FAR, 1], np.float32))
+    offset = jnp.einsum("gki,gk->gi", geoms.axes, geoms.centre, precision="highest")
+    table = jnp.concatenate([geoms.axes.reshape(-1, 9), offset, size, repeats], axis=1)
+    row = jnp.clip(jnp.searchsorted(surfaces, jnp.arange(surfaces[-1] + 1)), 0, len(surfaces) - 1)
+    row = jnp.asarray(row)
+    seen = jnp.minimum(surface, surfaces[-1])
+    columns = iter(table[row].T)
+    read = lambda number: [
+        next(columns).at[seen].get(mode="promise_in_bounds") for _ in range(number)
+    ]
+    axes, offset, size, repeats = read(9), read(3), read(3), read(2)
+    slopes = [view.rays.u * axes[i] + view.rays.v * axes[3 + i] - axes[6 + i] for i in range(3)]
+    x, y, z = (depth * slope - offset[i] for i, slope in enumerate(slopes))
+    out = [jnp.abs(p) - size[i] for i, p in enumerate((x, y, z))]
+    end, top = (out[0] > out[1]) & (out[0] > out[2]), out[2] >= out[1]
+    return _on_face(Face(end, ~end & top), (x, y, z), slopes, size, repeats, view, depth, pixel)
 
 
 def _on_row(

@@ -6,7 +6,7 @@ sky is a cube of six squares at the one size that suits a camera.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -96,22 +96,31 @@ class Palette:
         faces = np.stack([_resample(face, _side(face)) for face in sky])
         return cls(_packed(np.concatenate(tables)), tuple(surfaces), faces)
 
-    def index(self, surface: jax.Array, coordinates: Mapping[int, Coordinates]) -> jax.Array:
+    def index(self, surface: jax.Array, where: Coordinates | None) -> jax.Array:
         """Finds the texel that a pixel reads.
 
         Args:
             surface: int32[R], which one is seen.
-            coordinates: by surface, for those that have a texture.
+            where: on its texture, of pixels that show one; anything for others.
 
         Returns:
             int32[R], of the table that `read` reads.
         """
         # The texel of plain colour i comes at 2 i + 2: black is before it, and one is wasted each.
         index = 2 * surface + 2
-        for i, where in coordinates.items():
-            texel = self.surfaces[i].start + _texel(self.surfaces[i].side, where)
-            index = jnp.where(surface == i, texel, index)
-        return index
+        sides = [place.side for place in self.surfaces]
+        plain = next((i for i, side in enumerate(sides) if side > 1), len(sides))
+        textured = sorted({(place.start, place.side) for place in self.surfaces[plain:]})
+        if where is None or not textured:
+            return index
+        if len(textured) == 1:
+            ((start, side),) = textured
+            texel = start + _texel(side.bit_length() - 1, where)
+        else:
+            at = lambda x: jnp.asarray(x).at[surface].get(mode="promise_in_bounds")
+            starts = at(np.array([place.start for place in self.surfaces], np.int32))
+            texel = starts + _texel(at(np.log2(sides).astype(np.int32)), where)
+        return jnp.where(surface >= plain, texel, index)
 
     def sky_index(self, direction: tuple[jax.Array, ...], pixel: float) -> jax.Array:
         """Finds the texel of the sky that a pixel reads.
@@ -179,15 +188,17 @@ def in_parts(update: Callable[..., jax.Array], first: jax.Array, *others: jax.Ar
     return jax.lax.fori_loop(0, parts, step, first)
 
 
-def _texel(side: int, where: Coordinates) -> jax.Array:
+def _texel(levels: int | jax.Array, where: Coordinates) -> jax.Array:
+    """The texel, from the start of a pyramid whose finest square has a side of 2^levels."""
+    side = jnp.left_shift(1, levels)
     # Half the binary exponent of the area in texels is the level whose texels are as large. It is
     # rounded up: a pixel that reads one texel is calmer for reading a larger one.
-    bits = jax.lax.bitcast_convert_type(where.area * np.float32(4 * side**2), jnp.int32)
-    level = jnp.clip(((bits >> 23) - 127) >> 1, 0, side.bit_length() - 1)
+    size = side.astype(jnp.float32)
+    bits = jax.lax.bitcast_convert_type(where.area * (4 * size * size), jnp.int32)
+    level = jnp.clip(((bits >> 23) - 127) >> 1, 0, levels)
     # The texel whose middle is nearest: low_bits rounds, and texel 0 reaches from 0 to 1.
     across, down = (
-        low_bits(x * np.float32(side) - np.float32(0.5)) & (side - 1)
-        for x in (where.across, where.down)
+        low_bits(x * size - np.float32(0.5)) & (side - 1) for x in (where.across, where.down)
     )
     here = side >> level
     return here * here + (down >> level) * here + (across >> level)

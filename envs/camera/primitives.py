@@ -217,25 +217,30 @@ INTERSECTIONS: dict[int, Callable[[Rays, Primitive], Hit]] = {
 }
 
 
-def in_view(kind: int, rays: Rays, geom: Primitive) -> jax.Array:
-    """Whether any ray can hit the geom; sound, not tight. Zero-sized geoms never are.
-
-    A geom is out of view if it lies wholly behind one of the five planes of the picture's pyramid
-    of sight: near, left, right, bottom, top.
-    """
-    if kind == PLANE:
-        return geom.axes[:, 2] @ geom.centre < 0
+def view_edges(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """float32[5, 3], unit normals of the planes that bound what rays (u, v, -1) see, into their
+    pyramid of sight: near, left, right, bottom, top."""
     edges = np.array(
         [
             [0, 0, -1],
-            [1, 0, rays.u.min()],
-            [-1, 0, -rays.u.max()],
-            [0, 1, rays.v.min()],
-            [0, -1, -rays.v.max()],
+            [1, 0, u.min()],
+            [-1, 0, -u.max()],
+            [0, 1, v.min()],
+            [0, -1, -v.max()],
         ],
         np.float32,
     )
-    edges = edges / np.linalg.norm(edges, axis=1, keepdims=True)
+    return edges / np.linalg.norm(edges, axis=1, keepdims=True)
+
+
+def in_view(kind: int, edges: jax.Array, near: float, geom: Primitive) -> jax.Array:
+    """Whether any ray can hit the geom; sound, not tight. Zero-sized geoms never are.
+
+    A geom is out of view if it lies wholly behind one of the planes `edges` (`view_edges`), or, of
+    a plane, if the camera is behind it.
+    """
+    if kind == PLANE:
+        return geom.axes[:, 2] @ geom.centre < 0
     tilt = edges @ geom.axes
     size = geom.size
     if kind == SPHERE:
@@ -246,5 +251,6 @@ def in_view(kind: int, rays: Rays, geom: Primitive) -> jax.Array:
         reach, solid = jnp.sqrt(jnp.square(tilt) @ jnp.square(size)), jnp.all(size > 0)
     else:
         reach, solid = jnp.abs(tilt) @ size, jnp.all(size > 0)
-    beyond = np.array([rays.near, 0, 0, 0, 0], np.float32)
-    return solid & jnp.all(edges @ geom.centre + reach > beyond)
+    # Half a percent more than the geom has, since rays are rounded.
+    beyond = np.array([near, 0, 0, 0, 0], np.float32)
+    return solid & jnp.all(edges @ geom.centre + reach * np.float32(1.005) > beyond)

@@ -7,19 +7,18 @@ primitives carries, and colours are mixed once per pixel, after it.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.batching import in_blocks, over_environments
 from envs.camera.lights import LightPoses
 from envs.camera.painting import View, paint
-from envs.camera.palette import low_bits
+from envs.camera.palette import in_parts, low_bits
 from envs.camera.pinhole import Camera
-from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays, in_view
+from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays, in_view, view_edges
 from envs.camera.rasterizer import rasterize
 from envs.camera.row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
 from envs.camera.scene import HEIGHT_FIELD, MESH, Scene
@@ -28,9 +27,11 @@ from envs.camera.scene import HEIGHT_FIELD, MESH, Scene
 _PAYLOAD_BITS = 12
 _PAYLOAD = (1 << _PAYLOAD_BITS) - 1
 _LEAST_SHADE_BITS = 5
-# A batch is drawn in at most so many blocks, of at least so many environments.
+# A picture is searched in bands of whole rows, of at least so many rays, each for the geoms in its
+# own view; those of a batch in at most so many blocks, of at least so many rays.
+_BAND = 256
 _BLOCKS = 32
-_BLOCK = 4
+_BLOCK = 1 << 14
 
 
 @flax.struct.dataclass
@@ -71,23 +72,21 @@ class Payload(NamedTuple):
 
 
 class Members(NamedTuple):
-    """Geoms of one kind, those in view first.
+    """Up to 32 geoms of one kind.
 
     Attributes:
         geoms: leaves [G, ...], in the camera's frame.
         payload: leaves int32[G].
-        visible: int32[], how many are in view.
-        lights: in the camera's frame.
+        visible: uint32[T], a bit for each geom that is in view of each of T bands of the picture.
     """
 
     geoms: Primitive
     payload: Payload
     visible: jax.Array
-    lights: LightPoses
 
 
 Encode = Callable[[Rays, Hit, Payload, LightPoses], jax.Array]
-"""Keys int32[R] of hits."""
+"""Keys int32[R] of what rays hit."""
 
 
 def render(
@@ -243,13 +242,23 @@ class Search:
             keys = jnp.minimum(keys, in_row(view.row))
         chosen = scene.transparent == (in_row is None)
         kinds = np.asarray(scene.kinds)
-        for kind in sorted({int(kind) for kind in kinds[chosen]}):
-            which = np.flatnonzero((kinds == kind) & chosen)
-            if kind == MESH:
-                keys = self._meshes(keys, which, encode)
-                continue
-            members = self._members(kind, which)
-            keys = _closest(keys, members, view.rays, _intersection(scene, kind), encode)
+        near = {int(kind): np.flatnonzero((kinds == kind) & chosen) for kind in kinds[chosen]}
+        if MESH in near:
+            keys = self._meshes(keys, near.pop(MESH), encode)
+        whole = {kind: near.pop(kind) for kind in (HEIGHT_FIELD,) if kind in near}
+        for groups, bands in ((whole, 1), (near, _bands(self.camera))):
+            # Bits of a number tell which geoms are in view.
+            parts = [
+                (kind, which[i : i + 32])
+                for kind, which in sorted(groups.items())
+                for i in range(0, len(which), 32)
+            ]
+            if parts:
+                members = [self._members(kind, which, bands) for kind, which in parts]
+                ways = [_intersection(scene, kind) for kind, _ in parts]
+                found = _closest(members, ways, view.rays, self.lights, encode, self.miss)
+                # In a loop, or XLA would search the row again for each use of the keys.
+                keys = in_parts(jnp.minimum, keys, found)
         return keys
 
     def _meshes(self, keys: jax.Array, which: np.ndarray, encode: Encode) -> jax.Array:
@@ -258,20 +267,23 @@ class Search:
         payload = self._payload(which)
         return rasterize(keys, meshes, assets, self.camera, geoms, payload, self.lights, encode)
 
-    def _members(self, kind: int, which: np.ndarray) -> Members:
-        scene = self.scene
+    def _members(self, kind: int, which: np.ndarray, bands: int) -> Members:
+        scene, rays = self.scene, self.view.rays
         geoms = jax.tree.map(lambda x: x[which], self.view.geoms)
         if kind == HEIGHT_FIELD:
             extents = scene.height_fields.extents[scene.assets[which]]
             geoms = geoms._replace(size=jnp.asarray(extents))
         payload = self._payload(which)
-        visible = jax.vmap(lambda geom: in_view(kind, self.view.rays, geom))(geoms)
+        edges = np.stack([view_edges(rays.u, v) for v in np.split(rays.v, bands)], dtype=np.float32)
+        seen = lambda edges, geom: in_view(kind, edges, rays.near, geom)
+        visible = jax.vmap(jax.vmap(seen, (None, 0)), (0, None))(edges, geoms)
         # What is out of view goes where no ray does: rounding must not show a geom of no size.
         behind = jnp.array([0, 0, 1e3], jnp.float32)
-        geoms = geoms._replace(centre=jnp.where(visible[:, None], geoms.centre, behind))
-        first = jnp.argsort(~visible)
-        geoms, payload = jax.tree.map(lambda x: jnp.asarray(x)[first], (geoms, payload))
-        return Members(geoms, payload, visible.sum(), self.lights)
+        anywhere = visible.any(0)[:, None]
+        geoms = geoms._replace(centre=jnp.where(anywhere, geoms.centre, behind))
+        bits = np.uint32(1) << np.arange(len(which), dtype=np.uint32)
+        mask = jnp.where(visible, bits, np.uint32(0)).sum(1, dtype=jnp.uint32)
+        return Members(geoms, jax.tree.map(jnp.asarray, payload), mask)
 
     def _payload(self, which: np.ndarray) -> Payload:
         surfaces = self.scene.geom_surfaces[which]
@@ -303,33 +315,89 @@ def _intersection(scene: Scene, kind: int) -> Callable[[Rays, Primitive], Hit]:
     return scene.height_fields.hit if kind == HEIGHT_FIELD else INTERSECTIONS[kind]
 
 
+def _bands(camera: Camera) -> int:
+    """Into how many bands of equal height a picture is cut."""
+    heights = (h for h in range(1, camera.height + 1) if camera.height % h == 0)
+    return camera.height // next(
+        h for h in heights if h * camera.width >= _BAND or h == camera.height
+    )
+
+
 def _closest(
-    keys: jax.Array,
-    members: Members,
+    members: list[Members],
+    intersections: list[Callable[[Rays, Primitive], Hit]],
     rays: Rays,
-    intersect: Callable[[Rays, Primitive], Hit],
+    lights: LightPoses,
     encode: Encode,
+    miss: np.int32,
 ) -> jax.Array:
-    """Lowers `keys`, int32[R], to the nearest hits of one kind of geoms."""
+    """Returns int32[R], the least keys of hits of the members, `miss` without a hit.
 
-    def nth(geom: Primitive, payload: Payload, lights: LightPoses) -> jax.Array:
-        return encode(rays, intersect(rays, geom), payload, lights)
+    Each band of the picture visits only the geoms that are in its own view.
+    """
+    bands = len(members[0].visible)
+    size = len(rays.u) // bands
+    # Bands are alike but for their height in the picture.
+    height = rays.v[0] - rays.v[size] if bands > 1 else np.float32(0)
 
-    def block_of(keys: jax.Array, members: Members) -> jax.Array:
-        """Done once the environment that sees most geoms is."""
+    @jax.custom_batching.custom_vmap
+    def search(members: list[Members], lights: LightPoses) -> jax.Array:
+        """Keys int32[N, T, P] of the bands of N environments.
 
-        def draw(n: jax.Array, keys: jax.Array) -> jax.Array:
-            geoms, payload = jax.tree.map(lambda x: x[:, n], (members.geoms, members.payload))
-            return jnp.minimum(keys, jax.vmap(nth)(geoms, payload, members.lights))
+        Bands that see as many geoms are searched together: a block of them is done once the one
+        that sees most is.
+        """
+        masks = [group.visible.ravel() for group in members]
+        number = len(masks[0])
+        block = min(number, max(-(-_BLOCK // size), -(-number // _BLOCKS)))
+        busiest = jnp.argsort(-sum(jax.lax.population_count(m).astype(jnp.int32) for m in masks))
 
-        return jax.lax.fori_loop(0, members.visible.max(), draw, keys)
+        def visit(i: jax.Array, found: jax.Array) -> jax.Array:
+            # The last block may overlap the one before: it finds the same.
+            first = jnp.minimum(i * block, number - block)
+            here = jax.lax.dynamic_slice_in_dim(busiest, first, block)
+            environment, band = jnp.divmod(here, bands)
+            place = band.astype(jnp.float32)
+            light = jax.tree.map(lambda x: x[environment], lights)
+            keys = jnp.full((block, size), miss)
+            for group, mask, intersect in zip(members, masks, intersections, strict=True):
 
-    def search(keys: jax.Array, members: Members) -> jax.Array:
-        """Lowers keys int32[N, R] of N environments, whose first `visible` geoms are in view."""
-        block = min(len(keys), max(_BLOCK, -(-len(keys) // _BLOCKS)))
-        return in_blocks(keys, members, block, block_of)
+                def nth(keys, band, geom, payload, light, intersect=intersect):
+                    beams = rays
+                    if bands > 1:
+                        u, v = rays.u[:size], rays.v[:size] - height * band
+                        beams = Rays(u, v, 1 + u * u + v * v, rays.near)
+                    hit = intersect(beams, geom)
+                    return jnp.minimum(keys, encode(beams, hit, payload, light))
 
-    return over_environments(search)(keys, members)
+                def draw(state, group=group, nth=nth):
+                    keys, left = state
+                    lowest = jax.lax.population_count((left & -left) - 1).astype(jnp.int32)
+                    which = jnp.minimum(lowest, group.payload.label.shape[1] - 1)
+                    pick = lambda x: x[environment, which]
+                    geom, payload = jax.tree.map(pick, (group.geoms, group.payload))
+                    keys = jax.vmap(nth)(keys, place, geom, payload, light)
+                    return keys, left & (left - 1)
+
+                keys, _ = jax.lax.while_loop(lambda state: state[1].any(), draw, (keys, mask[here]))
+            return jax.lax.dynamic_update_slice_in_dim(found, keys, first, 0)
+
+        found = jnp.full((number, size), miss)
+        found = jax.lax.fori_loop(0, -(-number // block), visit, found)
+        return found[jnp.argsort(busiest)].reshape(-1, bands, size)
+
+    @search.def_vmap
+    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[jax.Array, bool]:
+        # A batch of batches is a longer batch.
+        whole = jax.tree.map(
+            lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)),
+            args,
+            tuple(in_batched),
+        )
+        join = lambda x: x.reshape(axis_size * x.shape[1], *x.shape[2:])
+        return search(*jax.tree.map(join, whole)).reshape(axis_size, -1, bands, size), True
+
+    return search(*jax.tree.map(lambda x: x[None], (members, lights))).ravel()
 
 
 def _blend(front: jax.Array, back: jax.Array, through: jax.Array) -> jax.Array:
