@@ -73,10 +73,13 @@ def measure(python: str, script: str, env: str, seconds: float) -> dict[str, obj
 def brax_python(folder: Path) -> str:
     """The interpreter of Brax's environment, which is made if it is not there."""
     python = folder / "bin" / "python"
-    if not python.exists():
+    # Made last: what was broken off on the way is made again.
+    whole = folder / "whole"
+    if not whole.exists():
         venv.create(folder, with_pip=True)
         wanted = ["-r", PEERS / "brax.txt"]
         subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", *wanted], check=True)
+        whole.touch()
     return str(python)
 
 
