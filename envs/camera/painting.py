@@ -130,12 +130,12 @@ def _on_geoms(
     read = lambda number: [
         next(columns).at[seen].get(mode="promise_in_bounds") for _ in range(number)
     ]
-    axes, offset, size, repeats = read(9), read(3), read(3), read(2)
-    slopes = [view.rays.u * axes[i] + view.rays.v * axes[3 + i] - axes[6 + i] for i in range(3)]
-    x, y, z = (depth * slope - offset[i] for i, slope in enumerate(slopes))
-    out = [jnp.abs(p) - size[i] for i, p in enumerate((x, y, z))]
+    axis, origin, half, repeat = read(9), read(3), read(3), read(2)
+    slopes = [view.rays.u * axis[i] + view.rays.v * axis[3 + i] - axis[6 + i] for i in range(3)]
+    x, y, z = (depth * slope - origin[i] for i, slope in enumerate(slopes))
+    out = [jnp.abs(p) - half[i] for i, p in enumerate((x, y, z))]
     end, top = (out[0] > out[1]) & (out[0] > out[2]), out[2] >= out[1]
-    return _on_face(Face(end, ~end & top), (x, y, z), slopes, size, repeats, view, depth, pixel)
+    return _on_face(Face(end, ~end & top), (x, y, z), slopes, half, repeat, view, depth, pixel)
 
 
 def _on_row(

@@ -274,7 +274,8 @@ class Search:
             extents = scene.height_fields.extents[scene.assets[which]]
             geoms = geoms._replace(size=jnp.asarray(extents))
         payload = self._payload(which)
-        edges = np.stack([view_edges(rays.u, v) for v in np.split(rays.v, bands)], dtype=np.float32)
+        across, down = np.asarray(rays.u), np.split(np.asarray(rays.v), bands)
+        edges = np.stack([view_edges(across, v) for v in down], dtype=np.float32)
         seen = lambda edges, geom: in_view(kind, edges, rays.near, geom)
         visible = jax.vmap(jax.vmap(seen, (None, 0)), (0, None))(edges, geoms)
         # What is out of view goes where no ray does: rounding must not show a geom of no size.
