@@ -12,7 +12,8 @@ import vnl_ppo
 
 @dataclasses.dataclass
 class Compilations:
-    """The cache of compiled programs, and how often this process found there what it needed.
+    """The cache of compiled programs, and how often this process found there what it needed since
+    this was made.
 
     Attributes:
         folder: where it is.
@@ -23,6 +24,15 @@ class Compilations:
     folder: Path
     found: int = 0
     made: int = 0
+
+    def __post_init__(self) -> None:
+        def count(event: str, **_: object) -> None:
+            if event == "/jax/compilation_cache/cache_hits":
+                self.found += 1
+            elif event == "/jax/compilation_cache/cache_misses":
+                self.made += 1
+
+        jax.monitoring.register_event_listener(count)
 
     def __str__(self) -> str:
         return (
@@ -41,16 +51,7 @@ def keep_compilations() -> Compilations:
     folder = Path(chosen or home / "vnl_ppo" / "compilations")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-    compilations = Compilations(folder)
-
-    def count(event: str, **_: object) -> None:
-        if event == "/jax/compilation_cache/cache_hits":
-            compilations.found += 1
-        elif event == "/jax/compilation_cache/cache_misses":
-            compilations.made += 1
-
-    jax.monitoring.register_event_listener(count)
-    return compilations
+    return Compilations(folder)
 
 
 def seconds_since_start() -> float:

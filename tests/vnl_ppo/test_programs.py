@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from vnl_ppo.programs import Programs
 from vnl_ppo.runtime import Compilations
@@ -28,7 +29,31 @@ class Function:
 
 
 @pytest.fixture
-def compilations(tmp_path):
+def jax_cache():
+    """A function that has JAX keep compiled programs in a folder, or nowhere; undone afterwards.
+
+    JAX looks at the setting once, unless it is told to look again.
+    """
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in names}
+
+    def use(folder):
+        for name, value in zip(names, (folder and str(folder), 0), strict=True):
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    yield use
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def compilations(tmp_path, jax_cache):
+    # Other tests may have turned it on.
+    jax_cache(None)
+    # JAX imports some modules as it compiles for the first time; from then on they are code too.
+    run(Compilations(tmp_path / "first"))
     return Compilations(tmp_path / "cache")
 
 
@@ -84,6 +109,18 @@ def test_a_torn_file_is_written_anew(compilations, harm):
     assert traced == 1
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert run(compilations)[0] == 0
+
+
+def test_what_jax_had_in_its_cache_is_not_kept_again(compilations, tmp_path, jax_cache):
+    jax_cache(tmp_path / "of_jax")
+    run(compilations)
+    path = Programs(compilations).path("f")
+    path.unlink()
+    # Another start whose kept program is lost finds it in JAX's own cache: XLA cannot write down
+    # again what it read from there, and what it wrote would fail when it is called.
+    traced, (one, other) = run(compilations)
+    assert traced == 1 and compilations.found > 0 and not path.exists()
+    assert (one[0] != other[0]).any()
 
 
 def test_what_cannot_be_kept_still_runs(compilations, tmp_path):
