@@ -118,18 +118,22 @@ def test_turning_the_world_and_the_camera_together_changes_nothing(zoo):
 
 def test_geoms_of_no_size_behind_or_around_the_camera_neither_show_nor_break(zoo):
     position, frame = next(zoo.views(1, seed=2))
-    sized = [g for g in range(zoo.model.ngeom) if zoo.scene.kinds[g] not in (0, 1, 7)]
+    plane, hills, mesh = (zoo.scene.kinds.index(kind) for kind in (0, 1, 7))
+    every = range(zoo.model.ngeom)
+    sized = [g for g in every if g not in (plane, hills, mesh)]
     sizes = zoo.model.geom_size.copy()
     sizes[sized] = 0
     none = zoo.look(position, frame, sizes=sizes)
     assert not np.isin(none.segmentation, sized).any()
     behind = zoo.look(position, frame, zoo.data.geom_xpos + 20 * frame[:, 2])
-    assert not np.isin(behind.segmentation, sized).any()
-    for g in sized:
-        inside = zoo.look(zoo.data.geom_xpos[g], frame)
-        assert not (inside.segmentation == g).any()
-        for image in (none, behind, inside):
-            assert not np.isnan(image.depth).any() and (image.depth > 0).all()
+    # The plane has no end.
+    assert np.isin(behind.segmentation, [-1, plane]).all()
+    # In the middle of the hills is rock; on the plane, the camera looks along it.
+    inside = [zoo.look(zoo.data.geom_xpos[g], frame) for g in every]
+    for g in [*sized, mesh]:
+        assert not (inside[g].segmentation == g).any()
+    for image in (none, behind, *inside):
+        assert not np.isnan(image.depth).any() and (image.depth > 0).all()
 
 
 def eye_sees(world, visual="", **camera):
@@ -218,7 +222,7 @@ def test_dm_controls_worlds_look_as_mujoco_draws_them():
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     worlds = json.loads(done.stdout.splitlines()[-1])["agreement"]
-    assert len(worlds) == 5
+    assert len(worlds) == 6
     for name, world in worlds.items():
         assert world["segmentation_worst"] >= 0.99, name
         assert world["segmentation_overall_worst"] >= 0.97, name

@@ -75,3 +75,19 @@ def test_a_floor_goes_on_below_the_camera_to_the_edge_of_the_picture(wall):
     below = (np.arange(SIZE) - SIZE / 2 + 0.5) / (SIZE / 2)
     depth = np.where(below > 0.1, 0.1 / np.maximum(below, 1e-3), np.inf)
     np.testing.assert_allclose(image.depth, np.repeat(depth[:, None], SIZE, 1), rtol=1e-4)
+
+
+def test_triangles_of_no_area_and_a_camera_in_a_closed_mesh_show_nothing():
+    corners = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    closed = [(0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3)]
+    # Once more with corners that lie on a line, so that the faces between them have no area.
+    line = [(3, 3, 0), (3, 3, 0.5), (3, 3, 1)]
+    flat = [(4, 5, 6), (4, 4, 5)]
+    look = drawer(corners + line, closed + flat)
+    inside = look((-0.2, -0.2, -0.2))
+    assert np.all(inside.segmentation == -1) and np.all(np.isposinf(inside.depth))
+    outside = look((-0.3, -0.3, -3))
+    assert 0 < (outside.segmentation == 0).sum() < SIZE * SIZE / 4
+    seen = outside.segmentation == 0
+    assert outside.depth[seen].min() > 2 - 1e-3 and outside.depth[seen].max() < 3 + 1e-3
+    assert np.all(outside.rgb[seen] > 0)
