@@ -8,7 +8,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
 
@@ -333,8 +333,13 @@ def from_dict(kind: type[AnySettings], data: Any, source: str = "config.json") -
     """The settings that `to_dict` put down.
 
     Raises:
-        ValueError: a field is unknown, of the wrong type, or has no default and is missing.
+        ValueError: a field is unknown, of the wrong type, has no default and is missing, or can
+            only be said on the command line.
     """
+    if isinstance(data, Mapping) and (astray := [k for k in _OF_THE_COMMAND if k in data]):
+        raise ValueError(
+            f"{source}: {astray[0]} is said on the command line, not in a file; leave it out there"
+        )
     return from_plain(kind, data, source)
 
 

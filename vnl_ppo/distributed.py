@@ -25,6 +25,8 @@ Tree = TypeVar("Tree")
 _HEARTBEAT = 30
 """Seconds without a sign of life after which a process counts as dead. One that is killed is
 noticed at once, by its broken connections; this is for hosts that vanish."""
+_LONGEST = 7 * 24 * 3600
+"""Seconds to wait for others at most, a week: a timer overflows at some number."""
 _BROKEN = ("gloo", "nccl", "connection reset", "connection closed", "heartbeat", "coordination")
 
 
@@ -84,10 +86,17 @@ def join(config: DistributedConfig) -> None:
 
 
 def _check(config: DistributedConfig) -> None:
-    if config.timeout < 1:
-        raise ValueError(f"distributed.timeout is {config.timeout} s; it has to be at least 1")
+    if not 1 <= config.timeout <= _LONGEST:
+        raise ValueError(
+            f"distributed.timeout is {config.timeout} s; it has to be from 1 to {_LONGEST}"
+        )
     num_processes, process_id = config.num_processes, config.process_id
-    if None not in (num_processes, process_id) and not 0 <= process_id < num_processes:  # type: ignore[operator]
+    if num_processes is not None and not 1 <= num_processes < 2**31:
+        raise ValueError(
+            f"distributed.num_processes is {num_processes}; it has to be at least 1 and below 2^31"
+        )
+    last = 2**31 if num_processes is None else num_processes
+    if process_id is not None and not 0 <= process_id < last:
         raise ValueError(
             f"distributed.process_id is {process_id} and distributed.num_processes "
             f"{num_processes}; the first has to be from 0 to one below the second"
@@ -95,13 +104,14 @@ def _check(config: DistributedConfig) -> None:
     if not config.coordinator:
         return
     host, _, port = config.coordinator.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:9]) < 2**16):
         raise ValueError(
-            f"distributed.coordinator is {config.coordinator!r}; it has to be HOST:PORT"
+            f"distributed.coordinator is {config.coordinator!r}; it has to be HOST:PORT, with a "
+            f"port from 1 to 65535"
         )
     try:
         socket.getaddrinfo(host.strip("[]"), int(port))
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ValueError(
             f"distributed.coordinator is {config.coordinator!r}, which is no address here ({error})"
         ) from error

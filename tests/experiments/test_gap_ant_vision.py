@@ -104,6 +104,13 @@ def test_a_config_of_another_version_is_refused_by_field():
     assert gap_ant.from_dict(data) == experiment.parse([])
 
 
+@pytest.mark.parametrize("name, value", [("distributed", True), ("processes", {"timeout": 1})])
+def test_what_only_the_command_line_may_say_is_refused_in_a_file(name, value):
+    data = program.to_dict(experiment.parse([])) | {name: value}
+    with pytest.raises(ValueError, match=f"mine.json: {name} is said on the command line"):
+        gap_ant.from_dict(data, "mine.json")
+
+
 def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["experiments/gap_ant_vision.py", "--seed", "3"])
     assert program.how_to_go_on(tmp_path).endswith(
