@@ -87,8 +87,10 @@ class Kept:
             if hashlib.sha256(packed).digest() != digest:
                 return None
             _prepare_linear_algebra()
+            devices, parts = pickle.loads(zlib.decompress(packed))
+            by_number = {device.id: device for device in jax.devices()}
             compiled = serialize_executable.deserialize_and_load(
-                *pickle.loads(zlib.decompress(packed))
+                *parts, execution_devices=[by_number[number] for number in devices]
             )
         except Exception:
             # Not there, or not for this machine after all: it is compiled anew, and written anew.
@@ -112,7 +114,10 @@ def as_it_is(name: str, function: Any) -> Any:
 
 def _write(path: Path, compiled: Any) -> None:
     try:
-        content = pickle.dumps(serialize_executable.serialize(compiled))
+        # By itself JAX takes what it reads for a program of all devices.
+        shardings: Any = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
+        devices = sorted({device.id for sharding in shardings for device in sharding.device_set})
+        content = pickle.dumps((devices, serialize_executable.serialize(compiled)))
     except Exception:
         # A program that holds an address of this process, such as a callback's, cannot be kept.
         return

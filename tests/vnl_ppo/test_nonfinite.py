@@ -15,6 +15,9 @@ import pytest
 from flax import linen as nn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from envs.corridor import CorridorConfig
+from envs.gap_ant import GapAnt, GapAntConfig
+from envs.world import PhysicsConfig
 from tests.probes import Probe
 from vnl_ppo import checkpoint, run
 from vnl_ppo.config import PPOConfig
@@ -178,6 +181,81 @@ def test_broken_steps_are_counted_and_taught_as_failures(tmp_path):
 @pytest.mark.parametrize("when", [1, 4, 7, 0])
 def test_each_fault_at_each_moment(what, when, tmp_path):
     check_struck(what, when, tmp_path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exploding:
+    """Gap ants, of which some break MuJoCo itself in one of their first steps.
+
+    what: "position" or "velocity" become NaN, "speed" is 1e12, "action" is NaN; "cleanly" for the
+        twin.
+    """
+
+    env: GapAnt
+    what: str
+
+    @property
+    def observation_spec(self):
+        return self.env.observation_spec
+
+    @property
+    def action_size(self):
+        return self.env.action_size
+
+    @property
+    def metric_reductions(self):
+        return dict(self.env.metric_reductions)
+
+    def reset(self, key):
+        key, strike, when = jax.random.split(key, 3)
+        state = self.env.reset(key)
+        at = jnp.where(jax.random.bernoulli(strike), jax.random.randint(when, (), 1, 9), 0)
+        data = {"inner": state.data, "step": jnp.zeros((), jnp.int32), "at": at}
+        return state.replace(data=data, metrics=state.metrics | {"struck": jnp.zeros(())})
+
+    def step(self, state, action):
+        inner, step = state.data["inner"], state.data["step"] + 1
+        now = step == state.data["at"]
+        broken = lambda x, i, bad: x.at[i].set(jnp.where(now, bad, x[i]))
+        qpos, qvel = inner.physics.qpos, inner.physics.qvel
+        if self.what == "position":
+            qpos = broken(qpos, 2, jnp.nan)
+        elif self.what in ("velocity", "speed"):
+            qvel = broken(qvel, 3, jnp.nan if self.what == "velocity" else 1e12)
+        elif self.what == "action":
+            action = broken(action, 0, jnp.nan)
+        # The C engine goes on from its own bits, not from these copies of them.
+        put = self.env.at(qpos, qvel, inner.layout).data.physics
+        physics = jax.tree.map(lambda x, y: jnp.where(now, x, y), put, inner.physics)
+        after = self.env.step(state.replace(data=inner.replace(physics=physics)), action)
+        after = after.replace(
+            data=state.data | {"inner": after.data, "step": step},
+            metrics=after.metrics | {"struck": jnp.float32(now)},
+        )
+        return failed_cleanly(after, now) if self.what == "cleanly" else after
+
+
+@pytest.mark.parametrize("back_end", ["mujoco"])
+def test_a_simulation_that_breaks_teaches_as_a_failure(back_end, tmp_path):
+    simulation = PhysicsConfig(iterations=4)
+    ant = GapAnt(
+        GapAntConfig(CorridorConfig(length=20), simulation, healthy_height=(-1e3, 1e3)),
+        back_end=back_end,
+    )
+    network = ActorCritic(ant.action_size, {}, (8,), (8,))
+    config = dataclasses.replace(CONFIG, num_timesteps=128 * 4)
+    twin = trained(Exploding(ant, "cleanly"), network, config, tmp_path / "twin")
+    assert twin[1]["train/nonfinite_episodes"].sum() == 0
+    for what in ("position", "velocity", "speed", "action"):
+        struck = trained(Exploding(ant, what), network, config, tmp_path / what)
+        assert_all_finite(*struck)
+        curves = struck[1]
+        count = total(curves, "struck", config)
+        assert count > 10
+        assert curves["train/nonfinite_simulation"].sum() == count
+        assert curves["train/nonfinite_episodes"].sum() == count
+        assert_as_its_twin(struck, twin)
+        print(f"{back_end}, {what}: {count}")
 
 
 class Contrast(nn.Module):

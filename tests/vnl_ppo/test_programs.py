@@ -1,6 +1,7 @@
 """A kept program is the same program, and one that might not be is compiled anew."""
 
 import os
+import subprocess
 import sys
 import types
 
@@ -133,3 +134,32 @@ def test_what_cannot_be_kept_still_runs(compilations, tmp_path):
     (tmp_path / "file").write_text("")
     nowhere = Programs(Compilations(tmp_path / "file"))
     np.testing.assert_array_equal(nowhere.keep("h", jax.jit(lambda x: x + 2))(X), X + 2)
+
+
+ON_TWO_DEVICES = """
+import sys, jax, jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from vnl_ppo.programs import Programs
+from vnl_ppo.runtime import keep_compilations
+
+compilations = keep_compilations()
+programs = Programs(compilations, b"two")
+shared = NamedSharding(Mesh(jax.devices(), "d"), PartitionSpec("d"))
+for name, x in {"one": jnp.ones(4), "both": jax.device_put(jnp.ones(4), shared)}.items():
+    assert float(programs.keep(name, jax.jit(lambda x: 2 * x))(x).sum()) == 8
+print("found", compilations.found)
+"""
+
+
+def test_a_program_comes_back_on_the_devices_that_it_was_made_for(tmp_path):
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+    }
+    for found in (0, 2):
+        done = subprocess.run(
+            [sys.executable, "-c", ON_TWO_DEVICES], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"found {found}" in done.stdout
