@@ -87,10 +87,10 @@ class Kept:
             if hashlib.sha256(packed).digest() != digest:
                 return None
             _prepare_linear_algebra()
-            devices, parts = pickle.loads(zlib.decompress(packed))
+            devices, (program, inputs, outputs) = pickle.loads(zlib.decompress(packed))
             by_number = {device.id: device for device in jax.devices()}
             compiled = serialize_executable.deserialize_and_load(
-                *parts, execution_devices=[by_number[number] for number in devices]
+                program, inputs, outputs, execution_devices=[by_number[n] for n in devices]
             )
         except Exception:
             # Not there, or not for this machine after all: it is compiled anew, and written anew.
