@@ -1,0 +1,27 @@
+"""The notebook in docs/ runs as it stands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_notebook_runs(tmp_path):
+    notebook = json.loads((ROOT / "docs" / "load_a_run.ipynb").read_text())
+    cells = ["".join(x["source"]) for x in notebook["cells"] if x["cell_type"] == "code"]
+    assert cells
+    program = tmp_path / "cells.py"
+    program.write_text("\n\n".join(cells))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    # The notebook leaves no run behind.
+    assert [x.name for x in tmp_path.iterdir() if x.is_dir()] == []
