@@ -20,6 +20,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+# MuJoCo reads its GL library when it is imported, and dm_control's bowl is composed with one.
+from gl import GL  # noqa: F401
+
+# isort: split
 import jax
 import jax.numpy as jnp
 import mujoco
