@@ -27,6 +27,8 @@ from jax.experimental import serialize_executable
 from vnl_ppo.runtime import Compilations
 
 _SUFFIX = ".program"
+MOST = 100
+"""Programs that stay in a folder, the last used ones; each takes a few megabytes."""
 _NOT_OF_THE_PROGRAM = ("cache", "log", "traceback")
 """JAX's own settings with these in their names do not change what is computed."""
 
@@ -95,6 +97,8 @@ class Kept:
         except Exception:
             # Not there, or not for this machine after all: it is compiled anew, and written anew.
             return None
+        with contextlib.suppress(OSError):
+            os.utime(self._programs.path(self._name))
         self._programs.compilations.found += 1
         return compiled
 
@@ -131,6 +135,16 @@ def _write(path: Path, compiled: Any) -> None:
         # A full disk, or a home that is not writable: the run does not depend on it.
         with contextlib.suppress(OSError):
             part.unlink()
+    _forget(path.parent)
+
+
+def _forget(folder: Path) -> None:
+    """Delete all but the programs that were used last: edited code leaves some that nobody asks
+    for again."""
+    with contextlib.suppress(OSError):
+        used = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime_ns)
+        for path in used[:-MOST]:
+            path.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from vnl_ppo import programs
 from vnl_ppo.programs import Programs
 from vnl_ppo.runtime import Compilations
 
@@ -112,6 +113,18 @@ def test_a_torn_file_is_written_anew(compilations, harm):
     assert run(compilations)[0] == 0
 
 
+def test_only_the_programs_used_last_stay(compilations, monkeypatch):
+    monkeypatch.setattr(programs, "MOST", 2)
+    has = lambda name: Programs(compilations, name).has("f")
+    for i, name in enumerate((b"first", b"second")):
+        run(compilations, name)
+        os.utime(Programs(compilations, name).path("f"), ns=(i + 1, i + 1))
+    # Used again, so that the second is the one that nobody asked for longest.
+    assert run(compilations, b"first")[0] == 0
+    run(compilations, b"third")
+    assert (has(b"first"), has(b"second"), has(b"third")) == (True, False, True)
+
+
 def test_what_jax_had_in_its_cache_is_not_kept_again(compilations, tmp_path, jax_cache):
     jax_cache(tmp_path / "of_jax")
     run(compilations)
@@ -139,6 +152,7 @@ def test_what_cannot_be_kept_still_runs(compilations, tmp_path):
 ON_TWO_DEVICES = """
 import sys, jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from vnl_ppo import programs
 from vnl_ppo.programs import Programs
 from vnl_ppo.runtime import keep_compilations
 
