@@ -39,6 +39,14 @@ def test_value_gradient_and_parameters(count):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_what_lies_between_the_layers_can_be_looked_at():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(9, 5)), jnp.float32)
+    params = Doubling(4).init(jax.random.key(0), x)
+    y, variables = Doubling(4).apply(params, x, capture_intermediates=True, mutable="intermediates")
+    (between,) = variables["intermediates"]["Dense_0"]["__call__"]
+    np.testing.assert_allclose(2 * between, y, rtol=1e-6)
+
+
 def test_an_image_in_a_batch_that_does_not_divide():
     """69 images go as 35 and 34: features are each image's own, gradients the sum of all."""
     images = np.random.default_rng(0).integers(0, 256, (69, 36, 36, 3), dtype=np.uint8)
