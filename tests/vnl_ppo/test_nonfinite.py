@@ -43,19 +43,8 @@ FAULTS = ("observation", "reward", "simulation")
 VALUES = np.array([np.nan, np.inf, -np.inf, 1e20], np.float32)
 
 
-@dataclasses.dataclass(frozen=True)
-class Struck:
-    """Half of an environment's episodes break at one step.
-
-    what: one of `FAULTS`, or "any", drawn for each episode.
-    when: at which step of the episode; 0 to draw it from 1 to 8.
-    cleanly: whether the step is a failure that earns nothing instead; that is the twin.
-    """
-
-    env: object
-    what: str = "any"
-    when: int = 0
-    cleanly: bool = False
+class Around:
+    """What an environment around `self.env` has in common with it."""
 
     @property
     def observation_spec(self):
@@ -68,6 +57,21 @@ class Struck:
     @property
     def metric_reductions(self):
         return dict(self.env.metric_reductions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Struck(Around):
+    """Half of an environment's episodes break at one step.
+
+    what: one of `FAULTS`, or "any", drawn for each episode.
+    when: at which step of the episode; 0 to draw it from 1 to 8.
+    cleanly: whether the step is a failure that earns nothing instead; that is the twin.
+    """
+
+    env: object
+    what: str = "any"
+    when: int = 0
+    cleanly: bool = False
 
     def reset(self, key):
         key, strike, kind, value, when = jax.random.split(key, 5)
@@ -184,7 +188,7 @@ def test_each_fault_at_each_moment(what, when, tmp_path):
 
 
 @dataclasses.dataclass(frozen=True)
-class Exploding:
+class Exploding(Around):
     """Gap ants, of which some break MuJoCo itself in one of their first steps.
 
     what: "position" or "velocity" become NaN, "speed" is 1e12, "action" is NaN; "cleanly" for the
@@ -193,18 +197,6 @@ class Exploding:
 
     env: GapAnt
     what: str
-
-    @property
-    def observation_spec(self):
-        return self.env.observation_spec
-
-    @property
-    def action_size(self):
-        return self.env.action_size
-
-    @property
-    def metric_reductions(self):
-        return dict(self.env.metric_reductions)
 
     def reset(self, key):
         key, strike, when = jax.random.split(key, 3)
@@ -269,7 +261,7 @@ class Contrast(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dark:
+class Dark(Around):
     """Pictures that are black at some steps; nothing else is wrong.
 
     share: of the steps.
@@ -277,15 +269,6 @@ class Dark:
 
     env: object
     share: float
-    action_size: int = 1
-
-    @property
-    def observation_spec(self):
-        return self.env.observation_spec
-
-    @property
-    def metric_reductions(self):
-        return dict(self.env.metric_reductions)
 
     def reset(self, key):
         state = self.env.reset(key)
