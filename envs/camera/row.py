@@ -2,7 +2,7 @@
 
 The boxes share their extents in y and z, so a ray crosses their common slab once, between two
 depths, and what is left is one-dimensional: which box is the first at or after the point of entry?
-That is some ten operations per box and ray instead of some thirty.
+That is five operations per box and ray instead of some thirty.
 """
 
 from typing import NamedTuple
@@ -64,32 +64,41 @@ def row_hit(
         near: metres; the row seen from inside, or nearer than that, is not drawn.
     """
     dx, dy, dz = direction
-    slope = _reciprocal(dx)
     y_enter, y_leave = _crossing(row.y, origin[1], _reciprocal(dy))
     z_enter, z_leave = _crossing(row.z, origin[2], _reciprocal(dz))
     side = jnp.maximum(y_enter, z_enter)
     enter = jnp.maximum(side, near)
     leave = jnp.minimum(y_leave, z_leave)
-    x = origin[0] + enter * dx
-    # A ray that enters the slab within a box enters that box, unless the camera is inside it.
-    # Distances behind come out negative, which as unsigned integers are larger than any ahead.
-    inside = jnp.where(side <= near, np.float32(-1e-6), np.float32(1e-30))
+    # Along the ray's own way in x, from the camera: so no ray enters the slab at less than 0.
+    pace = jnp.abs(dx)
+    x = enter * pace
     drawn = platforms[:, 1] > platforms[:, 0]
-    starts, ends = (jnp.where(drawn, platforms[:, i], FAR) for i in range(2))
-    # The lowest bits of a distance, a thirty-thousandth of it, give way to the texture's phase.
     repeats = 0.5 * row.repeats[0] * platforms.mean(1)
-    phases = (repeats % 1 * _PHASES).astype(jnp.uint32)
-    mask = np.uint32(0xFFFFFFFF - (_PHASES - 1))
-    least = jnp.full(x.shape, np.uint32(0x7F000000))
-    for start, end, phase in zip(starts, ends, phases, strict=True):
-        ahead = (jnp.clip(x, start, end) - x) * slope + inside
-        key = jax.lax.bitcast_convert_type(ahead, jnp.uint32)
-        least = jnp.minimum(least, (key & mask) | phase if row.repeats[0] else key)
-    ahead = jax.lax.bitcast_convert_type(least, jnp.float32)
+    phases = (repeats % 1 * _PHASES).astype(jnp.int32)
+    # A box is entered that ends after x; inside the slab, where its face is to be met, starts so.
+    inside = jnp.bool_(True)
+    for at, (low, high) in zip(origin[1:], (row.y, row.z), strict=True):
+        inside &= (np.float32(low) <= at) & (at <= np.float32(high))
+    towards, away = platforms - origin[0], origin[0] - platforms[:, ::-1]
+    ends, keys = [], []
+    for span in (towards, away):
+        start = jnp.maximum(span[:, 0], 0)
+        ends.append(jnp.where(drawn, jnp.where(inside, start, span[:, 1]), -FAR))
+        # The lowest bits of the start, a thirty-thousandth of it, give way to the texture's phase.
+        key = jax.lax.bitcast_convert_type(start, jnp.int32)
+        keys.append((key & np.int32(-_PHASES)) | phases if row.repeats[0] else key)
+    forth = dx >= 0
+    least = jnp.full(x.shape, FAR.view(np.int32))
+    for i in range(len(platforms)):
+        end = jnp.where(forth, ends[0][i], ends[1][i])
+        key = jnp.where(forth, keys[0][i], keys[1][i])
+        least = jnp.minimum(least, jnp.where(end > x, key, least))
+    start = jax.lax.bitcast_convert_type(least, jnp.float32)
+    ahead = jnp.maximum(start - x, 0) * _reciprocal(pace)
     depth = enter + ahead
-    hit = (depth < leave) & (depth > near)
-    face = jnp.where(ahead > 1e-20, END, jnp.where(z_enter > y_enter, TOP, SIDE))
-    phase = jax.lax.bitcast_convert_type(least, jnp.int32) & np.int32(_PHASES - 1)
+    hit = (least < FAR.view(np.int32)) & (depth < leave) & (depth > near)
+    face = jnp.where(ahead > 0, END, jnp.where(z_enter > y_enter, TOP, SIDE))
+    phase = least & np.int32(_PHASES - 1)
     lengths = jnp.where(drawn, platforms[:, 1] - platforms[:, 0], 0)
     length = 0.5 * lengths.sum() / jnp.maximum(drawn.sum(), 1)
     return RowHit(jnp.where(hit, depth, FAR), (face << PHASE_BITS) | phase, length)
