@@ -351,14 +351,16 @@ def _closest(
         masks = [group.visible.ravel() for group in members]
         number = len(masks[0])
         block = min(number, max(-(-_BLOCK // size), -(-number // _BLOCKS)))
-        busiest = jnp.argsort(-sum(jax.lax.population_count(m).astype(jnp.int32) for m in masks))
+        seen = sum(jax.lax.population_count(m).astype(jnp.int32) for m in masks)
+        # One number for each: a sort of pairs is slower.
+        busiest = jnp.sort((32 * len(masks) - seen) * number + jnp.arange(number)) % number
 
         def visit(i: jax.Array, found: jax.Array) -> jax.Array:
             # The last block may overlap the one before: it finds the same.
             first = jnp.minimum(i * block, number - block)
             here = jax.lax.dynamic_slice_in_dim(busiest, first, block)
             environment, band = jnp.divmod(here, bands)
-            place = band.astype(jnp.float32)
+            nth_band = band.astype(jnp.float32)
             light = jax.tree.map(lambda x: x[environment], lights)
             keys = jnp.full((block, size), miss)
             for group, mask, intersect in zip(members, masks, intersections, strict=True):
@@ -377,7 +379,7 @@ def _closest(
                     which = jnp.minimum(lowest, group.payload.label.shape[1] - 1)
                     pick = lambda x: x[environment, which]
                     geom, payload = jax.tree.map(pick, (group.geoms, group.payload))
-                    keys = jax.vmap(nth)(keys, place, geom, payload, light)
+                    keys = jax.vmap(nth)(keys, nth_band, geom, payload, light)
                     return keys, left & (left - 1)
 
                 keys, _ = jax.lax.while_loop(lambda state: state[1].any(), draw, (keys, mask[here]))
