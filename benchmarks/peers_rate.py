@@ -22,6 +22,7 @@ from peers.hyper_parameters import SETTINGS
 
 PEERS = Path(__file__).parent / "peers"
 ROOT = PEERS.parents[1]
+VENV = Path.home() / ".cache" / "vnl_ppo" / "peers" / "brax"
 SIDES = {
     "ours": ("rate_ours.py", "brax:ant"),
     "brax": ("rate_brax.py", "brax:ant"),
@@ -34,8 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10, help="that a side trains in a round")
     parser.add_argument("--rounds", type=int, default=2)
-    default = Path.home() / ".cache" / "vnl_ppo" / "peers" / "brax"
-    parser.add_argument("--brax-venv", type=Path, default=default, help="made if not there")
+    parser.add_argument("--brax-venv", type=Path, default=VENV, help="made if not there")
     arguments = parser.parse_args()
 
     brax = brax_python(arguments.brax_venv)

@@ -1,0 +1,42 @@
+"""Train by Brax PPO and keep the policy at even distances. Runs where Brax does."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+from brax import envs
+from brax.training.agents.ppo import networks, train
+from hyper_parameters import HIDDEN
+from policies import save
+
+
+def main(name: str, seed: int, steps: int, points: int, folder: Path, settings: dict) -> None:
+    """Arguments and files as those of learn_ours.py."""
+
+    def keep(step: int, _: object, params: tuple) -> None:
+        normalizer, policy, _ = jax.device_get(params)
+        layers = policy["params"]
+        names = sorted(layers, key=lambda name: int(name.split("_")[-1]))
+        save(folder, step, normalizer.mean, normalizer.std, [layers[name] for name in names])
+
+    train.train(
+        environment=envs.get_environment(name.removeprefix("brax:"), backend="mjx"),
+        num_timesteps=steps,
+        seed=seed,
+        num_evals=points + 1,
+        run_evals=False,
+        policy_params_fn=keep,
+        network_factory=partial(
+            networks.make_ppo_networks,
+            policy_hidden_layer_sizes=HIDDEN,
+            value_hidden_layer_sizes=HIDDEN,
+        ),
+        **settings,
+    )
+
+
+if __name__ == "__main__":
+    name, seed, steps, points, folder, settings = sys.argv[1:]
+    main(name, int(seed), int(steps), int(points), Path(folder), json.loads(settings))
