@@ -2,13 +2,12 @@
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
 from brax import envs
-from brax.training.agents.ppo import networks, train
-from hyper_parameters import HIDDEN
+from brax.training.agents.ppo import train
+from brax_networks import make_networks
 from policies import save
 
 
@@ -28,11 +27,7 @@ def main(name: str, seed: int, steps: int, points: int, folder: Path, settings: 
         num_evals=points + 1,
         run_evals=False,
         policy_params_fn=keep,
-        network_factory=partial(
-            networks.make_ppo_networks,
-            policy_hidden_layer_sizes=HIDDEN,
-            value_hidden_layer_sizes=HIDDEN,
-        ),
+        network_factory=make_networks,
         **settings,
     )
 

@@ -6,13 +6,13 @@ import os
 import statistics
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
 from brax import envs
-from brax.training.agents.ppo import networks, train
-from hyper_parameters import HIDDEN, steps_per_iteration
+from brax.training.agents.ppo import train
+from brax_networks import make_networks
+from hyper_parameters import steps_per_iteration
 
 
 def main(name: str, seconds: float, settings: dict[str, float]) -> None:
@@ -44,11 +44,7 @@ def main(name: str, seconds: float, settings: dict[str, float]) -> None:
         num_evals=many + 1,
         run_evals=False,
         progress_fn=progress,
-        network_factory=partial(
-            networks.make_ppo_networks,
-            policy_hidden_layer_sizes=HIDDEN,
-            value_hidden_layer_sizes=HIDDEN,
-        ),
+        network_factory=make_networks,
         **settings,
     )
 
