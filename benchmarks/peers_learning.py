@@ -6,7 +6,7 @@
 Both train from each seed, one run of each at a time, and keep their policies on the way. Then one
 judge plays them all, by their modes and from the same first states. The last line is one JSON
 object: returns by side, seed and step, and of the last ones the mean and its 95 % interval
-(Student's t) over seeds. On two cores this takes three quarters of an hour.
+(Student's t) over seeds. On two cores this takes some forty minutes.
 """
 
 import argparse
@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="to draw the curves into")
     parser.add_argument("--brax-venv", type=Path, default=VENV, help="made if not there")
     arguments = parser.parse_args()
+    if len(arguments.seeds) < 2:
+        raise SystemExit(f"error: --seeds is {arguments.seeds}; an interval needs two at least")
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="peers_learning_"))
     if folder.exists() and any(folder.iterdir()):
         raise SystemExit(f"error: --folder {folder} is not empty; give one that is")
