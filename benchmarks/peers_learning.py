@@ -11,16 +11,13 @@ object: returns by side, seed and step, and of the last ones the mean and its 95
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from machine import machine
 from peers.hyper_parameters import SETTINGS
-from peers_rate import PEERS, ROOT, VENV, brax_python
+from peers.processes import VENVS, finish, python_of, start
 
 from vnl_ppo.intervals import interval
 
@@ -37,7 +34,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=64, help="that each policy plays")
     parser.add_argument("--folder", type=Path, help="for the policies; by default one of its own")
     parser.add_argument("--picture", type=Path, help="to draw the curves into")
-    parser.add_argument("--brax-venv", type=Path, default=VENV, help="made if not there")
+    parser.add_argument("--venvs", type=Path, default=VENVS, help="of peers; made if not there")
     arguments = parser.parse_args()
     if len(arguments.seeds) < 2:
         raise SystemExit(f"error: --seeds is {arguments.seeds}; an interval needs two at least")
@@ -45,7 +42,7 @@ def main() -> None:
     if folder.exists() and any(folder.iterdir()):
         raise SystemExit(f"error: --folder {folder} is not empty; give one that is")
 
-    python = {"ours": sys.executable, "brax": brax_python(arguments.brax_venv)}
+    python = {side: python_of(side, arguments.venvs) for side in SIDES}
     for seed in arguments.seeds:
         given = [ENV, seed, arguments.steps, arguments.points]
         runs = [
@@ -57,7 +54,7 @@ def main() -> None:
     kept = {side: {seed: folder / side / str(seed) for seed in arguments.seeds} for side in SIDES}
     every = [path for seeds in kept.values() for path in seeds.values()]
     judged = json.loads(
-        finish(start(sys.executable, "judge.py", ENV, arguments.episodes, *every)).splitlines()[-1]
+        finish(start(python["ours"], "judge.py", ENV, arguments.episodes, *every)).splitlines()[-1]
     )
     returns = {side: {k: judged[str(v)] for k, v in seeds.items()} for side, seeds in kept.items()}
     result = report(returns) | {"settings": SETTINGS, "episodes": arguments.episodes} | machine()
@@ -76,26 +73,6 @@ def report(returns: dict[str, dict[int, dict[str, float]]]) -> dict[str, object]
     }
     ratio = {"ours_vs_brax_return": final["ours"]["mean"] / final["brax"]["mean"]}
     return {"ratio": ratio, "final": final, "returns": returns}
-
-
-def start(python: str, script: str, *arguments: object) -> subprocess.Popen[str]:
-    """Begin one of peers/*.py."""
-    words = [json.dumps(x) if isinstance(x, dict) else str(x) for x in arguments]
-    given = os.environ | {"PYTHONPATH": str(ROOT), "PJRT_NPROC": "8"}
-    command = [python, "-W", "ignore", str(PEERS / script), *words]
-    return subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True)
-
-
-def finish(run: subprocess.Popen[str]) -> str:
-    """What it printed.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    printed, _ = run.communicate()
-    if run.returncode:
-        raise SystemExit(f"error: {run.args} failed; see above")
-    return printed
 
 
 if __name__ == "__main__":

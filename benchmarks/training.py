@@ -1,96 +1,114 @@
-"""How fast an ant trains, blind and seeing, and what share of the plain rollout's speed that is.
+"""How fast we train, and in how much memory, beside Brax PPO and rejax.
 
-    python benchmarks/training.py
+    pip install -e ".[brax,playground]"
+    python benchmarks/training.py [--only ours brax]
 
-For each, the same environments under the same policy are timed twice in one process: whole
-training iterations, and their rollouts alone (physics, camera, inference, no learning), in turns so
-that both meet the same machine. The last line is one JSON object.
+Brax's ant on MJX under all three, Playground's CartpoleBalance, and a world of 64x64 pixels that
+costs nothing to draw, each with the same hyper-parameters; and our blind gap ant on its default
+physics. Peers run in virtual environments of their own, made from the versions in peers/*.txt.
+The sides run one after the other, each in a process of its own; what compiles is told apart.
+
+Memory is told as XLA plans a training iteration, and as what the process had resident at its peak,
+in all and beyond what it had after its imports. The last line is one JSON object.
 """
 
 import argparse
 import json
-import os
 import statistics
-import time
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 
-import jax
+from machine import machine
+from peers.hyper_parameters import SETTINGS
+from peers.processes import VENVS, finish, python_of, start
 
-from encoders import make_encoder
-from envs.gap_ant import GapAnt, VisionConfig
-from vnl_ppo.config import PPOConfig
-from vnl_ppo.networks import ActorCritic
-from vnl_ppo.ppo import make_policy, make_ppo
-from vnl_ppo.rollout import collect
-from vnl_ppo.train import weights_of
+SIDES = {
+    "ours": ("ours", "brax:ant"),
+    "brax": ("brax", "brax:ant"),
+    "rejax": ("rejax", "brax:ant"),
+    "ours_default": ("ours", "gap_ant"),
+    "ours_cartpole": ("ours", "playground:CartpoleBalance"),
+    "brax_cartpole": ("brax", "playground:CartpoleBalance"),
+    "ours_pixels": ("ours", "pixels:uint8"),
+    # Pixels as Playground's environments give them, and as small as Brax's networks take them.
+    "brax_pixels": ("brax", "pixels:float32"),
+    "brax_pixels_uint8": ("brax", "pixels:uint8"),
+}
+"""Which learner trains what."""
+
+FASTER = {
+    "ours_vs_brax_same_env": ("ours", "brax"),
+    "ours_vs_rejax_same_env": ("ours", "rejax"),
+    "ours_default_vs_brax": ("ours_default", "brax"),
+    "ours_vs_brax_cartpole": ("ours_cartpole", "brax_cartpole"),
+    "ours_vs_brax_pixels": ("ours_pixels", "brax_pixels"),
+}
+LARGER = {
+    "brax_vs_ours": ("brax_pixels", "ours_pixels"),
+    "brax_uint8_vs_ours": ("brax_pixels_uint8", "ours_pixels"),
+}
+
+# Brax takes minutes for one pass over so many pixels; memory does not depend on their number.
+PASSES_OVER_PIXELS = 1
 
 
 def main() -> None:
-    """Measure both and print."""
+    """Measure all sides in turns and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num-envs", type=int, default=128)
-    parser.add_argument("--iterations", type=int, default=10, help="of each kind")
-    parser.add_argument("--epochs", type=int, default=2, help="num_updates_per_batch")
-    parser.add_argument("--size", type=int, default=64, help="pixels")
-    parser.add_argument("--physics", default="auto")
+    parser.add_argument("--seconds", type=float, default=10, help="that a side trains in a round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE")
+    parser.add_argument("--venvs", type=Path, default=VENVS, help="of peers; made if not there")
     arguments = parser.parse_args()
 
-    speeds = {
-        name: measure(GapAnt(vision=vision, back_end=arguments.physics), arguments)
-        for name, vision in {
-            "blind": None,
-            "vision": VisionConfig(height=arguments.size, width=arguments.size),
-        }.items()
+    pythons = {
+        peer: python_of(peer, arguments.venvs) for peer in {SIDES[s][0] for s in arguments.only}
     }
-    share = {name: s["training"] / s["rollout"] for name, s in speeds.items()}
-    print(
-        json.dumps(
-            {
-                "env_steps_per_second": speeds,
-                "ratio": {f"training_vs_rollout_{name}": x for name, x in share.items()},
-                "settings": vars(arguments),
-                "versions": {"jax": jax.__version__},
-                "device": jax.devices()[0].device_kind,
-                "cores": os.cpu_count(),
-            }
-        )
-    )
+    rounds: list[dict[str, dict[str, float]]] = []
+    for _ in range(arguments.rounds):
+        rounds.append({})
+        for side in arguments.only:
+            peer, env = SIDES[side]
+            given = env, arguments.seconds, settings_of(env)
+            printed = finish(start(pythons[peer], f"rate_{peer}.py", *given))
+            rounds[-1][side] = json.loads(printed.splitlines()[-1])
+            print(f"{side}: {rounds[-1][side]}", flush=True)
+    settings = {"settings": SETTINGS, "passes_over_pixels": PASSES_OVER_PIXELS}
+    print(json.dumps(report(rounds) | {"rounds": rounds} | settings | machine()))
 
 
-def measure(env: GapAnt, arguments: argparse.Namespace) -> dict[str, float]:
-    """Environment steps per second, the median over iterations, training and rolling out."""
-    config = PPOConfig(
-        num_envs=arguments.num_envs,
-        batch_size=arguments.num_envs // 8,
-        num_minibatches=8,
-        num_updates_per_batch=arguments.epochs,
-    )
-    encoders = {"vision": make_encoder("nature_cnn")} if env.vision else {}
-    network = ActorCritic(env.action_size, encoders, (128, 128), (128, 128))
-    ppo = make_ppo(env, network, config, jax.local_devices()[:1])
-    state = ppo.init(0)
+def settings_of(env: str) -> dict[str, float]:
+    """Hyper-parameters under Brax's names."""
+    if env.startswith("pixels:"):
+        return SETTINGS | {"num_updates_per_batch": PASSES_OVER_PIXELS}
+    return SETTINGS
 
-    @jax.jit
-    def rollout(weights, episodes, key):
-        return collect(env, *make_policy(network, weights), episodes, key, config)
 
-    def seconds(function: Callable):
-        start = time.perf_counter()
-        result = jax.block_until_ready(function())
-        return time.perf_counter() - start, result
+def report(rounds: list[dict[str, dict[str, float]]]) -> dict[str, object]:
+    """Rates and sizes over rounds, and the ratios of those sides that were measured."""
 
-    times: dict[str, list[float]] = {"training": [], "rollout": []}
-    for i in range(arguments.iterations + 1):
-        first = jax.tree.map(lambda x: x[0], state.episodes)
-        key = jax.random.split(jax.random.key(i), config.num_envs)
-        rolled, _ = seconds(partial(rollout, weights_of(state), first, key))
-        trained, (state, _) = seconds(partial(ppo.step, state))
-        # The first of each compiles.
-        if i:
-            times["rollout"].append(rolled)
-            times["training"].append(trained)
-    return {k: config.steps_per_iteration / statistics.median(t) for k, t in times.items()}
+    def over_rounds(summary: Callable, number: Callable) -> dict[str, float]:
+        return {side: summary([number(r[side]) for r in rounds]) for side in rounds[0]}
+
+    def ratios(of: dict[str, float], pairs: dict[str, tuple[str, str]], suffix: str = ""):
+        return {k + suffix: of[a] / of[b] for k, (a, b) in pairs.items() if {a, b} <= of.keys()}
+
+    mib = lambda n: n / 2**20
+    rates = over_rounds(statistics.fmean, lambda x: x["env_steps_per_second"])
+    planned = over_rounds(min, lambda x: mib(x["planned_bytes"]))
+    # The least, as a side that finds its programs on disk need not hold the compiler's data.
+    whole = over_rounds(min, lambda x: mib(x["peak_resident_bytes"]))
+    beyond = over_rounds(min, lambda x: mib(x["peak_resident_bytes"] - x["imported_bytes"]))
+    return {
+        "ratio": ratios(rates, FASTER)
+        | ratios(planned, LARGER, "_planned")
+        | ratios(beyond, LARGER, "_resident_beyond_imports")
+        | ratios(whole, LARGER, "_resident"),
+        "env_steps_per_second": rates,
+        "planned_mib": planned,
+        "resident_beyond_imports_mib": beyond,
+        "resident_mib": whole,
+    }
 
 
 if __name__ == "__main__":

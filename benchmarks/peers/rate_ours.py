@@ -1,44 +1,51 @@
-"""How fast vnl_ppo trains, on an environment of another house or on our gap ant.
+"""How fast vnl_ppo trains, and in how much memory.
 
     python rate_ours.py ENV SECONDS '{"num_envs": 256, ...}'
 
-ENV is as for experiments/train.py, or gap_ant. The last line is one JSON object.
+ENV is as in worlds.py, or gap_ant. The last line is one JSON object (report.py).
 """
 
 import json
-import statistics
 import sys
 import time
 
 import jax
+import worlds
 from hyper_parameters import HIDDEN, NO_CLIPPING
+from pixels import IMAGE
+from report import report, resident_bytes
 
-from envs import foreign
+from encoders import make_encoder
+from envs.foreign import Foreign
 from envs.gap_ant import GapAnt
 from vnl_ppo.config import PPOConfig
+from vnl_ppo.footprint import compile_step
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.ppo import make_ppo
 from vnl_ppo.runtime import keep_compilations
 
 
 def main(name: str, seconds: float, settings: dict[str, float]) -> None:
-    """Print environment steps per second, the median over iterations, the first apart."""
+    """Train for so many seconds and report."""
+    imported = resident_bytes()
     keep_compilations()
-    env = GapAnt() if name == "gap_ant" else foreign.make(name)
+    env = GapAnt() if name == "gap_ant" else Foreign(worlds.make(name))
     config = PPOConfig(**{"max_grad_norm": NO_CLIPPING} | settings)
-    network = ActorCritic(env.action_size, {}, HIDDEN, HIDDEN)
+    # Brax's policy and value have an eye each.
+    sees = IMAGE in env.observation_spec
+    eyes = {IMAGE: make_encoder("nature_cnn", features=HIDDEN[0])} if sees else {}
+    network = ActorCritic(env.action_size, eyes, HIDDEN, HIDDEN, share_encoders=False)
     ppo = make_ppo(env, network, config)
     begin = time.perf_counter()
-    state, _ = jax.block_until_ready(ppo.step(ppo.init(0)))
-    first = time.perf_counter() - begin
+    step = compile_step(ppo)
+    compile_seconds = time.perf_counter() - begin
+    state = jax.block_until_ready(ppo.init(0))
     times: list[float] = []
     while sum(times) < seconds:
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(ppo.step(state))
+        state, _ = jax.block_until_ready(step(state))
         times.append(time.perf_counter() - start)
-    rates = [config.steps_per_iteration / t for t in times]
-    result = {"env_steps_per_second": statistics.median(rates), "iterations": rates}
-    print(json.dumps(result | {"first_iteration_seconds": first, "jax": jax.__version__}))
+    report([config.steps_per_iteration / t for t in times], compile_seconds, step, imported)
 
 
 if __name__ == "__main__":

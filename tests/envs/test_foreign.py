@@ -1,6 +1,6 @@
 """Environments of other houses: a toy in Brax's exact shape, and theirs where they are installed.
 
-pip install -e ".[brax,playground]" && python -m pytest tests/envs/test_foreign.py -m ""
+pip install -e ".[dev,brax,playground]" && python -m pytest tests/envs/test_foreign.py -m ""
 """
 
 import sys
@@ -185,10 +185,10 @@ def test_brax_pendulum_is_learned():
     env = foreign.make("brax:inverted_pendulum", "generalized")
     config = PPOConfig(
         num_envs=256, unroll_length=10, batch_size=64, num_minibatches=4, episode_length=200,
-        reward_scaling=1.0, num_eval_envs=32,
+        reward_scaling=1.0, num_eval_envs=32, learning_rate=1e-3,
     )  # fmt: skip
-    _, found = learn(env, ActorCritic(1, {}, (32, 32), (32, 32)), config, 40)
-    # Untrained, it falls after a dozen steps.
+    _, found = learn(env, ActorCritic(1, {}, (32, 32), (32, 32)), config, 60)
+    # Untrained, it falls after 25 steps. Fewer iterations leave seeds that have not got there.
     assert found["episode_length"] > 100
 
 
