@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import subprocess
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -79,12 +80,11 @@ def make(name: str, physics: str = MJX) -> Foreign:
 
     Args:
         name: `brax:NAME` or `playground:NAME`.
-        physics: mjx, or what its maker calls another engine: spring, positional or generalized in
-            Brax, warp in Playground.
+        physics: mjx, or of Brax another engine: spring, positional or generalized.
 
     Raises:
         ValueError: there is none of this name, its maker's package is not installed (the message
-            says which extra brings it), or it does not have these physics.
+            says which extra brings it), or these physics do not train here.
     """
     maker, _, own = name.partition(":")
     if maker not in _MAKERS or not own:
@@ -111,10 +111,16 @@ def _brax(name: str, physics: str) -> Any:
 def _playground(name: str, physics: str) -> Any:
     registry = _module("mujoco_playground", "playground").registry
     _check_choice("playground", name, registry.ALL_ENVS)
-    _check_physics("MuJoCo Playground", physics, (MJX, "warp"))
-    # Since 0.2 it takes Warp unless told otherwise, which wants an NVIDIA GPU.
-    implementation = "jax" if physics == MJX else physics
-    return registry.load(name, config_overrides={"impl": implementation})
+    # Warp's states hold arrays without an axis for the batch, which no learner of ours can split.
+    _check_physics("MuJoCo Playground", physics, (MJX,))
+    try:
+        return registry.load(name, config_overrides={"impl": "jax"})
+    except (subprocess.CalledProcessError, OSError) as error:
+        # Robots and hands are made from models that Playground clones at first use.
+        raise ValueError(
+            f"MuJoCo Playground could not make {name} ({error}); where it says above that it "
+            f"downloads mujoco_menagerie, it needs git and a network once"
+        ) from error
 
 
 _MAKERS = {"brax": _brax, "playground": _playground}
@@ -144,7 +150,7 @@ def _check_choice(maker: str, name: str, known: Any) -> None:
 
 def _check_physics(maker: str, physics: str, known: tuple[str, ...]) -> None:
     if physics not in known:
-        raise ValueError(f"physics is {physics!r}; {maker} has {', '.join(known)}")
+        raise ValueError(f"physics is {physics!r}; {maker} trains here with {', '.join(known)}")
 
 
 def _raw(key: jax.Array) -> jax.Array:

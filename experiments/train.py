@@ -34,7 +34,7 @@ class Settings(RunSettings):
     env: str = ""
     """`brax:NAME` or `playground:NAME`, of the extras `brax` and `playground`."""
     physics: str = foreign.MJX
-    """mjx; or, of Brax, spring, positional or generalized; of Playground, warp."""
+    """mjx; or, of Brax, spring, positional or generalized."""
     network: NetworkConfig = NetworkConfig()
     encoder: str = "nature_cnn"
     """What turns images, where there are any, into features: a registered name or

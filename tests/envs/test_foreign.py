@@ -3,7 +3,9 @@
 pip install -e ".[dev,brax,playground]" && python -m pytest tests/envs/test_foreign.py -m ""
 """
 
+import subprocess
 import sys
+import types
 from typing import Any
 
 import jax
@@ -169,7 +171,7 @@ def test_brax_names_and_physics_are_checked():
     pytest.importorskip("brax")
     with pytest.raises(ValueError, match="no environment brax:ants; did you mean brax:ant"):
         foreign.make("brax:ants")
-    with pytest.raises(ValueError, match="physics is 'mujoco'; Brax has mjx, spring"):
+    with pytest.raises(ValueError, match="physics is 'mujoco'; Brax trains here with mjx, spring"):
         foreign.make("brax:ant", "mujoco")
 
 
@@ -177,6 +179,19 @@ def test_playground_names_are_checked():
     pytest.importorskip("mujoco_playground")
     with pytest.raises(ValueError, match="did you mean .*playground:CartpoleBalance"):
         foreign.make("playground:cartpolebalance")
+    with pytest.raises(ValueError, match="physics is 'warp'; .* trains here with mjx$"):
+        foreign.make("playground:CartpoleBalance", "warp")
+
+
+def test_models_that_cannot_be_downloaded_are_told_of(monkeypatch):
+    def load(name, config_overrides):
+        raise subprocess.CalledProcessError(128, ["git", "clone"])
+
+    registry = types.SimpleNamespace(ALL_ENVS=("Go1Handstand",), load=load)
+    package = types.SimpleNamespace(registry=registry)
+    monkeypatch.setitem(sys.modules, "mujoco_playground", package)
+    with pytest.raises(ValueError, match="could not make Go1Handstand .*git.* it needs git and a"):
+        foreign.make("playground:Go1Handstand")
 
 
 @pytest.mark.slow
