@@ -2,6 +2,9 @@
 
 Their shape is ours but for three things: keys are raw uint32 words there, an observation may be a
 bare array, and sizes are told apart from shapes. Physics, rewards and ends of episodes are theirs.
+
+Nor is everything carried from one step to the next that they put into a state. Most of `mjx.Data`
+is worked out anew in each step; the little that a step reads is found by looking at the program.
 """
 
 from __future__ import annotations
@@ -15,10 +18,15 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.interpreters import partial_eval
+
+from vnl_ppo.env import State
 
 MJX = "mjx"
 _TRAINING_WRAPPERS = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "BraxAutoResetWrapper")
 """What batches environments, counts steps and restarts episodes, all of which the learner does."""
+_SHARED = ("obs", "reward", "done", "metrics", "info")
 
 
 class Foreign:
@@ -50,6 +58,8 @@ class Foreign:
                 f"{list(first.reward.shape)}); pass a single one"
             )
         self._bare = not isinstance(first.obs, Mapping)
+        self._first = first
+        self._specs, self._tree = jax.tree.flatten(_without_shared(first))
 
     @property
     def action_size(self) -> int:
@@ -61,18 +71,64 @@ class Foreign:
         """Shape and dtype of every leaf; an observation that is a bare array is called "state"."""
         return jax.eval_shape(self.reset, jax.random.key(0)).obs
 
-    def reset(self, key: jax.Array) -> Any:
-        """Begin an episode, drawn from a PRNG key. Returns the environment's own state."""
-        return self._named(self.env.reset(_raw(key)))
+    def reset(self, key: jax.Array) -> State:
+        """Begin an episode, drawn from a PRNG key. Its `data` is what the next step reads."""
+        return self._carried(self.env.reset(_raw(key)))
 
-    def step(self, state: Any, action: jax.Array) -> Any:
+    def step(self, state: State, action: jax.Array) -> State:
         """Advance one control step under `action`, float32[action_size]."""
-        if self._bare:
-            state = state.replace(obs=state.obs["state"])
-        return self._named(self.env.step(state, action))
+        return self._carried(self.env.step(self._theirs(state), action))
 
-    def _named(self, state: Any) -> Any:
-        return state.replace(obs={"state": state.obs}) if self._bare else state
+    @functools.cached_property
+    def _read(self) -> list[bool]:
+        """Which leaves of a state, without what is shared with ours, any step to come reads."""
+
+        def step(leaves: list[jax.Array], shared: dict[str, Any], action: jax.Array) -> Any:
+            state = jax.tree.unflatten(self._tree, leaves).replace(**shared)
+            after = self.env.step(state, action)
+            return jax.tree.leaves(_without_shared(after)), _shared(after)
+
+        action = jax.ShapeDtypeStruct((self.action_size,), jnp.float32)
+        program = jax.make_jaxpr(step)(self._specs, _shared(self._first), action).jaxpr
+        count = len(self._specs)
+        # A key cannot be filled up with zeros.
+        read = [jnp.issubdtype(spec.dtype, jax.dtypes.extended) for spec in self._specs]
+        while True:
+            wanted = read + [True] * (len(program.outvars) - count)
+            _, inputs = partial_eval.dce_jaxpr(program, wanted)
+            more = [old or new for old, new in zip(read, inputs[:count], strict=True)]
+            if more == read:
+                return read
+            read = more
+
+    def _carried(self, state: Any) -> State:
+        """Ours, of a state of theirs."""
+        leaves = zip(jax.tree.leaves(_without_shared(state)), self._read, strict=True)
+        shared = _shared(state)
+        if self._bare:
+            shared["obs"] = {"state": state.obs}
+        return State(data=[leaf for leaf, read in leaves if read], **shared)
+
+    def _theirs(self, state: State) -> Any:
+        """Theirs, with zeros for what no step reads."""
+        carried = iter(state.data)
+        leaves = [
+            next(carried) if read else jnp.zeros(spec.shape, spec.dtype)
+            for spec, read in zip(self._specs, self._read, strict=True)
+        ]
+        shared = _shared(state)
+        if self._bare:
+            shared["obs"] = state.obs["state"]
+        return jax.tree.unflatten(self._tree, leaves).replace(**shared)
+
+
+def _shared(state: Any) -> dict[str, Any]:
+    """What a state of theirs has under the same names as one of ours."""
+    return {name: getattr(state, name) for name in _SHARED}
+
+
+def _without_shared(state: Any) -> Any:
+    return state.replace(**dict.fromkeys(_SHARED))
 
 
 def make(name: str, physics: str = MJX) -> Foreign:

@@ -132,6 +132,49 @@ def test_steps_are_those_of_the_environment():
         assert state.reward == same.reward
 
 
+class Pendulum:
+    """With a physics state of which most is worked out anew in each step, as `mjx.Data`'s is."""
+
+    action_size = 1
+
+    def reset(self, rng):
+        angle = jax.random.uniform(rng)
+        zero = jnp.zeros(())
+        physics = {"angle": angle, "speed": zero, "lag": zero, "before": zero, "matrix": zero}
+        return BraxState(self.fill(physics, zero), angle[None], zero, zero, {}, {})
+
+    def fill(self, physics, force):
+        # `matrix` is read by nobody, `before` only by itself.
+        return physics | {
+            "matrix": jnp.outer(jnp.ones(9), physics["angle"] * jnp.ones(9)),
+            "before": physics["before"] + force,
+        }
+
+    def step(self, state, action):
+        def substep(_, physics):
+            # What is read only by what is read in turn, a step later.
+            speed = physics["speed"] - 0.1 * jnp.sin(physics["angle"]) + physics["lag"]
+            moved = {"angle": physics["angle"] + speed, "speed": speed, "lag": 0.1 * action[0]}
+            return self.fill(physics | moved, action[0])
+
+        physics = jax.lax.fori_loop(0, 3, substep, state.pipeline_state)
+        angle = physics["angle"]
+        return state.replace(pipeline_state=physics, obs=angle[None], reward=-jnp.square(angle))
+
+
+def test_only_what_a_step_reads_is_carried():
+    theirs, ours = Pendulum(), Foreign(Pendulum())
+    state, same = theirs.reset(jax.random.PRNGKey(0)), ours.reset(jax.random.key(0))
+    step, same_step = jax.jit(theirs.step), jax.jit(ours.step)
+    for force in (1.0, -0.5, 0.3, 0.0):
+        state = step(state, jnp.array([force]))
+        same = same_step(same, jnp.array([force]))
+        np.testing.assert_allclose(same.obs["state"], state.obs, rtol=1e-5)
+        np.testing.assert_allclose(same.reward, state.reward, rtol=1e-5)
+    kept = [state.pipeline_state[k] for k in ("angle", "lag", "speed")]
+    np.testing.assert_allclose(same.data, kept, rtol=1e-5)
+
+
 def test_wrappers_that_train_are_taken_off():
     inner = Target()
     assert Foreign(VmapWrapper(inner)).env is inner
@@ -192,6 +235,22 @@ def test_models_that_cannot_be_downloaded_are_told_of(monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco_playground", package)
     with pytest.raises(ValueError, match="could not make Go1Handstand .*git.* it needs git and a"):
         foreign.make("playground:Go1Handstand")
+
+
+@pytest.mark.slow
+def test_little_of_brax_physics_is_carried():
+    pytest.importorskip("brax")
+    ours = foreign.make("brax:ant")
+    theirs = ours.env
+    state = jax.jit(theirs.reset)(jax.random.PRNGKey(0))
+    same = jax.jit(ours.reset)(jax.random.key(0))
+    size = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
+    assert size(same.data) < size(state.pipeline_state) / 10
+    step, same_step = jax.jit(theirs.step), jax.jit(ours.step)
+    for force in (0.5, -1.0):
+        action = jnp.full(8, force)
+        state, same = step(state, action), same_step(same, action)
+        np.testing.assert_allclose(same.obs["state"], state.obs, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
