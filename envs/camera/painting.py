@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.camera.palette import Coordinates, in_parts, low_bits
 from envs.camera.pinhole import Camera
-from envs.camera.primitives import FAR, Primitive, Rays
+from envs.camera.primitives import BOX, FAR, PLANE, Primitive, Rays
 from envs.camera.row import END, PHASE_BITS, TOP, RowHit
 from envs.camera.scene import Scene, Texture
 
@@ -118,9 +118,15 @@ def _on_geoms(
     uniform = np.array([texture.uniform for texture in textures])[:, None]
     length = geoms.size[:, :2]
     repeats = jnp.where(uniform | (length <= 0), repeats, repeats / length)
-    # Where only the face across z shows the texture, the others are too far away to be hit.
-    sides = np.array([texture.sides for texture in textures])[:, None]
-    size = jnp.where(sides, geoms.size, np.array([FAR, FAR, 1], np.float32))
+    # A texture begins at a corner of a box and of a plane that ends; on all else it lies as if that
+    # were a repeat wide, and half a repeat further on a plane that ends along one axis only. Of what
+    # is no box the face across z shows, since no other is as far out.
+    kinds = np.array([texture.kind for texture in textures])[:, None]
+    ends = np.isin(kinds, (BOX, PLANE)) & (length > 0)
+    middle = jnp.where(ends.all(1, keepdims=True), 0, 0.5 / jnp.where(repeats == 0, FAR, repeats))
+    across = jnp.where(ends, length, 0) + middle
+    height = jnp.where(kinds == BOX, geoms.size[:, 2:], -FAR)
+    size = jnp.concatenate([across, height], axis=1)
     offset = jnp.einsum("gki,gk->gi", geoms.axes, geoms.centre, precision="highest")
     table = jnp.concatenate([geoms.axes.reshape(-1, 9), offset, size, repeats], axis=1)
     row = jnp.clip(jnp.searchsorted(surfaces, jnp.arange(surfaces[-1] + 1)), 0, len(surfaces) - 1)
@@ -146,7 +152,7 @@ def _on_row(
     depth: jax.Array,
     pixel: float,
 ) -> Coordinates:
-    """The same on boxes that are aligned with the world, each from its own middle."""
+    """The same on boxes that are aligned with the world, each from its own start."""
     row = scene.row
     assert row is not None and view.row is not None
     place = [view.position[i] + depth * view.world[i] for i in range(3)]
@@ -156,7 +162,8 @@ def _on_row(
     kind = code >> PHASE_BITS
     face = Face(kind == END, kind == TOP)
     phase = (code & ((1 << PHASE_BITS) - 1)).astype(jnp.float32)
-    x = place[0] - phase * np.float32(1 / (1 << PHASE_BITS)) / repeats[0]
+    start = phase * np.float32(1 / (1 << PHASE_BITS) / repeats[0])
+    x = place[0] - (start + view.row.length)
     size = (view.row.length, *half)
     local = (x, place[1] - middle[0], place[2] - middle[1])
     return _on_face(face, local, view.world, size, repeats, view, depth, pixel)
@@ -172,14 +179,14 @@ class Face(NamedTuple):
 def _on_face(face, local, slopes, size, repeats, view, depth, pixel) -> Coordinates:
     """Texture coordinates on the faces of a box (makeBuiltin, render_context.c).
 
-    A texture is as often repeated across a face along y and z as across one along x and y, however
-    narrow it is.
+    A texture begins at a corner of each face, and is as often repeated across one along y and z as
+    across one along x and y, however narrow it is.
     """
     x, y, z = local
     across, along = repeats
     narrow = across * size[0] / size[1], along * size[1] / size[2]
-    s = jnp.where(face.end, y * narrow[0], x * across) - 0.5
-    t = -jnp.where(face.top, y * along, z * narrow[1]) - 0.5
+    s = jnp.where(face.end, y * narrow[0], x * across) + size[0] * across
+    t = size[1] * along - jnp.where(face.top, y * along, z * narrow[1])
     slope = jnp.where(face.end, slopes[0], jnp.where(face.top, slopes[2], slopes[1]))
     most = jnp.where(face.top, jnp.maximum(across, along), jnp.maximum(across, narrow[1]))
     reach = depth * np.float32(pixel) * most

@@ -15,7 +15,7 @@ from envs.camera.primitives import FAR
 from envs.camera.scene import Row
 
 _TINY = np.float32(1e-9)
-# A box's texture begins at the box's middle; so many bits say where that is within a repeat.
+# A box's texture begins at the box's start; so many bits say where that is within a repeat.
 PHASE_BITS = 8
 _PHASES = 1 << PHASE_BITS
 END, TOP, SIDE = range(3)
@@ -28,7 +28,7 @@ class RowHit(NamedTuple):
     Attributes:
         depth: float32[R], `FAR` for a miss.
         code: int32[R], the face and then, in `PHASE_BITS` bits, where in a repeat of the texture
-            the middle of the box is.
+            the start of the box is.
         length: float32[], half the mean length of the boxes, metres.
     """
 
@@ -73,8 +73,8 @@ def row_hit(
     pace = jnp.abs(dx)
     x = enter * pace
     drawn = platforms[:, 1] > platforms[:, 0]
-    repeats = 0.5 * row.repeats[0] * platforms.mean(1)
-    phases = (repeats % 1 * _PHASES).astype(jnp.int32)
+    repeats = 0.5 * row.repeats[0] * platforms[:, 0]
+    phases = jnp.round(repeats * _PHASES).astype(jnp.int32) & np.int32(_PHASES - 1)
     # A box is entered that ends after x; inside the slab, where its face is to be met, starts so.
     inside = jnp.bool_(True)
     for at, (low, high) in zip(origin[1:], (row.y, row.z), strict=True):

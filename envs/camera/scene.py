@@ -50,14 +50,14 @@ class Texture:
         geom: position in `Scene.geom_ids`, -1 for the row.
         repeats: how often half of it fits into a metre, or into the geom's half length.
         uniform: whether into a metre.
-        sides: whether the geom is a box, whose sides show it too.
+        kind: of the geom, a value of `mujoco.mjtGeom`.
     """
 
     surface: int
     geom: int
     repeats: tuple[float, float]
     uniform: bool
-    sides: bool
+    kind: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ class Scene:
         indices = [distinct.index(look) for look in looks]
         placed = [*range(len(ids)), *[-1] * len(row_ids)]
         textures = {
-            surface: Texture(surface, place, look.repeats, look.uniform, kinds[place] == BOX)
+            surface: Texture(surface, place, look.repeats, look.uniform, int(kinds[place]))
             for surface, place, look in zip(indices, placed, looks, strict=True)
             if look.geom is not None
         }
