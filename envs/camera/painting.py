@@ -119,8 +119,8 @@ def _on_geoms(
     length = geoms.size[:, :2]
     repeats = jnp.where(uniform | (length <= 0), repeats, repeats / length)
     # A texture begins at a corner of a box and of a plane that ends; on all else it lies as if that
-    # were a repeat wide, and half a repeat further on a plane that ends along one axis only. Of what
-    # is no box the face across z shows, since no other is as far out.
+    # were a repeat wide, and half a repeat further on a plane that ends along one axis only. The
+    # face across z of what is no box shows, since no other is as far out.
     kinds = np.array([texture.kind for texture in textures])[:, None]
     ends = np.isin(kinds, (BOX, PLANE)) & (length > 0)
     middle = jnp.where(ends.all(1, keepdims=True), 0, 0.5 / jnp.where(repeats == 0, FAR, repeats))
