@@ -9,58 +9,74 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+# What suits the caches of a CPU is this many times less than what an accelerator takes.
+_ACCELERATOR = 64
 
 
-def over_environments(search: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def at_once(number: int) -> int:
+    """How many things to work on together where `number` suits the caches of a CPU."""
+    return number if jax.default_backend() == "cpu" else _ACCELERATOR * number
+
+
+def over_environments(search: Callable[..., Any]) -> Callable[..., Any]:
     """Lets `search`, which knows of many environments, be called for one, and vmapped.
 
     Args:
-        search: maps keys int32[N, R] and trees of arrays [N, ...] to keys int32[N, R].
+        search: maps trees of arrays [N, ...] to a tree of arrays [N, ...].
 
     Returns:
         The same without the leading axis.
     """
 
     @jax.custom_batching.custom_vmap
-    def batched(keys: jax.Array, *args: Any) -> jax.Array:
-        return search(keys, *args)
+    def batched(*args: Any) -> Any:
+        return search(*args)
 
     @batched.def_vmap
-    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[jax.Array, bool]:
+    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[Any, Any]:
         # A batch of batches is a longer batch.
-        whole = [
-            jax.tree.map(
-                lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)), arg, batched
-            )
-            for arg, batched in zip(args, in_batched, strict=True)
-        ]
-        number = whole[0].shape[1]
-        join = lambda x: x.reshape(axis_size * number, *x.shape[2:])
-        keys = batched(*jax.tree.map(join, whole))
-        return keys.reshape(axis_size, number, -1), True
+        whole = jax.tree.map(
+            lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)),
+            args,
+            tuple(in_batched),
+        )
+        join = lambda x: x.reshape(axis_size * x.shape[1], *x.shape[2:])
+        found = batched(*jax.tree.map(join, whole))
+        split = lambda x: x.reshape(axis_size, -1, *x.shape[1:])
+        return jax.tree.map(split, found), jax.tree.map(lambda _: True, found)
 
-    return lambda *args: batched(*jax.tree.map(lambda x: x[None], args))[0]
+    def single(*args: Any) -> Any:
+        found = batched(*jax.tree.map(lambda x: x[None], args))
+        return jax.tree.map(lambda x: x[0], found)
+
+    return single
 
 
-def in_blocks(
-    keys: jax.Array, args: Any, block: int, draw: Callable[[jax.Array, Any], jax.Array]
-) -> jax.Array:
-    """Returns keys int32[N, R] that `draw` has lowered, `block` environments at a time.
+def in_blocks(block: int, draw: Callable[..., Any], *args: Any) -> Any:
+    """Returns `draw(*args)`, a tree of arrays [N, ...], found `block` environments at a time.
 
     Args:
-        keys: int32[N, R].
-        args: tree of arrays [N, ...].
-        block: of environments, N at most.
-        draw: maps keys int32[block, R] and a tree of arrays [block, ...] to lower keys.
+        block: how many at most.
+        draw: maps trees of arrays [n, ...] to a tree of arrays [n, ...].
+        args: trees of arrays [N, ...].
     """
-    number = len(keys)
+    number = len(jax.tree.leaves(args)[0])
+    if number <= block:
+        return draw(*args)
+    # The last block overlaps the one before where N is no multiple.
+    starts = np.minimum(np.arange(0, number, block, dtype=np.int32), number - block)
 
-    def visit(i: jax.Array, keys: jax.Array) -> jax.Array:
-        # The last block may overlap the one before: a minimum can be taken twice.
-        first = jnp.minimum(i * block, number - block)
+    def visit(first: jax.Array) -> Any:
         cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, block)
-        return jax.lax.dynamic_update_slice_in_dim(
-            keys, draw(cut(keys), jax.tree.map(cut, args)), first, 0
-        )
+        return draw(*jax.tree.map(cut, args))
 
-    return jax.lax.fori_loop(0, -(-number // block), visit, keys)
+    def join(parts: jax.Array) -> jax.Array:
+        again = len(parts) * block - number
+        if not again:
+            return parts.reshape(number, *parts.shape[2:])
+        before = parts[:-1].reshape(-1, *parts.shape[2:])
+        return jnp.concatenate([before, parts[-1, again:]])
+
+    return jax.tree.map(join, jax.lax.map(visit, starts))

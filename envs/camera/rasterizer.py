@@ -12,14 +12,15 @@ vectorised loop of arithmetic, but fuses reads of tables with what uses them and
 there: hence they are made in one loop and used in another.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.batching import in_blocks, over_environments
+from envs.camera.batching import at_once, in_blocks, over_environments
+from envs.camera.keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.mesh import STRIP, Meshes
 from envs.camera.pinhole import Camera
@@ -32,9 +33,8 @@ _WORD = 32
 # What rounding may move a corner in the picture, pixels.
 _MARGIN = 1 / 64
 # Triangles projected together, and how many triangles and tiles are drawn together: what suits the
-# caches of a CPU. An accelerator takes as many times more.
+# caches of a CPU.
 _PROJECTED, _DRAWN, _TILES = 1 << 15, 2048, 512
-_ACCELERATOR = 64
 _TINY = np.float32(1e-18)
 
 
@@ -68,9 +68,9 @@ def rasterize(
     assets: Sequence[int],
     camera: Camera,
     geoms: Primitive,
-    payload: Any,
+    payload: Payload,
     lights: LightPoses,
-    encode: Callable[..., jax.Array],
+    encode: Encode,
 ) -> jax.Array:
     """Lowers keys to the nearest hits of mesh geoms.
 
@@ -82,7 +82,7 @@ def rasterize(
         geoms: in the camera's frame, leaves [G, ...].
         payload: leaves [G].
         lights: in the camera's frame.
-        encode: see `raycaster.Encode`.
+        encode: see `keys.Encode`.
 
     Returns:
         int32[R].
@@ -92,7 +92,7 @@ def rasterize(
 
     def draw(keys: jax.Array, around: Surroundings) -> jax.Array:
         triangles, count = _in_view(meshes, strips, camera, around.geoms)
-        some = jnp.arange(_at_once(_DRAWN), dtype=jnp.int32)
+        some = jnp.arange(at_once(_DRAWN), dtype=jnp.int32)
 
         def step(i: jax.Array, keys: jax.Array) -> jax.Array:
             first = i * some.size
@@ -104,8 +104,8 @@ def rasterize(
         return flat.reshape(keys.shape)
 
     def search(keys: jax.Array, around: Surroundings) -> jax.Array:
-        most = max(1, _at_once(_PROJECTED) // (len(parts) * STRIP))
-        return in_blocks(keys, around, min(len(keys), most), draw)
+        most = max(1, at_once(_PROJECTED) // (len(parts) * STRIP))
+        return in_blocks(most, draw, keys, around)
 
     return over_environments(search)(keys, Surroundings(geoms, lights))
 
@@ -268,10 +268,10 @@ def _fill(
     patches: _Patches,
     count: jax.Array,
     camera: Camera,
-    encode: Callable[..., jax.Array],
+    encode: Encode,
 ) -> jax.Array:
     """Lowers keys int32[E * R] to the hits of the first `count` of some triangles."""
-    lanes = jnp.arange(_at_once(_TILES), dtype=jnp.int32)
+    lanes = jnp.arange(at_once(_TILES), dtype=jnp.int32)
     each = jnp.arange(len(patches.environment), dtype=jnp.int32)
     first, number = _rectangles(patches, camera)
     tiles = [-(-n // t) for n, t in zip(number, _TILE, strict=True)]
@@ -308,7 +308,7 @@ def _fill(
     return jax.lax.while_loop(lambda s: s[0] < ends[-1], cover, (jnp.int32(0), keys))[1]
 
 
-def _key(rays: Rays, patches: _Patches, encode: Callable[..., jax.Array]) -> jax.Array:
+def _key(rays: Rays, patches: _Patches, encode: Encode) -> jax.Array:
     """Keys of the hits of rays n with triangles n."""
     direction = [rays.dot(patches.axes[:, i]) for i in range(3)]
     # The camera in the geom's frame.
@@ -341,7 +341,3 @@ def _dot(a: Any, b: Any) -> jax.Array:
 
 def _cross(a: Any, b: Any) -> list[jax.Array]:
     return [a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)]
-
-
-def _at_once(number: int) -> int:
-    return number if jax.default_backend() == "cpu" else _ACCELERATOR * number

@@ -1,37 +1,32 @@
-"""Pictures of a scene: colour, depth and labels of what each pixel's ray meets first.
+"""Pictures of a scene: colour, depth and labels of what each pixel's ray meets first."""
 
-The nearest hit is a minimum over primitives of a 32-bit key whose high bits are the depth (a
-positive float orders as its bits do) and whose low bits are what has to be known about the winner:
-its surface and shade, or its label. So one running minimum of one array is all that the loop over
-primitives carries, and colours are mixed once per pixel, after it.
-"""
-
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.camera.bands import GROUP, Group, closest, group, number_of_bands
+from envs.camera.batching import at_once, in_blocks, over_environments
+from envs.camera.keys import PAYLOAD, PAYLOAD_BITS, Encode, Payload, depth_of, pack
 from envs.camera.lights import LightPoses
 from envs.camera.painting import View, paint
 from envs.camera.palette import in_parts, low_bits
 from envs.camera.pinhole import Camera
-from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays, in_view, view_edges
+from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays
 from envs.camera.rasterizer import rasterize
 from envs.camera.row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
 from envs.camera.scene import HEIGHT_FIELD, MESH, Scene
 
-# Bits of a key that are not depth, and those of them that are shade.
-_PAYLOAD_BITS = 12
-_PAYLOAD = (1 << _PAYLOAD_BITS) - 1
+# Bits of a payload that tell the shade.
 _LEAST_SHADE_BITS = 5
-# A picture is searched in bands of whole rows, of at least so many rays, each for the geoms in its
-# own view; those of a batch in at most so many blocks, of at least so many rays.
-_BAND = 256
-_BLOCKS = 32
-_BLOCK = 1 << 14
+# Whole pictures are drawn together, about so many rays, whose arrays a CPU's cache holds; but no
+# fewer pictures, since XLA shares the first axis of an array among so many threads, and cutting the
+# others makes slow code.
+_TOGETHER = 1 << 19
+_PICTURES = 8
 
 
 @flax.struct.dataclass
@@ -55,38 +50,6 @@ class Image:
         """uint8[H, W], the brightness of `rgb` (luma of ITU-R BT.601)."""
         weights = np.array([0.299, 0.587, 0.114], np.float32)
         return jnp.round((self.rgb.astype(jnp.float32) * weights).sum(-1)).astype(jnp.uint8)
-
-
-class Payload(NamedTuple):
-    """What a hit has to tell, besides where it is.
-
-    Attributes:
-        surface: int32[], of the palette.
-        label: int32[].
-        limit: float32[], the shade above which it gets no brighter.
-    """
-
-    surface: jax.Array
-    label: jax.Array
-    limit: jax.Array
-
-
-class Members(NamedTuple):
-    """Up to 32 geoms of one kind.
-
-    Attributes:
-        geoms: leaves [G, ...], in the camera's frame.
-        payload: leaves int32[G].
-        visible: uint32[T], a bit for each geom that is in view of each of T bands of the picture.
-    """
-
-    geoms: Primitive
-    payload: Payload
-    visible: jax.Array
-
-
-Encode = Callable[[Rays, Hit, Payload, LightPoses], jax.Array]
-"""Keys int32[R] of what rays hit."""
 
 
 def render(
@@ -125,6 +88,26 @@ def render(
         light_pos = light_dir = _no_lights(scene)
     _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, light_pos, light_dir)
     _check_platforms(scene, platforms)
+    rays = camera.height * camera.width * camera.supersample**2
+    together = max(1, at_once(_TOGETHER) // (_PICTURES * rays)) * _PICTURES
+    draw = jax.vmap(functools.partial(_draw, scene, camera))
+    return over_environments(functools.partial(in_blocks, together, draw))(
+        geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms, light_pos, light_dir
+    )
+
+
+def _draw(
+    scene: Scene,
+    camera: Camera,
+    geom_pos: jax.Array,
+    geom_mat: jax.Array,
+    geom_size: jax.Array,
+    cam_pos: jax.Array,
+    cam_mat: jax.Array,
+    platforms: jax.Array | None,
+    light_pos: jax.Array,
+    light_dir: jax.Array,
+) -> Image:
     exact = jax.lax.Precision.HIGHEST
     into = lambda x: jnp.matmul(x, cam_mat, precision=exact)
     axes = jnp.einsum("ij,gik->gjk", cam_mat, geom_mat, precision=exact)
@@ -168,17 +151,17 @@ class Search:
         limits[[texture.surface for texture in scene.textures]] = scene.lighting.limit()
         self.limits = limits
         surfaces = max(1, (len(limits) - 1).bit_length())
-        self.shade_bits = _PAYLOAD_BITS - surfaces
+        self.shade_bits = PAYLOAD_BITS - surfaces
         if self.shade_bits < _LEAST_SHADE_BITS:
             raise ValueError(
                 f"the scene has {len(limits)} surfaces that look different; the camera tells "
-                f"{1 << (_PAYLOAD_BITS - _LEAST_SHADE_BITS)} apart."
+                f"{1 << (PAYLOAD_BITS - _LEAST_SHADE_BITS)} apart."
             )
         self._row_surface = scene.row.surface if scene.row is not None else -1
         # A hit of the row has two bits for its face, and what is left for the texture's phase.
         self._code_shift = max(0, PHASE_BITS + 2 - self.shade_bits)
         # The least key of a ray that hits nothing.
-        self.miss = np.float32(min(camera.far, float(FAR))).view(np.int32) & np.int32(~_PAYLOAD)
+        self.miss = np.float32(min(camera.far, float(FAR))).view(np.int32) & np.int32(~PAYLOAD)
 
     def colours(self) -> jax.Array:
         """Packed colours of the pixels, int32[R]."""
@@ -187,12 +170,12 @@ class Search:
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
             shade = self.scene.lighting.shade(rays, hit, lights)
             shade = low_bits(jnp.minimum(shade, payload.limit) * levels) & levels
-            return _pack(hit.depth, (payload.surface << self.shade_bits) | shade)
+            return pack(hit.depth, (payload.surface << self.shade_bits) | shade)
 
         def in_row(row: RowHit) -> jax.Array:
             # A box's faces are flat, so that the face tells the shade.
             code = row.code >> self._code_shift
-            return _pack(row.depth, (self._row_surface << self.shade_bits) | code)
+            return pack(row.depth, (self._row_surface << self.shade_bits) | code)
 
         opaque = self.nearest(encode, in_row)
         seen = self._painted(opaque)
@@ -200,9 +183,9 @@ class Search:
             return seen
         # One layer is blended, the nearest. MuJoCo draws each transparent geom twice.
         veil = self.nearest(encode)
-        surface = (veil & _PAYLOAD) >> self.shade_bits
+        surface = (veil & PAYLOAD) >> self.shade_bits
         through = jnp.asarray((1 - self.scene.alphas) ** 2)[surface]
-        nearer = (veil < self.miss) & (veil & ~_PAYLOAD < opaque & ~_PAYLOAD)
+        nearer = (veil < self.miss) & (veil & ~PAYLOAD < opaque & ~PAYLOAD)
         return _blend(self._painted(veil), seen, jnp.where(nearer, through, 1))
 
     def depth(self) -> jax.Array:
@@ -219,17 +202,17 @@ class Search:
         """int32[R]."""
 
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
-            return _pack(hit.depth, payload.label)
+            return pack(hit.depth, payload.label)
 
         def in_row(row: RowHit) -> jax.Array:
             x = self.view.position[0] + row.depth * self.view.world[0]
             assert self.platforms is not None
-            return _pack(row.depth, self.scene.num_geoms + row_index(self.platforms, x))
+            return pack(row.depth, self.scene.num_geoms + row_index(self.platforms, x))
 
         keys = self.nearest(encode, in_row)
         if self.scene.transparent.any():
             keys = jnp.minimum(keys, self.nearest(encode))
-        return jnp.where(keys < self.miss, keys & _PAYLOAD, -1)
+        return jnp.where(keys < self.miss, keys & PAYLOAD, -1)
 
     def nearest(
         self, encode: Encode, in_row: Callable[[RowHit], jax.Array] | None = None
@@ -246,17 +229,16 @@ class Search:
         if MESH in near:
             keys = self._meshes(keys, near.pop(MESH), encode)
         whole = {kind: near.pop(kind) for kind in (HEIGHT_FIELD,) if kind in near}
-        for groups, bands in ((whole, 1), (near, _bands(self.camera))):
-            # Bits of a number tell which geoms are in view.
+        for groups, bands in ((whole, 1), (near, number_of_bands(self.camera))):
             parts = [
-                (kind, which[i : i + 32])
+                (kind, which[i : i + GROUP])
                 for kind, which in sorted(groups.items())
-                for i in range(0, len(which), 32)
+                for i in range(0, len(which), GROUP)
             ]
             if parts:
-                members = [self._members(kind, which, bands) for kind, which in parts]
+                members = [self._group(kind, which, bands) for kind, which in parts]
                 ways = [_intersection(scene, kind) for kind, _ in parts]
-                found = _closest(members, ways, view.rays, self.lights, encode, self.miss)
+                found = closest(members, ways, view.rays, self.lights, encode, self.miss)
                 # In a loop, or XLA would search the row again for each use of the keys.
                 keys = in_parts(jnp.minimum, keys, found)
         return keys
@@ -267,24 +249,12 @@ class Search:
         payload = self._payload(which)
         return rasterize(keys, meshes, assets, self.camera, geoms, payload, self.lights, encode)
 
-    def _members(self, kind: int, which: np.ndarray, bands: int) -> Members:
-        scene, rays = self.scene, self.view.rays
+    def _group(self, kind: int, which: np.ndarray, bands: int) -> Group:
         geoms = jax.tree.map(lambda x: x[which], self.view.geoms)
         if kind == HEIGHT_FIELD:
-            extents = scene.height_fields.extents[scene.assets[which]]
+            extents = self.scene.height_fields.extents[self.scene.assets[which]]
             geoms = geoms._replace(size=jnp.asarray(extents))
-        payload = self._payload(which)
-        across, down = np.asarray(rays.u), np.split(np.asarray(rays.v), bands)
-        edges = np.stack([view_edges(across, v) for v in down], dtype=np.float32)
-        seen = lambda edges, geom: in_view(kind, edges, rays.near, geom)
-        visible = jax.vmap(jax.vmap(seen, (None, 0)), (0, None))(edges, geoms)
-        # What is out of view goes where no ray does: rounding must not show a geom of no size.
-        behind = jnp.array([0, 0, 1e3], jnp.float32)
-        anywhere = visible.any(0)[:, None]
-        geoms = geoms._replace(centre=jnp.where(anywhere, geoms.centre, behind))
-        bits = np.uint32(1) << np.arange(len(which), dtype=np.uint32)
-        mask = jnp.where(visible, bits, np.uint32(0)).sum(1, dtype=jnp.uint32)
-        return Members(geoms, jax.tree.map(jnp.asarray, payload), mask)
+        return group(kind, geoms, self._payload(which), self.view.rays, bands)
 
     def _payload(self, which: np.ndarray) -> Payload:
         surfaces = self.scene.geom_surfaces[which]
@@ -293,9 +263,9 @@ class Search:
     def _painted(self, keys: jax.Array) -> jax.Array:
         scene, view = self.scene, self.view
         levels = (1 << self.shade_bits) - 1
-        depth = jax.lax.bitcast_convert_type(keys & np.int32(~_PAYLOAD), jnp.float32)
+        depth = depth_of(keys)
         shade = (keys & levels).astype(jnp.float32) * np.float32(1 / levels)
-        surface = (keys & _PAYLOAD) >> self.shade_bits
+        surface = (keys & PAYLOAD) >> self.shade_bits
         missed = keys >= self.miss
         code = None
         if view.row is not None:
@@ -307,100 +277,8 @@ class Search:
         return paint(scene, self.camera, view, depth, surface, shade, code, missed)
 
 
-def _pack(depth: jax.Array, payload: jax.Array) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(depth, jnp.int32)
-    return (bits & np.int32(~_PAYLOAD)) | payload
-
-
 def _intersection(scene: Scene, kind: int) -> Callable[[Rays, Primitive], Hit]:
     return scene.height_fields.hit if kind == HEIGHT_FIELD else INTERSECTIONS[kind]
-
-
-def _bands(camera: Camera) -> int:
-    """Into how many bands of equal height a picture is cut."""
-    heights = (h for h in range(1, camera.height + 1) if camera.height % h == 0)
-    return camera.height // next(
-        h for h in heights if h * camera.width >= _BAND or h == camera.height
-    )
-
-
-def _closest(
-    members: list[Members],
-    intersections: list[Callable[[Rays, Primitive], Hit]],
-    rays: Rays,
-    lights: LightPoses,
-    encode: Encode,
-    miss: np.int32,
-) -> jax.Array:
-    """Returns int32[R], the least keys of hits of the members, `miss` without a hit.
-
-    Each band of the picture visits only the geoms that are in its own view.
-    """
-    bands = len(members[0].visible)
-    size = len(rays.u) // bands
-    # Bands are alike but for their height in the picture.
-    height = rays.v[0] - rays.v[size] if bands > 1 else np.float32(0)
-
-    @jax.custom_batching.custom_vmap
-    def search(members: list[Members], lights: LightPoses) -> jax.Array:
-        """Keys int32[N, T, P] of the bands of N environments.
-
-        Bands that see as many geoms are searched together: a block of them is done once the one
-        that sees most is.
-        """
-        masks = [group.visible.ravel() for group in members]
-        number = len(masks[0])
-        block = min(number, max(-(-_BLOCK // size), -(-number // _BLOCKS)))
-        seen = sum(jax.lax.population_count(m).astype(jnp.int32) for m in masks)
-        # One number for each: a sort of pairs is slower.
-        busiest = jnp.sort((32 * len(masks) - seen) * number + jnp.arange(number)) % number
-
-        def visit(i: jax.Array, found: jax.Array) -> jax.Array:
-            # The last block may overlap the one before: it finds the same.
-            first = jnp.minimum(i * block, number - block)
-            here = jax.lax.dynamic_slice_in_dim(busiest, first, block)
-            environment, band = jnp.divmod(here, bands)
-            nth_band = band.astype(jnp.float32)
-            light = jax.tree.map(lambda x: x[environment], lights)
-            keys = jnp.full((block, size), miss)
-            for group, mask, intersect in zip(members, masks, intersections, strict=True):
-
-                def nth(keys, band, geom, payload, light, intersect=intersect):
-                    beams = rays
-                    if bands > 1:
-                        u, v = rays.u[:size], rays.v[:size] - height * band
-                        beams = Rays(u, v, 1 + u * u + v * v, rays.near)
-                    hit = intersect(beams, geom)
-                    return jnp.minimum(keys, encode(beams, hit, payload, light))
-
-                def draw(state, group=group, nth=nth):
-                    keys, left = state
-                    lowest = jax.lax.population_count((left & -left) - 1).astype(jnp.int32)
-                    which = jnp.minimum(lowest, group.payload.label.shape[1] - 1)
-                    pick = lambda x: x[environment, which]
-                    geom, payload = jax.tree.map(pick, (group.geoms, group.payload))
-                    keys = jax.vmap(nth)(keys, nth_band, geom, payload, light)
-                    return keys, left & (left - 1)
-
-                keys, _ = jax.lax.while_loop(lambda state: state[1].any(), draw, (keys, mask[here]))
-            return jax.lax.dynamic_update_slice_in_dim(found, keys, first, 0)
-
-        found = jnp.full((number, size), miss)
-        found = jax.lax.fori_loop(0, -(-number // block), visit, found)
-        return found[jnp.argsort(busiest)].reshape(-1, bands, size)
-
-    @search.def_vmap
-    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[jax.Array, bool]:
-        # A batch of batches is a longer batch.
-        whole = jax.tree.map(
-            lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)),
-            args,
-            tuple(in_batched),
-        )
-        join = lambda x: x.reshape(axis_size * x.shape[1], *x.shape[2:])
-        return search(*jax.tree.map(join, whole)).reshape(axis_size, -1, bands, size), True
-
-    return search(*jax.tree.map(lambda x: x[None], (members, lights))).ravel()
 
 
 def _blend(front: jax.Array, back: jax.Array, through: jax.Array) -> jax.Array:
@@ -462,8 +340,8 @@ def _check_platforms(scene: Scene, platforms: jax.Array | None) -> None:
             f"platforms has shape {platforms.shape}; expected (P, 2): where each starts and ends."
         )
     number = 0 if platforms is None else len(platforms)
-    if scene.num_geoms + number > 1 << _PAYLOAD_BITS:
+    if scene.num_geoms + number > 1 << PAYLOAD_BITS:
         raise ValueError(
             f"{scene.num_geoms} geoms and {number} platforms; the camera "
-            f"labels at most {1 << _PAYLOAD_BITS}."
+            f"labels at most {1 << PAYLOAD_BITS}."
         )

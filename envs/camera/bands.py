@@ -1,0 +1,125 @@
+"""The search among geoms: each band of a picture visits the geoms in its own view."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.camera.batching import at_once, over_environments
+from envs.camera.keys import Encode, Payload
+from envs.camera.lights import LightPoses
+from envs.camera.pinhole import Camera
+from envs.camera.primitives import Hit, Primitive, Rays, in_view, view_edges
+
+# Geoms of a group: bits of a word.
+GROUP = 32
+# A band is some whole rows of a picture, of at least so many rays.
+_BAND = 256
+# Rays of the bands that are searched together: what suits the caches of a CPU.
+_TOGETHER = 1 << 14
+
+
+class Group(NamedTuple):
+    """Up to 32 geoms of one kind.
+
+    Attributes:
+        geoms: leaves [G, ...], in the camera's frame.
+        payload: leaves [G].
+        visible: uint32[T], a bit for each geom that is in view of each of T bands of the picture.
+    """
+
+    geoms: Primitive
+    payload: Payload
+    visible: jax.Array
+
+
+def number_of_bands(camera: Camera) -> int:
+    """Into how many bands of equal height a picture is cut."""
+    heights = (h for h in range(1, camera.height + 1) if camera.height % h == 0)
+    return camera.height // next(
+        h for h in heights if h * camera.width >= _BAND or h == camera.height
+    )
+
+
+def group(kind: int, geoms: Primitive, payload: Payload, rays: Rays, bands: int) -> Group:
+    """Finds in which bands the geoms of a kind, leaves [G, ...], are."""
+    across, down = np.asarray(rays.u), np.split(np.asarray(rays.v), bands)
+    edges = np.stack([view_edges(across, v) for v in down], dtype=np.float32)
+    seen = lambda edges, geom: in_view(kind, edges, rays.near, geom)
+    visible = jax.vmap(jax.vmap(seen, (None, 0)), (0, None))(edges, geoms)
+    # What is out of view goes where no ray does: rounding must not show a geom of no size.
+    behind = jnp.array([0, 0, 1e3], jnp.float32)
+    anywhere = visible.any(0)[:, None]
+    geoms = geoms._replace(centre=jnp.where(anywhere, geoms.centre, behind))
+    bits = np.uint32(1) << np.arange(visible.shape[1], dtype=np.uint32)
+    mask = jnp.where(visible, bits, np.uint32(0)).sum(1, dtype=jnp.uint32)
+    return Group(geoms, jax.tree.map(jnp.asarray, payload), mask)
+
+
+def closest(
+    groups: list[Group],
+    intersections: list[Callable[[Rays, Primitive], Hit]],
+    rays: Rays,
+    lights: LightPoses,
+    encode: Encode,
+    miss: np.int32,
+) -> jax.Array:
+    """Returns int32[R], the least keys of hits of the groups' geoms, `miss` without a hit.
+
+    Each band of the picture visits only the geoms that are in its own view.
+    """
+    bands = len(groups[0].visible)
+    size = len(rays.u) // bands
+    # Bands are alike but for their height in the picture.
+    height = rays.v[0] - rays.v[size] if bands > 1 else np.float32(0)
+
+    def search(groups: list[Group], lights: LightPoses) -> jax.Array:
+        """Keys int32[N, R] of N environments.
+
+        Bands that see as many geoms are searched together: a block of them is done once the one
+        that sees most is.
+        """
+        masks = [group.visible.ravel() for group in groups]
+        number = len(masks[0])
+        block = min(number, -(-at_once(_TOGETHER) // size))
+        seen = sum(jax.lax.population_count(m).astype(jnp.int32) for m in masks)
+        # One number for each: a sort of pairs is slower.
+        busiest = jnp.sort((GROUP * len(masks) - seen) * number + jnp.arange(number)) % number
+
+        def visit(i: jax.Array, found: jax.Array) -> jax.Array:
+            # The last block may overlap the one before: it finds the same.
+            first = jnp.minimum(i * block, number - block)
+            here = jax.lax.dynamic_slice_in_dim(busiest, first, block)
+            environment, band = jnp.divmod(here, bands)
+            nth_band = band.astype(jnp.float32)
+            light = jax.tree.map(lambda x: x[environment], lights)
+            keys = jnp.full((block, size), miss)
+            for group, mask, intersect in zip(groups, masks, intersections, strict=True):
+
+                def nth(keys, band, geom, payload, light, intersect=intersect):
+                    beams = rays
+                    if bands > 1:
+                        u, v = rays.u[:size], rays.v[:size] - height * band
+                        beams = Rays(u, v, 1 + u * u + v * v, rays.near)
+                    hit = intersect(beams, geom)
+                    return jnp.minimum(keys, encode(beams, hit, payload, light))
+
+                def draw(state, group=group, nth=nth):
+                    keys, left = state
+                    lowest = jax.lax.population_count((left & -left) - 1).astype(jnp.int32)
+                    which = jnp.minimum(lowest, group.payload.label.shape[1] - 1)
+                    pick = lambda x: x[environment, which]
+                    geom, payload = jax.tree.map(pick, (group.geoms, group.payload))
+                    keys = jax.vmap(nth)(keys, nth_band, geom, payload, light)
+                    return keys, left & (left - 1)
+
+                keys, _ = jax.lax.while_loop(lambda state: state[1].any(), draw, (keys, mask[here]))
+            return jax.lax.dynamic_update_slice_in_dim(found, keys, first, 0)
+
+        found = jnp.full((number, size), miss)
+        found = jax.lax.fori_loop(0, -(-number // block), visit, found)
+        return found[jnp.argsort(busiest)].reshape(-1, len(rays.u))
+
+    return over_environments(search)(groups, lights)
