@@ -16,7 +16,7 @@ def running(x, tree):
     return {"sum": jnp.cumsum(x, axis=1), "max": (x.max(1) + tree["y"]).astype(jnp.int32)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(number=st.integers(1, 23), block=st.integers(1, 9))
 def test_blocks_find_what_all_at_once_do(number, block):
     x = np.random.default_rng(number).integers(0, 99, (number, 5)).astype(np.float32)
