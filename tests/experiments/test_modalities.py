@@ -34,4 +34,5 @@ def test_an_ant_learns_from_what_it_sees_and_logs_it(tmp_path, modality):
     # Four moments of the first episode, side by side.
     before, after = (imageio.imread(x.encoded_image_string) for x in events.Images("eval/vision"))
     assert before.shape[:2] == after.shape[:2] == (64, 256)
-    assert np.unique(after).size > 3 and (before != after).any()
+    # Labels may show no more than sky and platforms.
+    assert np.unique(after).size >= 2 and (before != after).any()
