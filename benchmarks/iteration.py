@@ -31,6 +31,7 @@ from vnl_ppo.policy import make_policy
 from vnl_ppo.ppo import DEVICES, learn, make_ppo
 from vnl_ppo.recurrence import GRU
 from vnl_ppo.rollout import collect, groups_in_rows
+from vnl_ppo.runtime import keep_compilations
 
 HIDDEN = (128, 128)
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
+    keep_compilations()
 
     config = PPOConfig(
         num_envs=arguments.num_envs,
