@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.batching import at_once, over_environments
+from envs.camera.batching import at_once, in_blocks, over_environments
 from envs.camera.keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.pinhole import Camera
@@ -83,19 +83,16 @@ def closest(
         """
         masks = [group.visible.ravel() for group in groups]
         number = len(masks[0])
-        block = min(number, -(-at_once(_TOGETHER) // size))
         seen = sum(jax.lax.population_count(m).astype(jnp.int32) for m in masks)
         # One number for each: a sort of pairs is slower.
         busiest = jnp.sort((GROUP * len(masks) - seen) * number + jnp.arange(number)) % number
 
-        def visit(i: jax.Array, found: jax.Array) -> jax.Array:
-            # The last block may overlap the one before: it finds the same.
-            first = jnp.minimum(i * block, number - block)
-            here = jax.lax.dynamic_slice_in_dim(busiest, first, block)
+        def visit(here: jax.Array) -> jax.Array:
+            """Keys int32[n, P] of the bands of numbers int32[n]."""
             environment, band = jnp.divmod(here, bands)
             nth_band = band.astype(jnp.float32)
             light = jax.tree.map(lambda x: x[environment], lights)
-            keys = jnp.full((block, size), miss)
+            keys = jnp.full((len(here), size), miss)
             for group, mask, intersect in zip(groups, masks, intersections, strict=True):
 
                 def nth(keys, band, geom, payload, light, intersect=intersect):
@@ -116,10 +113,9 @@ def closest(
                     return keys, left & (left - 1)
 
                 keys, _ = jax.lax.while_loop(lambda state: state[1].any(), draw, (keys, mask[here]))
-            return jax.lax.dynamic_update_slice_in_dim(found, keys, first, 0)
+            return keys
 
-        found = jnp.full((number, size), miss)
-        found = jax.lax.fori_loop(0, -(-number // block), visit, found)
+        found = in_blocks(-(-at_once(_TOGETHER) // size), visit, busiest)
         return found[jnp.argsort(busiest)].reshape(-1, len(rays.u))
 
     return over_environments(search)(groups, lights)

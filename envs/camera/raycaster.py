@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax
 import jax
@@ -88,37 +89,22 @@ def render(
         light_pos = light_dir = _no_lights(scene)
     _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, light_pos, light_dir)
     _check_platforms(scene, platforms)
-    rays = camera.height * camera.width * camera.supersample**2
-    together = max(1, at_once(_TOGETHER) // (_PICTURES * rays)) * _PICTURES
-    draw = jax.vmap(functools.partial(_draw, scene, camera))
-    return over_environments(functools.partial(in_blocks, together, draw))(
-        geom_pos, geom_mat, geom_size, cam_pos, cam_mat, platforms, light_pos, light_dir
-    )
-
-
-def _draw(
-    scene: Scene,
-    camera: Camera,
-    geom_pos: jax.Array,
-    geom_mat: jax.Array,
-    geom_size: jax.Array,
-    cam_pos: jax.Array,
-    cam_mat: jax.Array,
-    platforms: jax.Array | None,
-    light_pos: jax.Array,
-    light_dir: jax.Array,
-) -> Image:
     exact = jax.lax.Precision.HIGHEST
     into = lambda x: jnp.matmul(x, cam_mat, precision=exact)
     axes = jnp.einsum("ij,gik->gjk", cam_mat, geom_mat, precision=exact)
     geoms = Primitive(into(geom_pos - cam_pos), axes, geom_size, jnp.asarray(scene.assets))
     lights = LightPoses(into(light_pos - cam_pos), into(light_dir))
+    rays = camera.height * camera.width * camera.supersample**2
+    together = max(1, at_once(_TOGETHER) // (_PICTURES * rays)) * _PICTURES
+    draw = jax.vmap(functools.partial(_draw, scene, camera))
+    pictures = over_environments(functools.partial(in_blocks, together, draw))
+    return pictures(geoms, lights, cam_pos, cam_mat, platforms)
 
-    def search(camera: Camera) -> "Search":
-        return Search(scene, camera, geoms, lights, cam_pos, cam_mat, platforms)
 
-    plain = search(camera)
-    colour = plain if camera.supersample == 1 else search(camera.finer())
+def _draw(scene: Scene, camera: Camera, *around: Any) -> Image:
+    """One picture; `around` are the arguments of `Search` that differ between environments."""
+    plain = Search(scene, camera, *around)
+    colour = plain if camera.supersample == 1 else Search(scene, camera.finer(), *around)
     shape = (camera.height, camera.width)
     depth, labels = plain.depth(), plain.labels()
     rgb = _mean(colour.colours(), camera)

@@ -329,9 +329,8 @@ def test_one_batch_shows_different_corridors(arena, scene):
         return jax.vmap(lambda layout: render(scene, camera, *args, platforms(layout)).rgb)(layouts)
 
     drawn = np.asarray(pictures(layouts))
-    # They differ in the gaps ahead: the platform below the eye begins at the same place in all.
     for i in range(1, 4):
-        assert (drawn[i] != drawn[0]).any(-1).mean() > 0.01
+        assert (drawn[i] != drawn[0]).any(-1).mean() > 0.02
     # Others, and what a batch shows does not depend on its other members: the same pictures again.
     again = np.asarray(pictures(jax.tree.map(lambda x: x[::-1], layouts)))
     np.testing.assert_array_equal(again[::-1], drawn)

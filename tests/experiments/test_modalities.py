@@ -34,5 +34,9 @@ def test_an_ant_learns_from_what_it_sees_and_logs_it(tmp_path, modality):
     # Four moments of the first episode, side by side.
     before, after = (imageio.imread(x.encoded_image_string) for x in events.Images("eval/vision"))
     assert before.shape[:2] == after.shape[:2] == (64, 256)
-    # Labels may show no more than sky and platforms.
-    assert np.unique(after).size >= 2 and (before != after).any()
+    assert (before != after).any()
+    if modality == "segmentation":
+        # The sky and the platforms; the ant's own legs are not always in view.
+        assert {0, 255} <= set(np.unique(after).tolist())
+    else:
+        assert np.unique(after).size > 3
