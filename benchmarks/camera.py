@@ -2,15 +2,15 @@
 
     python benchmarks/camera.py                                       # all worlds, at 64 x 64
     python benchmarks/camera.py --worlds gap_ant --sizes 32 64 128 240x320
-    python benchmarks/camera.py --worlds gap_ant --num-envs 64 1024 8192
+    python benchmarks/camera.py --worlds gap_ant --num-envs 64 1024 8192 --devices 1
 
-In one run and in turns: ours, a batch of states at a time; `mujoco.Renderer` on EGL and on OSMesa,
-a picture at a time, without shadows and reflections, each in a process of its own; and
-`mujoco.mj_multiRay`, one thread, which tells distances only. All look through the first camera of a
-world. Rates are pictures per second of wall-clock time, poses known and compilation excluded. The
-last line is one JSON object: for each world and size the ratios of ours, with the batch that is
-fastest, to each of the others; `ours_vs_mujoco_renderer` is that of the gap ant at 64 x 64 to the
-faster of the two libraries.
+In one run and in turns: ours, a batch of states at a time, on one device and on two;
+`mujoco.Renderer` on EGL and on OSMesa, a picture at a time, without shadows and reflections, each
+in a process of its own; and `mujoco.mj_multiRay`, one thread, which tells distances only. All look
+through the first camera of a world. Rates are pictures per second of wall-clock time, poses known
+and compilation excluded. The last line is one JSON object: for each world and size the ratios of
+ours, with the batch and devices that are fastest, to each of the others; `ours_vs_mujoco_renderer`
+is that of the gap ant at 64 x 64 to the faster of the two libraries.
 """
 
 import dataclasses
@@ -52,6 +52,9 @@ class Settings:
     """Of pictures: HEIGHTxWIDTH, or a side."""
     num_envs: tuple[int, ...] = (64,)
     """Pictures in a batch of ours, one after the other."""
+    devices: tuple[int, ...] = (1, 2)
+    """Among how many devices a batch of ours is shared, one after the other. A CPU can be several:
+    training shares its environments among them too."""
     gl: tuple[str, ...] = ("egl", "osmesa")
     """Libraries that MuJoCo draws with; one that does not work here is left out."""
     seconds: float = 1.0
@@ -61,6 +64,14 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Measures and prints."""
+    jax.config.update("jax_num_cpu_devices", max(settings.devices))
+    for number in settings.num_envs:
+        for devices in settings.devices:
+            if devices > jax.local_device_count() or number % devices:
+                raise SystemExit(
+                    f"error: --num-envs {number} --devices {devices}; expected a number of devices "
+                    f"that divides the pictures, of {jax.local_device_count()} that there are"
+                )
     frames: dict[str, dict[str, float]] = {}
     missing: set[str] = set()
     for name in settings.worlds:
@@ -111,7 +122,11 @@ def measure(
     buffer = world.model.vis.global_
     buffer.offheight, buffer.offwidth = max(480, size[0]), max(640, size[1])
     camera = Camera.from_model(world.model, world.cameras[0], height=size[0], width=size[1])
-    sides = {f"ours_{n}": ours(world, camera, n, settings.seed) for n in settings.num_envs}
+    sides = {
+        f"ours_{n}" + (f"_on_{d}" if d > 1 else ""): ours(world, camera, n, d, settings.seed)
+        for n in settings.num_envs
+        for d in settings.devices
+    }
     sides[RAYS] = distances(world, camera, settings.seed)
     renderers, faults = [], set()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,13 +147,20 @@ def measure(
     return found, faults
 
 
-def ours(world: World, camera: Camera, number: int, seed: int) -> Callable[[], int]:
-    """Draws a batch of states in colour; returns how many."""
+def ours(world: World, camera: Camera, number: int, devices: int, seed: int) -> Callable[[], int]:
+    """Draws a batch of states in colour, shared among devices; returns how many."""
     scene = world.scene()
     each = [world.arguments(scene, camera.name, data) for data in world.states(number, seed)]
     batch = [jnp.stack(x) for x in zip(*each, strict=True)]
     look = world.looker(camera)
-    draw = jax.jit(jax.vmap(lambda *state: look(*state).rgb))
+    draw = jax.vmap(lambda *state: look(*state).rgb)
+    if devices == 1:
+        draw = jax.jit(draw)
+    else:
+        on = jax.local_devices()[:devices]
+        draw = jax.pmap(draw, devices=on)
+        batch = [x.reshape(devices, number // devices, *x.shape[1:]) for x in batch]
+        batch = jax.pmap(lambda *x: x, devices=on)(*batch)
 
     def run() -> int:
         draw(*batch).block_until_ready()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.batching import at_once, in_blocks, over_environments
+from envs.camera.batching import at_once, each, in_blocks, over_environments
 from envs.camera.keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.pinhole import Camera
@@ -17,7 +17,7 @@ from envs.camera.primitives import Hit, Primitive, Rays, in_view, view_edges
 GROUP = 32
 # A band is some whole rows of a picture, of at least so many rays.
 _BAND = 256
-# Rays of the bands that are searched together: what suits the caches of a CPU.
+# Rays that are searched together: what suits the caches of a CPU.
 _TOGETHER = 1 << 14
 
 
@@ -43,18 +43,22 @@ def number_of_bands(camera: Camera) -> int:
     )
 
 
+def bands_at_once(camera: Camera) -> int:
+    """How many bands to search together."""
+    rays = camera.height * camera.width // number_of_bands(camera)
+    return max(1, at_once(_TOGETHER) // rays)
+
+
 def group(kind: int, geoms: Primitive, payload: Payload, rays: Rays, bands: int) -> Group:
     """Finds in which bands the geoms of a kind, leaves [G, ...], are."""
     across, down = np.asarray(rays.u), np.split(np.asarray(rays.v), bands)
     edges = np.stack([view_edges(across, v) for v in down], dtype=np.float32)
-    seen = lambda edges, geom: in_view(kind, edges, rays.near, geom)
-    visible = jax.vmap(jax.vmap(seen, (None, 0)), (0, None))(edges, geoms)
+    visible = in_view(kind, edges, rays.near, geoms)
     # What is out of view goes where no ray does: rounding must not show a geom of no size.
     behind = jnp.array([0, 0, 1e3], jnp.float32)
-    anywhere = visible.any(0)[:, None]
-    geoms = geoms._replace(centre=jnp.where(anywhere, geoms.centre, behind))
-    bits = np.uint32(1) << np.arange(visible.shape[1], dtype=np.uint32)
-    mask = jnp.where(visible, bits, np.uint32(0)).sum(1, dtype=jnp.uint32)
+    geoms = geoms._replace(centre=jnp.where(visible.any(1)[:, None], geoms.centre, behind))
+    bits = np.uint32(1) << np.arange(len(visible), dtype=np.uint32)
+    mask = jnp.where(visible, bits[:, None], np.uint32(0)).sum(0, dtype=jnp.uint32)
     return Group(geoms, jax.tree.map(jnp.asarray, payload), mask)
 
 
@@ -65,10 +69,12 @@ def closest(
     lights: LightPoses,
     encode: Encode,
     miss: np.int32,
+    block: int,
 ) -> jax.Array:
     """Returns int32[R], the least keys of hits of the groups' geoms, `miss` without a hit.
 
-    Each band of the picture visits only the geoms that are in its own view.
+    Each band of the picture visits only the geoms that are in its own view, and `block` bands are
+    searched together.
     """
     bands = len(groups[0].visible)
     size = len(rays.u) // bands
@@ -109,13 +115,13 @@ def closest(
                     which = jnp.minimum(lowest, group.payload.label.shape[1] - 1)
                     pick = lambda x: x[environment, which]
                     geom, payload = jax.tree.map(pick, (group.geoms, group.payload))
-                    keys = jax.vmap(nth)(keys, nth_band, geom, payload, light)
+                    keys = each(nth, keys, nth_band, geom, payload, light)
                     return keys, left & (left - 1)
 
                 keys, _ = jax.lax.while_loop(lambda state: state[1].any(), draw, (keys, mask[here]))
             return keys
 
-        found = in_blocks(-(-at_once(_TOGETHER) // size), visit, busiest)
+        found = in_blocks(block, visit, busiest)
         return found[jnp.argsort(busiest)].reshape(-1, len(rays.u))
 
     return over_environments(search)(groups, lights)

@@ -54,6 +54,16 @@ def over_environments(search: Callable[..., Any]) -> Callable[..., Any]:
     return single
 
 
+def each(draw: Callable[..., Any], *args: Any) -> Any:
+    """Returns `jax.vmap(draw)(*args)`, of a single thing without `jax.vmap`.
+
+    A loop under `jax.vmap` also chooses, at every step and for every thing, whether that goes on.
+    """
+    if len(jax.tree.leaves(args)[0]) > 1:
+        return jax.vmap(draw)(*args)
+    return jax.tree.map(lambda x: x[None], draw(*jax.tree.map(lambda x: x[0], args)))
+
+
 def in_blocks(block: int, draw: Callable[..., Any], *args: Any) -> Any:
     """Returns `draw(*args)`, a tree of arrays [N, ...], found `block` environments at a time.
 

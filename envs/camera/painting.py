@@ -133,9 +133,11 @@ def _on_geoms(
     row = jnp.asarray(row)
     seen = jnp.minimum(surface, surfaces[-1])
     columns = iter(table[row].T)
-    read = lambda number: [
-        next(columns).at[seen].get(mode="promise_in_bounds") for _ in range(number)
-    ]
+    # A table of one row need not be read.
+    pick = lambda column: (
+        column.at[seen].get(mode="promise_in_bounds") if len(textures) > 1 else column[0]
+    )
+    read = lambda number: [pick(next(columns)) for _ in range(number)]
     axis, origin, half, repeat = read(9), read(3), read(3), read(2)
     slopes = [view.rays.u * axis[i] + view.rays.v * axis[3 + i] - axis[6 + i] for i in range(3)]
     x, y, z = (depth * slope - origin[i] for i, slope in enumerate(slopes))

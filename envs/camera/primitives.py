@@ -233,24 +233,38 @@ def view_edges(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return edges / np.linalg.norm(edges, axis=1, keepdims=True)
 
 
-def in_view(kind: int, edges: jax.Array, near: float, geom: Primitive) -> jax.Array:
-    """Whether any ray can hit the geom; sound, not tight. Zero-sized geoms never are.
+def in_view(kind: int, edges: np.ndarray, near: float, geoms: Primitive) -> jax.Array:
+    """Whether any ray can hit a geom; sound, not tight. Zero-sized geoms are never hit.
 
-    A geom is out of view if it lies wholly behind one of the planes `edges` (`view_edges`), or, of
-    a plane, if the camera is behind it.
+    A geom is out of view if it lies wholly behind one of the planes `view_edges`, or, of a plane,
+    if the camera is behind it.
+
+    Args:
+        kind: of all the geoms.
+        edges: float32[B, 5, 3], of B views.
+        near: metres, of the first of each.
+        geoms: leaves [G, ...].
+
+    Returns:
+        bool[G, B].
     """
+    # Numbers apart and the views last: XLA would make small matrices, and arrays to hold them.
+    edge = edges.transpose(2, 1, 0)[:, :, None]
+    apart = lambda x: jnp.moveaxis(x, 0, -1)[..., None]
+    along = lambda x, axis: x[0] * axis[0] + x[1] * axis[1] + x[2] * axis[2]
+    centre, axes, size = apart(geoms.centre), apart(geoms.axes), apart(geoms.size)
     if kind == PLANE:
-        return geom.axes[:, 2] @ geom.centre < 0
-    tilt = edges @ geom.axes
-    size = geom.size
+        return jnp.broadcast_to(along(axes[:, 2], centre) < 0, (len(centre[0]), len(edges)))
+    tilt = [along(edge, axes[:, i]) for i in range(3)]
+    solid = size[0] > 0 if kind in (SPHERE, CAPSULE, CYLINDER) else (size > 0).all(0)
     if kind == SPHERE:
-        reach, solid = size[0], size[0] > 0
+        reach = size[0]
     elif kind in (CAPSULE, CYLINDER):
-        reach, solid = jnp.abs(tilt[:, 2]) * size[1] + size[0], size[0] > 0
+        reach = jnp.abs(tilt[2]) * size[1] + size[0]
     elif kind == ELLIPSOID:
-        reach, solid = jnp.sqrt(jnp.square(tilt) @ jnp.square(size)), jnp.all(size > 0)
+        reach = jnp.sqrt(sum((t * s) ** 2 for t, s in zip(tilt, size, strict=True)))
     else:
-        reach, solid = jnp.abs(tilt) @ size, jnp.all(size > 0)
+        reach = sum(jnp.abs(t) * s for t, s in zip(tilt, size, strict=True))
+    beyond = np.array([near, 0, 0, 0, 0], np.float32)[:, None, None]
     # Half a percent more than the geom has, since rays are rounded.
-    beyond = np.array([near, 0, 0, 0, 0], np.float32)
-    return solid & jnp.all(edges @ geom.centre + reach * np.float32(1.005) > beyond)
+    return solid & (along(edge, centre) + reach * np.float32(1.005) > beyond).all(0)

@@ -97,8 +97,9 @@ def rasterize(
         def step(i: jax.Array, keys: jax.Array) -> jax.Array:
             first = i * some.size
             mine = triangles.at[first + some].get(mode="clip")
-            patches = _read(mine, meshes, strips, around, payload)
-            return _fill(keys, patches, count - first, camera, encode)
+            corners, facets = _read(mine, meshes, strips, around, payload)
+            place = _rectangles(corners, camera)
+            return _fill(keys, facets, place, count - first, camera, encode)
 
         flat = jax.lax.fori_loop(0, -(-count // some.size), step, keys.reshape(-1))
         return flat.reshape(keys.shape)
@@ -180,32 +181,37 @@ def _pixels(low: jax.Array, high: jax.Array, size: Any) -> tuple[jax.Array, jax.
     return first, jnp.maximum(last - first + 1, 0)
 
 
-class _Patches(NamedTuple):
-    """Triangles, n of them, with all that they need to be drawn.
+class _Facets(NamedTuple):
+    """Triangles, n of them, with all that they need to be drawn, in the camera's frame.
 
     Attributes:
         environment: int32[n].
-        corners: float32[3, 3, n], x, y, z of each, in the geom's frame.
-        normals: float32[3, 3, n], there.
-        axes: float32[3, 3, n], of the geom.
-        centre: float32[3, n], of the geom.
+        edges: float32[3, 3, n], for each corner what gives its share in a hit: the dot product with
+            a ray is the volume that the ray and the opposite edge span.
+        normal: float32[3, n], across the triangle, of any length.
+        reach: float32[n], `normal` times any point of the triangle.
+        normals: float32[3, 3, n], unit normals at the corners.
         payload: leaves [n].
         lights: leaves [L, 3, n].
     """
 
     environment: jax.Array
-    corners: jax.Array
+    edges: jax.Array
+    normal: jax.Array
+    reach: jax.Array
     normals: jax.Array
-    axes: jax.Array
-    centre: jax.Array
     payload: Any
     lights: LightPoses
 
 
 def _read(
     triangles: jax.Array, meshes: Meshes, strips: Strips, around: Surroundings, payload: Any
-) -> _Patches:
-    """Reads the triangles of numbers int32[n]."""
+) -> tuple[jax.Array, _Facets]:
+    """Reads the triangles of numbers int32[n].
+
+    Returns:
+        float32[3, 3, n], x, y, z of each corner in the camera's frame; and the triangles.
+    """
     environments = len(around.geoms.centre)
     strip, lane = triangles // (environments * STRIP), triangles % STRIP
     environment = triangles // STRIP % environments
@@ -213,12 +219,29 @@ def _read(
     face = place * STRIP + lane
     pose = environment * around.geoms.centre.shape[1] + geom
     flat = lambda x: x.reshape(-1, *x.shape[2:])
-    return _Patches(
+    axes, centre = _take(flat(around.geoms.axes), pose), _take(flat(around.geoms.centre), pose)
+
+    def turn(corner: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        point, normal = corner
+        moved = [_dot(axes[i], point) + centre[i] for i in range(3)]
+        return jnp.stack(moved), jnp.stack([_dot(axes[i], normal) for i in range(3)])
+
+    def span(ends: tuple[jax.Array, jax.Array]) -> jax.Array:
+        # From the other side an edge gives the same with another sign.
+        a, b = ends
+        return jnp.stack(_cross(a + b, a - b))
+
+    # One corner after the other: a loop keeps arithmetic apart from the reading of tables.
+    read = tuple(_take(flat(x), face) for x in (meshes.corners, meshes.normals))
+    corners, normals = jax.lax.map(turn, read)
+    edges = jax.lax.map(span, (corners[np.array([1, 2, 0])], corners[np.array([2, 0, 1])]))
+    normal = _cross(corners[1] - corners[0], corners[2] - corners[0])
+    return corners, _Facets(
         environment,
-        _take(flat(meshes.corners), face),
-        _take(flat(meshes.normals), face),
-        _take(flat(around.geoms.axes), pose),
-        _take(flat(around.geoms.centre), pose),
+        edges,
+        jnp.stack(normal),
+        _dot(normal, corners[0]),
+        normals,
         jax.tree.map(lambda x: _take(x, geom), payload),
         jax.tree.map(lambda x: _take(x, environment), around.lights),
     )
@@ -230,18 +253,21 @@ def _take(table: Any, index: jax.Array) -> jax.Array:
     return jnp.moveaxis(found, 0, -1)
 
 
-def _rectangles(patches: _Patches, camera: Camera) -> tuple[jax.Array, jax.Array]:
+def _rectangles(corners: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
     """The pixels that triangles may cover.
+
+    Args:
+        corners: float32[3, 3, n], x, y, z of each in the camera's frame.
+        camera: with one ray per pixel.
 
     Returns:
         int32[2, n], the first column and row; and int32[2, n], how many.
     """
     near, focal = np.float32(camera.near), np.float32(camera.focal)
-    depths = [-_dot(patches.axes[2], c) - patches.centre[2] for c in patches.corners]
+    depths = -corners[:, 2]
 
-    def along(axis: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        axes, centre, size = axis
-        places = [_dot(axes, c) + centre for c in patches.corners]
+    def along(axis: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        places, size = axis
         low, high = jnp.float32(np.inf), jnp.float32(-np.inf)
         for j, k in ((0, 1), (1, 2), (2, 0)):
             ahead = depths[j] >= near
@@ -256,24 +282,22 @@ def _rectangles(patches: _Patches, camera: Camera) -> tuple[jax.Array, jax.Array
         first, number = _pixels(low, high, size)
         return first.astype(jnp.int32), number.astype(jnp.int32)
 
-    signs = np.array([1, -1], np.float32)[:, None]
-    axes, centre = patches.axes[:2] * signs[..., None], patches.centre[:2] * signs
     size = jnp.array([camera.width, camera.height], jnp.float32)
-    # One after the other: a loop keeps arithmetic apart from the reading of tables.
-    return jax.lax.map(along, (axes, centre, size))
+    return jax.lax.map(along, (jnp.stack([corners[:, 0], -corners[:, 1]]), size))
 
 
 def _fill(
     keys: jax.Array,
-    patches: _Patches,
+    facets: _Facets,
+    rectangles: tuple[jax.Array, jax.Array],
     count: jax.Array,
     camera: Camera,
     encode: Encode,
 ) -> jax.Array:
     """Lowers keys int32[E * R] to the hits of the first `count` of some triangles."""
     lanes = jnp.arange(at_once(_TILES), dtype=jnp.int32)
-    each = jnp.arange(len(patches.environment), dtype=jnp.int32)
-    first, number = _rectangles(patches, camera)
+    each = jnp.arange(len(facets.environment), dtype=jnp.int32)
+    first, number = rectangles
     tiles = [-(-n // t) for n, t in zip(number, _TILE, strict=True)]
     held = jnp.where(each < count, tiles[0] * tiles[1], 0)
     ends = jnp.cumsum(held)
@@ -289,7 +313,7 @@ def _fill(
         owner = jax.lax.cummax(owner.at[at].max(each, mode="drop"))
         owner = jnp.minimum(owner, each.size - 1)
         take = lambda x: x.at[..., owner].get(mode="promise_in_bounds")
-        ours = jax.tree.map(take, patches)
+        ours = jax.tree.map(take, facets)
         origin, extent, wide, before = map(take, (first, number, tiles[0], starts))
         nth = mine - before
         left, top = nth % wide * _TILE[0], nth // wide * _TILE[1]
@@ -308,31 +332,20 @@ def _fill(
     return jax.lax.while_loop(lambda s: s[0] < ends[-1], cover, (jnp.int32(0), keys))[1]
 
 
-def _key(rays: Rays, patches: _Patches, encode: Encode) -> jax.Array:
+def _key(rays: Rays, facets: _Facets, encode: Encode) -> jax.Array:
     """Keys of the hits of rays n with triangles n."""
-    direction = [rays.dot(patches.axes[:, i]) for i in range(3)]
-    # The camera in the geom's frame.
-    origin = [-_dot(patches.axes[:, i], patches.centre) for i in range(3)]
-    corners = [[x - o for x, o in zip(c, origin, strict=True)] for c in patches.corners]
-    sides = [[corners[j][i] - corners[0][i] for i in range(3)] for j in (1, 2)]
-    normal = _cross(*sides)
-    # The shares of the three corners in the hit, none negative if it is inside: of a ray and an
-    # edge, the volume that they span. From the other side an edge gives the same with another sign.
-    weights = []
-    for j, k in ((1, 2), (2, 0), (0, 1)):
-        middle = [corners[j][i] + corners[k][i] for i in range(3)]
-        edge = [corners[j][i] - corners[k][i] for i in range(3)]
-        weights.append(_dot(direction, _cross(middle, edge)))
+    # The shares of the three corners in the hit, none negative if it is inside.
+    weights = [rays.dot(edge) for edge in facets.edges]
     # Both are negative where a front side is met.
-    facing, reach = _dot(direction, normal), _dot(normal, corners[0])
+    facing, reach = rays.dot(facets.normal), facets.reach
     inside = (facing < -_TINY) & (weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0)
     inside &= reach < rays.near * facing
     # A quotient that has one user is not held in memory.
     depth = jnp.where(inside, reach, -FAR) / jnp.where(inside, facing, -1)
-    mixed = [sum(w * n[i] for w, n in zip(weights, patches.normals, strict=True)) for i in range(3)]
+    mixed = [sum(w * n[i] for w, n in zip(weights, facets.normals, strict=True)) for i in range(3)]
     length = jax.lax.rsqrt(jnp.maximum(_dot(mixed, mixed), _TINY**2))
-    turned = tuple(_dot(patches.axes[k], mixed) * length for k in range(3))
-    return encode(rays, Hit(depth, turned), patches.payload, patches.lights)
+    normal = tuple(m * length for m in mixed)
+    return encode(rays, Hit(depth, normal), facets.payload, facets.lights)
 
 
 def _dot(a: Any, b: Any) -> jax.Array:

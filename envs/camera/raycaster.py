@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.bands import GROUP, Group, closest, group, number_of_bands
+from envs.camera.bands import GROUP, Group, bands_at_once, closest, group, number_of_bands
 from envs.camera.batching import at_once, in_blocks, over_environments
 from envs.camera.keys import PAYLOAD, PAYLOAD_BITS, Encode, Payload, depth_of, pack
 from envs.camera.lights import LightPoses
@@ -215,7 +215,12 @@ class Search:
         if MESH in near:
             keys = self._meshes(keys, near.pop(MESH), encode)
         whole = {kind: near.pop(kind) for kind in (HEIGHT_FIELD,) if kind in near}
-        for groups, bands in ((whole, 1), (near, number_of_bands(self.camera))):
+        # A height field is searched by loops, of which each environment has its own.
+        ways = (
+            (whole, 1, at_once(1)),
+            (near, number_of_bands(self.camera), bands_at_once(self.camera)),
+        )
+        for groups, bands, block in ways:
             parts = [
                 (kind, which[i : i + GROUP])
                 for kind, which in sorted(groups.items())
@@ -223,8 +228,8 @@ class Search:
             ]
             if parts:
                 members = [self._group(kind, which, bands) for kind, which in parts]
-                ways = [_intersection(scene, kind) for kind, _ in parts]
-                found = closest(members, ways, view.rays, self.lights, encode, self.miss)
+                hits = [_intersection(scene, kind) for kind, _ in parts]
+                found = closest(members, hits, view.rays, self.lights, encode, self.miss, block)
                 # In a loop, or XLA would search the row again for each use of the keys.
                 keys = in_parts(jnp.minimum, keys, found)
         return keys
