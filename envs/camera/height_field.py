@@ -3,7 +3,7 @@
 The ground is MuJoCo's own: two triangles in each cell of the grid, cut from its lower left to its
 upper right corner (mjr_uploadHField, render_context.c), with walls and a bottom. No triangle that a
 ray crosses is left out, but for a corner of a cell of which it cuts less than a thousandth. Heights
-are kept to 1/65,535 of their range.
+are kept to 1/32,512 of their range.
 """
 
 import dataclasses
@@ -19,8 +19,10 @@ from envs.camera.primitives import FAR, Hit, Primitive, Rays
 from envs.camera.tiles import by_tiles
 
 _TINY = np.float32(1e-9)
-# Steps between the lowest and the highest point of a height field.
-_LEVELS = (1 << 16) - 1
+# Steps between the lowest and the highest point of a height field: as many as fit into 15 bits
+# without a pair of them being the bits of a NaN.
+_LEVELS = 0x7F00
+_LOW = (1 << 16) - 1
 # Of a cell: how far on from its edge a ray asks in which cell it is.
 _AHEAD = np.float32(1e-3)
 
@@ -30,7 +32,7 @@ class HeightFields:
     """The height fields of a scene.
 
     Attributes:
-        cells: complex64[K], row by row, the heights of the corners of a cell in levels of 16 bits:
+        cells: complex64[K], row by row, the heights of the corners of a cell in levels:
             lower left, lower right, upper left, upper right. One number holds all four because
             reading is what takes time, and no real one is so wide.
         starts: int32[A], where each begins in `cells`.
@@ -113,16 +115,7 @@ class HeightFields:
         wall = below & (enter > rays.near) & (first < leave)
         begin = jnp.where((first < leave) & ~below, first, -FAR)
         depth = by_tiles(search, _width(rays), jnp.stack([begin, *way]))
-        cell = ground.cell(way, depth)
-        before, _ = ground.meets(way, depth, cell)
-        # The triangle is that in the middle of the part of the way on which the ray meets it.
-        until = jnp.minimum(cell.until, leave)
-        part = jnp.clip(cell.diagonal, depth, until)
-        middle = 0.5 * (part + jnp.where(before, depth, until))
-        across, along = cell.slopes(cell.y + middle * dy > cell.x + middle * dx)
-        over = origin[2] - cell.corners[0] - cell.x * across - cell.y * along
-        rise = dz - dx * across - dy * along
-        there = jnp.clip(-over / jnp.minimum(rise, -_TINY), depth, until)
+        there, across, along = ground.meeting(way, depth)
         depth = jnp.where(wall, enter, jnp.where(depth < FAR, there, FAR))
         tilt = -across * scale[0] / scale[2], -along * scale[1] / scale[2]
         length = jax.lax.rsqrt(1 + tilt[0] ** 2 + tilt[1] ** 2)
@@ -187,7 +180,7 @@ class _Ground(NamedTuple):
         corners: list[jax.Array] = []
         for half in (four.real, four.imag):
             pair = jax.lax.bitcast_convert_type(half, jnp.int32)
-            corners += [pair & _LEVELS, jax.lax.shift_right_logical(pair, 16)]
+            corners += [pair & _LOW, pair >> 16]
         x, y = self.origin[0] - column, self.origin[1] - row
         edges = ((way.dx > 0) - x) * way.inverse_x, ((way.dy > 0) - y) * way.inverse_y
         return _Cell(
@@ -211,6 +204,20 @@ class _Ground(NamedTuple):
         a, _, _, d = cell.corners
         before = self.origin[2] + cell.diagonal * way.dz < a + right * (d - a)
         return before & (cell.diagonal > depth) & (cell.diagonal < cell.until), after
+
+    def meeting(self, way: _Way, depth: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The depth at which rays meet the ground of the cell that they enter at `depth`, and its
+        slopes there along x and y, in levels per cell."""
+        cell = self.cell(way, depth)
+        before, _ = self.meets(way, depth, cell)
+        # The triangle is that in the middle of the part of the way on which the ray meets it.
+        until = jnp.minimum(cell.until, way.leave)
+        part = jnp.clip(cell.diagonal, depth, until)
+        middle = 0.5 * (part + jnp.where(before, depth, until))
+        across, along = cell.slopes(cell.y + middle * way.dy > cell.x + middle * way.dx)
+        over = self.origin[2] - cell.corners[0] - cell.x * across - cell.y * along
+        rise = way.dz - way.dx * across - way.dy * along
+        return jnp.clip(-over / jnp.minimum(rise, -_TINY), depth, until), across, along
 
 
 def _packed(levels: np.ndarray) -> np.ndarray:
