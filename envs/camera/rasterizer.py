@@ -13,13 +13,14 @@ there: hence they are made in one loop and used in another.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from envs.camera.batching import at_once, in_blocks, over_environments
+from envs.camera.facets import Facets, Strips, Surroundings, cross, dot, read_facets
 from envs.camera.keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.mesh import STRIP, Meshes
@@ -36,30 +37,6 @@ _MARGIN = 1 / 64
 # caches of a CPU.
 _PROJECTED, _DRAWN, _TILES = 1 << 15, 2048, 512
 _TINY = np.float32(1e-18)
-
-
-class Strips(NamedTuple):
-    """All strips of all mesh geoms.
-
-    Attributes:
-        geom: int32[K], whose strip it is.
-        place: int32[K], in `Meshes`.
-    """
-
-    geom: jax.Array
-    place: jax.Array
-
-
-class Surroundings(NamedTuple):
-    """What differs between environments, in the camera's frame.
-
-    Attributes:
-        geoms: leaves [E, G, ...].
-        lights: leaves [E, L, 3].
-    """
-
-    geoms: Primitive
-    lights: LightPoses
 
 
 def rasterize(
@@ -97,7 +74,7 @@ def rasterize(
         def step(i: jax.Array, keys: jax.Array) -> jax.Array:
             first = i * some.size
             mine = triangles.at[first + some].get(mode="clip")
-            corners, facets = _read(mine, meshes, strips, around, payload)
+            corners, facets = read_facets(mine, meshes, strips, around, payload)
             place = _rectangles(corners, camera)
             return _fill(keys, facets, place, count - first, camera, encode)
 
@@ -154,7 +131,7 @@ def _may_cover(corners: jax.Array, geom: Primitive, camera: Camera) -> jax.Array
     axes, centre = geom.axes[..., None], geom.centre[..., None]
     # Right, up and back.
     points = [
-        [centre[:, k] + _dot([axes[:, k, i] for i in range(3)], corner) for k in range(3)]
+        [centre[:, k] + dot([axes[:, k, i] for i in range(3)], corner) for k in range(3)]
         for corner in corners
     ]
     ahead = [-z >= np.float32(camera.near) for _, _, z in points]
@@ -167,7 +144,7 @@ def _may_cover(corners: jax.Array, geom: Primitive, camera: Camera) -> jax.Array
         low, high = (f(f(at[0], at[1]), at[2]) for f in (jnp.minimum, jnp.maximum))
         covers &= _pixels(low, high, size)[1] > 0
     sides = [[a - b for a, b in zip(point, points[0], strict=True)] for point in points[1:]]
-    facing = _dot(_cross(*sides), points[0]) < 0
+    facing = dot(cross(*sides), points[0]) < 0
     whole, some = ahead[0] & ahead[1] & ahead[2], ahead[0] | ahead[1] | ahead[2]
     return facing & some & (covers | ~whole)
 
@@ -179,78 +156,6 @@ def _pixels(low: jax.Array, high: jax.Array, size: Any) -> tuple[jax.Array, jax.
     first = jnp.ceil(jnp.clip(low + (shift - _MARGIN), 0, size))
     last = jnp.floor(jnp.clip(high + (shift + _MARGIN), -1, size - 1))
     return first, jnp.maximum(last - first + 1, 0)
-
-
-class _Facets(NamedTuple):
-    """Triangles, n of them, with all that they need to be drawn, in the camera's frame.
-
-    Attributes:
-        environment: int32[n].
-        edges: float32[3, 3, n], for each corner what gives its share in a hit: the dot product with
-            a ray is the volume that the ray and the opposite edge span.
-        normal: float32[3, n], across the triangle, of any length.
-        reach: float32[n], `normal` times any point of the triangle.
-        normals: float32[3, 3, n], unit normals at the corners.
-        payload: leaves [n].
-        lights: leaves [L, 3, n].
-    """
-
-    environment: jax.Array
-    edges: jax.Array
-    normal: jax.Array
-    reach: jax.Array
-    normals: jax.Array
-    payload: Any
-    lights: LightPoses
-
-
-def _read(
-    triangles: jax.Array, meshes: Meshes, strips: Strips, around: Surroundings, payload: Any
-) -> tuple[jax.Array, _Facets]:
-    """Reads the triangles of numbers int32[n].
-
-    Returns:
-        float32[3, 3, n], x, y, z of each corner in the camera's frame; and the triangles.
-    """
-    environments = len(around.geoms.centre)
-    strip, lane = triangles // (environments * STRIP), triangles % STRIP
-    environment = triangles // STRIP % environments
-    geom, place = (_take(x, strip) for x in strips)
-    face = place * STRIP + lane
-    pose = environment * around.geoms.centre.shape[1] + geom
-    flat = lambda x: x.reshape(-1, *x.shape[2:])
-    axes, centre = _take(flat(around.geoms.axes), pose), _take(flat(around.geoms.centre), pose)
-
-    def turn(corner: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        point, normal = corner
-        moved = [_dot(axes[i], point) + centre[i] for i in range(3)]
-        return jnp.stack(moved), jnp.stack([_dot(axes[i], normal) for i in range(3)])
-
-    def span(ends: tuple[jax.Array, jax.Array]) -> jax.Array:
-        # From the other side an edge gives the same with another sign.
-        a, b = ends
-        return jnp.stack(_cross(a + b, a - b))
-
-    # One corner after the other: a loop keeps arithmetic apart from the reading of tables.
-    read = tuple(_take(flat(x), face) for x in (meshes.corners, meshes.normals))
-    corners, normals = jax.lax.map(turn, read)
-    edges = jax.lax.map(span, (corners[np.array([1, 2, 0])], corners[np.array([2, 0, 1])]))
-    normal = _cross(corners[1] - corners[0], corners[2] - corners[0])
-    return corners, _Facets(
-        environment,
-        edges,
-        jnp.stack(normal),
-        _dot(normal, corners[0]),
-        normals,
-        jax.tree.map(lambda x: _take(x, geom), payload),
-        jax.tree.map(lambda x: _take(x, environment), around.lights),
-    )
-
-
-def _take(table: Any, index: jax.Array) -> jax.Array:
-    """[..., n] of a table [N, ...]."""
-    found = jnp.asarray(table).at[index].get(mode="promise_in_bounds")
-    return jnp.moveaxis(found, 0, -1)
 
 
 def _rectangles(corners: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
@@ -288,7 +193,7 @@ def _rectangles(corners: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Arra
 
 def _fill(
     keys: jax.Array,
-    facets: _Facets,
+    facets: Facets,
     rectangles: tuple[jax.Array, jax.Array],
     count: jax.Array,
     camera: Camera,
@@ -332,7 +237,7 @@ def _fill(
     return jax.lax.while_loop(lambda s: s[0] < ends[-1], cover, (jnp.int32(0), keys))[1]
 
 
-def _key(rays: Rays, facets: _Facets, encode: Encode) -> jax.Array:
+def _key(rays: Rays, facets: Facets, encode: Encode) -> jax.Array:
     """Keys of the hits of rays n with triangles n."""
     # The shares of the three corners in the hit, none negative if it is inside.
     weights = [rays.dot(edge) for edge in facets.edges]
@@ -343,14 +248,6 @@ def _key(rays: Rays, facets: _Facets, encode: Encode) -> jax.Array:
     # A quotient that has one user is not held in memory.
     depth = jnp.where(inside, reach, -FAR) / jnp.where(inside, facing, -1)
     mixed = [sum(w * n[i] for w, n in zip(weights, facets.normals, strict=True)) for i in range(3)]
-    length = jax.lax.rsqrt(jnp.maximum(_dot(mixed, mixed), _TINY**2))
+    length = jax.lax.rsqrt(jnp.maximum(dot(mixed, mixed), _TINY**2))
     normal = tuple(m * length for m in mixed)
     return encode(rays, Hit(depth, normal), facets.payload, facets.lights)
-
-
-def _dot(a: Any, b: Any) -> jax.Array:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-def _cross(a: Any, b: Any) -> list[jax.Array]:
-    return [a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)]
