@@ -53,8 +53,8 @@ class Settings:
     num_envs: tuple[int, ...] = (64,)
     """Pictures in a batch of ours, one after the other."""
     devices: tuple[int, ...] = (1, 2)
-    """Among how many devices a batch of ours is shared, one after the other. A CPU can be several:
-    training shares its environments among them too."""
+    """Among how many devices a batch of ours is shared, one after the other; more than there
+    are is left out. A CPU can be several: training shares its environments among them too."""
     gl: tuple[str, ...] = ("egl", "osmesa")
     """Libraries that MuJoCo draws with; one that does not work here is left out."""
     seconds: float = 1.0
@@ -67,13 +67,14 @@ def main(settings: Settings) -> None:
     jax.config.update("jax_num_cpu_devices", max(settings.devices))
     for number in settings.num_envs:
         for devices in settings.devices:
-            if devices > jax.local_device_count() or number % devices:
+            if devices < 1 or number % devices:
                 raise SystemExit(
                     f"error: --num-envs {number} --devices {devices}; expected a number of devices "
-                    f"that divides the pictures, of {jax.local_device_count()} that there are"
+                    "that divides the pictures"
                 )
     frames: dict[str, dict[str, float]] = {}
-    missing: set[str] = set()
+    there = jax.local_device_count()
+    missing = {f"{n} devices: there are {there}" for n in settings.devices if n > there}
     for name in settings.worlds:
         world = WORLDS[name]()
         for text in settings.sizes:
@@ -126,6 +127,7 @@ def measure(
         f"ours_{n}" + (f"_on_{d}" if d > 1 else ""): ours(world, camera, n, d, settings.seed)
         for n in settings.num_envs
         for d in settings.devices
+        if d <= jax.local_device_count()
     }
     sides[RAYS] = distances(world, camera, settings.seed)
     renderers, faults = [], set()

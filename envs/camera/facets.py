@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.camera.lights import LightPoses
 from envs.camera.mesh import STRIP, Meshes
-from envs.camera.primitives import Primitive
+from envs.camera.primitives import Primitive, dot
 
 
 class Strips(NamedTuple):
@@ -114,11 +114,6 @@ def _take(table: Any, index: jax.Array) -> jax.Array:
     return jnp.moveaxis(found, 0, -1)
 
 
-def dot(a: Any, b: Any) -> jax.Array:
-    """a . b of two sequences of three arrays, which XLA makes one loop of."""
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
 def cross(a: Any, b: Any) -> list[jax.Array]:
-    """a x b of the same."""
+    """a x b of two sequences of three arrays."""
     return [a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
-from envs.camera.primitives import FAR, Hit, Primitive, Rays
+from envs.camera.primitives import FAR, Hit, Primitive, Rays, dot
 from envs.camera.tiles import by_tiles
 
 _TINY = np.float32(1e-9)
@@ -122,10 +122,7 @@ class HeightFields:
         up = tilt[0] * length, tilt[1] * length, length
         out = [jnp.where(face == i, -jnp.sign(d), 0) for i, d in enumerate((dx, dy, dz))]
         normal = [jnp.where(wall, o, u) for o, u in zip(out, up, strict=True)]
-        x, y, z = geom.axes.T
-        return Hit(
-            depth, tuple(x[k] * normal[0] + y[k] * normal[1] + z[k] * normal[2] for k in range(3))
-        )
+        return Hit(depth, tuple(dot(geom.axes[k], normal) for k in range(3)))
 
 
 class _Way(NamedTuple):

@@ -33,10 +33,14 @@ class Camera:
     supersample: int = 1
 
     def __post_init__(self) -> None:
-        """Checks the picture's size and the field of view."""
+        """Checks the picture's size, the field of view and what is near and far."""
         for field, what in (("height", "pixel"), ("width", "pixel"), ("supersample", "ray")):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be 1 {what} or more.")
+        if not 0 < self.near < self.far:
+            raise ValueError(
+                f"near is {self.near}; it must lie between 0 and far, {self.far} metres."
+            )
         if not 0 < self.fovy < 180:
             raise ValueError(f"fovy is {self.fovy}; it must lie between 0 and 180 degrees.")
 

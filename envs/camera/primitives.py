@@ -13,7 +13,7 @@ memory, ten times slower. Hence the shapes of some of the expressions below.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -217,6 +217,11 @@ INTERSECTIONS: dict[int, Callable[[Rays, Primitive], Hit]] = {
 }
 
 
+def dot(a: Any, b: Any) -> jax.Array:
+    """a . b of two sequences of three arrays, which XLA makes one loop of."""
+    return jnp.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
+
+
 def view_edges(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """float32[5, 3], unit normals of the planes that bound what rays (u, v, -1) see, into their
     pyramid of sight: near, left, right, bottom, top."""
@@ -242,7 +247,7 @@ def in_view(kind: int, edges: np.ndarray, near: float, geoms: Primitive) -> jax.
     Args:
         kind: of all the geoms.
         edges: float32[B, 5, 3], of B views.
-        near: metres, of the first of each.
+        near: metres, from the camera to the first plane of each view.
         geoms: leaves [G, ...].
 
     Returns:
@@ -251,11 +256,10 @@ def in_view(kind: int, edges: np.ndarray, near: float, geoms: Primitive) -> jax.
     # Numbers apart and the views last: XLA would make small matrices, and arrays to hold them.
     edge = edges.transpose(2, 1, 0)[:, :, None]
     apart = lambda x: jnp.moveaxis(x, 0, -1)[..., None]
-    along = lambda x, axis: x[0] * axis[0] + x[1] * axis[1] + x[2] * axis[2]
     centre, axes, size = apart(geoms.centre), apart(geoms.axes), apart(geoms.size)
     if kind == PLANE:
-        return jnp.broadcast_to(along(axes[:, 2], centre) < 0, (len(centre[0]), len(edges)))
-    tilt = [along(edge, axes[:, i]) for i in range(3)]
+        return jnp.broadcast_to(dot(axes[:, 2], centre) < 0, (len(centre[0]), len(edges)))
+    tilt = [dot(edge, axes[:, i]) for i in range(3)]
     solid = size[0] > 0 if kind in (SPHERE, CAPSULE, CYLINDER) else (size > 0).all(0)
     if kind == SPHERE:
         reach = size[0]
@@ -267,4 +271,4 @@ def in_view(kind: int, edges: np.ndarray, near: float, geoms: Primitive) -> jax.
         reach = sum(jnp.abs(t) * s for t, s in zip(tilt, size, strict=True))
     beyond = np.array([near, 0, 0, 0, 0], np.float32)[:, None, None]
     # Half a percent more than the geom has, since rays are rounded.
-    return solid & (along(edge, centre) + reach * np.float32(1.005) > beyond).all(0)
+    return solid & (dot(edge, centre) + reach * np.float32(1.005) > beyond).all(0)

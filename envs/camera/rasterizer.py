@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.camera.batching import at_once, in_blocks, over_environments
-from envs.camera.facets import Facets, Strips, Surroundings, cross, dot, read_facets
+from envs.camera.facets import Facets, Strips, Surroundings, cross, read_facets
 from envs.camera.keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.mesh import STRIP, Meshes
 from envs.camera.pinhole import Camera
-from envs.camera.primitives import FAR, Hit, Primitive, Rays
+from envs.camera.primitives import FAR, Hit, Primitive, Rays, dot
 
 # Pixels of a tile, across and down.
 _TILE = (4, 2)

@@ -216,11 +216,11 @@ class Search:
             keys = self._meshes(keys, near.pop(MESH), encode)
         whole = {kind: near.pop(kind) for kind in (HEIGHT_FIELD,) if kind in near}
         # A height field is searched by loops, of which each environment has its own.
-        ways = (
+        searches = (
             (whole, 1, at_once(1)),
             (near, number_of_bands(self.camera), bands_at_once(self.camera)),
         )
-        for groups, bands, block in ways:
+        for groups, bands, block in searches:
             parts = [
                 (kind, which[i : i + GROUP])
                 for kind, which in sorted(groups.items())
@@ -228,8 +228,10 @@ class Search:
             ]
             if parts:
                 members = [self._group(kind, which, bands) for kind, which in parts]
-                hits = [_intersection(scene, kind) for kind, _ in parts]
-                found = closest(members, hits, view.rays, self.lights, encode, self.miss, block)
+                intersections = [_intersection(scene, kind) for kind, _ in parts]
+                found = closest(
+                    members, intersections, view.rays, self.lights, encode, self.miss, block
+                )
                 # In a loop, or XLA would search the row again for each use of the keys.
                 keys = in_parts(jnp.minimum, keys, found)
         return keys

@@ -269,6 +269,8 @@ def test_bad_arguments_are_named(arena, scene, row, layout):
         Camera.from_model(arena, "nose")
     with pytest.raises(ValueError, match="height is 0"):
         Camera.from_model(arena, world.EGOCENTRIC, height=0)
+    with pytest.raises(ValueError, match="near is 0"):
+        Camera(height=8, width=8, fovy=45.0, near=0)
     with pytest.raises(ValueError, match="no geom named 'roof'"):
         Scene.from_model(arena, row=["roof"])
     with pytest.raises(ValueError, match="torso_geom' is a sphere"):

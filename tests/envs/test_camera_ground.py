@@ -90,6 +90,20 @@ def test_heights_may_be_any():
         np.testing.assert_allclose(picture, pictures[0], rtol=1e-4)
 
 
+def test_flat_ground_is_a_plane():
+    model = terrain(rough=True)
+    model.hfield_data[:] = 0.5
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    camera = Camera.from_model(model, "eye", height=HEIGHT, width=WIDTH)
+    # From above, along the axis of the hills, which are tilted.
+    frame = data.geom_xmat[0].reshape(3, 3)
+    eye = frame @ [0, 0, 2.2]
+    args = data.geom_xpos, data.geom_xmat.reshape(-1, 3, 3), model.geom_size, eye, frame
+    image = render(Scene.from_model(model), camera, *(jnp.asarray(x, jnp.float32) for x in args))
+    np.testing.assert_allclose(image.depth, 2.0, rtol=1e-5)
+
+
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 70))
 def test_tiles_find_what_the_whole_picture_does(height, width):
