@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from machine import machine
 
 from experiments.gap_ant import build, default_settings
-from vnl_ppo import run
+from vnl_ppo import run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import State
 from vnl_ppo.networks import ActorCritic
@@ -106,7 +106,7 @@ def whole(arguments: argparse.Namespace) -> dict[str, float]:
 def child(arguments: argparse.Namespace) -> None:
     """One of those runs."""
     env, network, config = task(arguments, arguments.num_seeds)
-    folder = run.create(Path(arguments.folder) / "run", {})
+    folder = run_folder.create(Path(arguments.folder) / "run", {})
     train(env, network, config, folder, quiet=True)
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from envs.corridor import CorridorConfig
 from experiments.gap_ant import RANDOM, Player, from_dict, load_player, split_name
-from vnl_ppo import run
+from vnl_ppo import run_folder
 from vnl_ppo.evaluation import run_episodes
 from vnl_ppo.intervals import interval
 from vnl_ppo.runtime import keep_compilations
@@ -91,10 +91,10 @@ def choose_corridor(
 ) -> CorridorConfig:
     """The corridors for all: those of the first run, with the lengths that are given."""
     names = [split_name(name)[0] for name in policies if name != RANDOM]
-    folders = [run.split_agent(name)[0] for name in names]
+    folders = [run_folder.split_agent(name)[0] for name in names]
     corridor = CorridorConfig()
     if folders and folders[0].is_dir():
-        corridor = from_dict(run.read_settings(folders[0]), str(folders[0])).env.corridor
+        corridor = from_dict(run_folder.read_settings(folders[0]), str(folders[0])).env.corridor
     if platform_length:
         corridor = dataclasses.replace(corridor, platform_length=_pair(platform_length))
     if gap_length:

@@ -14,15 +14,15 @@ from envs.corridor import CorridorConfig
 from envs.frame_stack import FrameStack
 from envs.gap_ant import GapAnt, GapAntConfig, VisionConfig
 from envs.physics.mujoco import content
-from experiments import program
-from experiments.heads import NetworkConfig, make_network
-from experiments.program import RunSettings
-from vnl_ppo import run
+from experiments import command_line
+from experiments.command_line import RunSettings
+from experiments.network_settings import NetworkConfig, make_network
+from vnl_ppo import run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import Actor, acting, acting_at_random
+from vnl_ppo.loading import load_into
 from vnl_ppo.networks import ActorCritic
-from vnl_ppo.settings import check_numbers
-from vnl_ppo.trained import load_into
+from vnl_ppo.serialization import check_numbers
 
 BLIND = "none"
 RANDOM = "random"
@@ -117,13 +117,13 @@ def _check_sizes(settings: Settings) -> None:
 
 
 def build_from(plain: dict[str, Any]) -> tuple[GapAnt, ActorCritic, PPOConfig]:
-    """As `build`, from the settings of a config.json: a `vnl_ppo.trained.Builder`."""
+    """As `build`, from the settings of a config.json: a `vnl_ppo.loading.Builder`."""
     settings = from_dict(plain)
     return *build(settings), settings.ppo
 
 
 def traced_from(settings: Settings, env: GapAnt) -> Sequence[bytes] | None:
-    """What compiled programs depend on besides settings and code; see `program.Experiment`.
+    """What compiled programs depend on besides settings and code; see `command_line.Experiment`.
 
     An encoder of the user's may read files or anything else while it is traced.
     """
@@ -133,8 +133,8 @@ def traced_from(settings: Settings, env: GapAnt) -> Sequence[bytes] | None:
 
 
 def from_dict(data: Any, source: str = "config.json") -> Settings:
-    """The settings that `program.to_dict` put down; raises a ValueError as `program.from_dict`."""
-    return program.from_dict(Settings, data, source)
+    """The settings that `command_line.to_dict` put down; see `command_line.from_dict`."""
+    return command_line.from_dict(Settings, data, source)
 
 
 class Player(NamedTuple):
@@ -183,14 +183,14 @@ def load_player(
     folder, step = split_name(name)
     if step and not step.isdigit():
         raise ValueError(f"{name}: {step!r} is no checkpoint's step; write RUN@STEP")
-    run_folder, seed = run.split_agent(folder)
-    if not run_folder.is_dir():
-        raise ValueError(f"there is no run folder {run_folder}; name one, or random")
-    chosen = _with_corridor(from_dict(run.read_settings(run_folder), str(run_folder)), corridor)
+    path, seed = run_folder.split_agent(folder)
+    if not path.is_dir():
+        raise ValueError(f"there is no run folder {path}; name one, or random")
+    chosen = _with_corridor(from_dict(run_folder.read_settings(path), str(path)), corridor)
     env, network = build(chosen)
     policy = load_into(env, network, chosen.ppo, folder, int(step) if step else None)
     actor = acting(network, policy.weights, deterministic)
-    name = folder.name if seed is None else f"{run_folder.name}/{folder.name}"
+    name = folder.name if seed is None else f"{path.name}/{folder.name}"
     return Player(f"{name}@{policy.step}", env, actor, chosen)
 
 

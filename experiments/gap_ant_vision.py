@@ -16,7 +16,8 @@ import jax
 
 from envs.gap_ant import GapAnt
 from envs.video import FRAMES_PER_SECOND, film, write
-from experiments import program
+from experiments import command_line
+from experiments.command_line import Experiment
 from experiments.gap_ant import (
     BLIND,
     BUILDER,
@@ -25,8 +26,7 @@ from experiments.gap_ant import (
     default_settings,
     traced_from,
 )
-from experiments.program import Experiment
-from vnl_ppo import run
+from vnl_ppo import run_folder
 from vnl_ppo.evaluation import make_record
 from vnl_ppo.events import EventFile
 from vnl_ppo.networks import ActorCritic
@@ -37,9 +37,11 @@ def parse(arguments: Sequence[str]) -> Settings:
     """Settings from the command line; a blind ant needs less than one that sees."""
 
     def defaults(arguments: Sequence[str]) -> Settings:
-        return default_settings(program.option(arguments, "--encoder", Settings.encoder) != BLIND)
+        return default_settings(
+            command_line.option(arguments, "--encoder", Settings.encoder) != BLIND
+        )
 
-    return program.parse(arguments, defaults, __doc__)
+    return command_line.parse(arguments, defaults, __doc__)
 
 
 def title(settings: Settings) -> str:
@@ -52,7 +54,7 @@ def film_episode(
 ) -> Sequence[str]:
     """Film what was learned, unless a run that is resumed after its end has its film already."""
     step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
-    path = folder / run.VIDEOS / f"{step}.mp4"
+    path = folder / run_folder.VIDEOS / f"{step}.mp4"
     if settings.video_seconds > 0 and not path.exists():
         length = min(round(settings.video_seconds / env.dt), settings.ppo.episode_length)
         record = make_record(env, network, settings.ppo, length)
@@ -77,4 +79,4 @@ GAP_ANT = Experiment(
 )
 
 if __name__ == "__main__":
-    program.main(GAP_ANT)
+    command_line.main(GAP_ANT)

@@ -22,7 +22,7 @@ from envs.marked_film import MARKS, marked_film
 from envs.video import check_path, film, side_by_side, write
 from experiments.evaluate import choose_corridor
 from experiments.gap_ant import RANDOM, Player, load_player, split_name
-from vnl_ppo import run
+from vnl_ppo import run_folder
 from vnl_ppo.evaluation import record
 from vnl_ppo.runtime import keep_compilations
 
@@ -99,8 +99,8 @@ def output(arguments: argparse.Namespace) -> Path:
     name = "-".join([*plain, arguments.camera, f"seed{arguments.seed}"]) + ".mp4"
     if first == RANDOM:
         return Path(name)
-    folder, _ = run.split_agent(split_name(first)[0])
-    return folder / run.VIDEOS / name
+    folder, _ = run_folder.split_agent(split_name(first)[0])
+    return folder / run_folder.VIDEOS / name
 
 
 def camera_name(env: GapAnt, camera: str) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 
 from envs import foreign
 from envs.foreign import Foreign
-from experiments import program
-from experiments.heads import NetworkConfig, make_network
-from experiments.program import Experiment, RunSettings
+from experiments import command_line
+from experiments.command_line import Experiment, RunSettings
+from experiments.network_settings import NetworkConfig, make_network
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.networks import ActorCritic
-from vnl_ppo.settings import check_numbers
+from vnl_ppo.serialization import check_numbers
 
 BUILDER = "experiments.train:build_from"
 """How a run's config.json names what builds its environment and network."""
@@ -46,7 +46,7 @@ class Settings(RunSettings):
 
 def parse(arguments: Sequence[str]) -> Settings:
     """Settings from the command line."""
-    return program.parse(arguments, lambda _: Settings(ppo=DEFAULT), __doc__)
+    return command_line.parse(arguments, lambda _: Settings(ppo=DEFAULT), __doc__)
 
 
 def build(settings: Settings) -> tuple[Foreign, ActorCritic]:
@@ -62,8 +62,8 @@ def build(settings: Settings) -> tuple[Foreign, ActorCritic]:
 
 
 def build_from(plain: dict[str, Any]) -> tuple[Foreign, ActorCritic, PPOConfig]:
-    """As `build`, from the settings of a config.json: a `vnl_ppo.trained.Builder`."""
-    settings = program.from_dict(Settings, plain)
+    """As `build`, from the settings of a config.json: a `vnl_ppo.loading.Builder`."""
+    settings = command_line.from_dict(Settings, plain)
     return *build(settings), settings.ppo
 
 
@@ -76,4 +76,4 @@ FOREIGN = Experiment(
 )
 
 if __name__ == "__main__":
-    program.main(FOREIGN)
+    command_line.main(FOREIGN)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.probes import Pixels, Probe, Recall, Senses
-from vnl_ppo import checkpoint, distributed, run
+from vnl_ppo import checkpoint, distributed, run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
@@ -101,12 +101,12 @@ def training(folder, steps, *others):
             distributed.DistributedConfig(coordinator, int(num_processes), int(process_id), 60)
         )
     folder = Path(folder)
-    resume = (folder / run.CONFIG).exists()
+    resume = (folder / run_folder.CONFIG).exists()
     distributed.check_same("folders", str(resume))
     config = dataclasses.replace(CONFIG, num_timesteps=int(steps), num_evals=2, image_shift=1)
     try:
         if not resume and distributed.is_first():
-            run.create(folder, {})
+            run_folder.create(folder, {})
         network = ActorCritic(1, {"vision": Pixels()}, (8,), (8,))
         env = Probe(lambda x, a: -jnp.square(a - 0.5 * x), steps=7, picture=True)
         train(env, network, config, folder, resume)

@@ -13,8 +13,8 @@ os.environ.setdefault("PJRT_NPROC", str(max(8, os.cpu_count() or 1)))
 
 
 def load(run_dir: Any, step: int | None = None) -> Any:
-    """The trained policy of a run: see `vnl_ppo.trained.load`."""
+    """The trained policy of a run: see `vnl_ppo.loading.load`."""
     # Environments import this package for its protocol alone; they need not wait for the rest.
-    from vnl_ppo.trained import load
+    from vnl_ppo.loading import load
 
     return load(run_dir, step)

@@ -24,7 +24,7 @@ from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
 from vnl_ppo.policy import Weights, apply, init_params, make_policy
-from vnl_ppo.programs import as_it_is
+from vnl_ppo.program_cache import as_it_is
 from vnl_ppo.randomness import draw, fold_in, keys_of
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import Episodes, Experience, collect, groups_in_rows, start_episodes
@@ -84,7 +84,7 @@ def make_ppo(
         network: as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
         config: the settings.
         devices: to share the work; by default those of all processes.
-        keep: see `vnl_ppo.programs.Programs.keep`.
+        keep: see `vnl_ppo.program_cache.ProgramCache.keep`.
 
     Raises:
         ValueError: a setting cannot be, or does not divide over the devices; the network does not

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vnl_ppo import checkpoint, distributed, run
+from vnl_ppo import checkpoint, distributed, run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
@@ -18,7 +18,7 @@ from vnl_ppo.evaluation import make_watched_evaluate
 from vnl_ppo.health import HealthOfAll, NotFiniteError
 from vnl_ppo.interruption import Interrupted, catch_signals
 from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
-from vnl_ppo.programs import Programs, as_it_is
+from vnl_ppo.program_cache import ProgramCache, as_it_is
 from vnl_ppo.reporting import Log, Reporter
 from vnl_ppo.runtime import seconds_since_start
 
@@ -32,7 +32,7 @@ def train(
     checkpoint_config: CheckpointConfig | None = None,
     quiet: bool = False,
     logs: Sequence[Log] = (),
-    programs: Programs | None = None,
+    programs: ProgramCache | None = None,
 ) -> Weights:
     """Train a network in an environment and leave everything in the run's folder.
 
@@ -50,7 +50,7 @@ def train(
         env: one environment, without a batch axis.
         network: obs -> (logits, value).
         config: the settings.
-        folder: of the run, made by `vnl_ppo.run.create`.
+        folder: of the run, made by `vnl_ppo.run_folder.create`.
         resume: whether to go on from the folder's newest checkpoint.
         checkpoint_config: when checkpoints are made and which are kept.
         quiet: whether to give plain lines on a terminal too.
@@ -73,9 +73,9 @@ def train(
     evaluate = keep_program("evaluate", jax.jit(evaluate))
     keep = checkpoint_config or CheckpointConfig()
     seeds = range(config.seed, config.seed + config.num_seeds)
-    agents = [run.agent_folder(seed) for seed in seeds] if config.num_seeds > 1 else []
+    agents = [run_folder.agent_folder(seed) for seed in seeds] if config.num_seeds > 1 else []
     first_process = distributed.is_first()
-    checkpoints = folder / run.CHECKPOINTS
+    checkpoints = folder / run_folder.CHECKPOINTS
     stops = evaluation_iterations(config)
     # Evaluations draw their episodes from a key of their own: the same corridors every time, and
     # training does not depend on when they happen.
@@ -109,7 +109,7 @@ def train(
             if resume:
                 report.line(f"resuming {folder} at step {done * size:,}")
             if fresh:
-                report.settings(run.read_settings(folder) if first_process else {})
+                report.settings(run_folder.read_settings(folder) if first_process else {})
             last_saved = steady_since = time.monotonic()
             trained_seconds, first = 0.0, done
 
@@ -191,9 +191,11 @@ def check_training(
     """
     ppo = make_ppo(env, network, config)
     state = jax.eval_shape(ppo.init, config.seed)
-    if resumed and (saved := checkpoint.read_last(resumed / run.CHECKPOINTS, lambda _: None)):
+    if resumed and (
+        saved := checkpoint.read_last(resumed / run_folder.CHECKPOINTS, lambda _: None)
+    ):
         step, leaves = saved
-        checkpoint.check(leaves, state, str(resumed / run.CHECKPOINTS / str(step)))
+        checkpoint.check(leaves, state, str(resumed / run_folder.CHECKPOINTS / str(step)))
     return ppo
 
 

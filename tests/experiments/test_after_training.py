@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import vnl_ppo
-from experiments import evaluate, gap_ant, gap_ant_vision, program, render, watch
-from vnl_ppo import checkpoint, run
+from experiments import command_line, evaluate, gap_ant, gap_ant_vision, render, watch
+from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.ppo import make_policy, make_ppo
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.train import weights_of
@@ -29,12 +29,12 @@ def trained(tmp_path_factory):
     settings = gap_ant_vision.parse(["--encoder", "none", "--num-envs", "2", "--physics", "mujoco"])
     env, network = gap_ant.build(settings)
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    run.create(folder, program.to_dict(settings), gap_ant.BUILDER)
+    run_folder.create(folder, command_line.to_dict(settings), gap_ant.BUILDER)
     state = make_ppo(env, network, settings.ppo).init(0)
-    checkpoint.save(folder / run.CHECKPOINTS, 0, state)
+    checkpoint.save(folder / run_folder.CHECKPOINTS, 0, state)
     other = jax.tree.map(lambda x: x + 0.01, state.weights.params)
     state = state.replace(weights=state.weights.replace(params=other))
-    checkpoint.save(folder / run.CHECKPOINTS, 5120, state)
+    checkpoint.save(folder / run_folder.CHECKPOINTS, 5120, state)
     return folder, env, network, weights_of(state)
 
 
@@ -60,9 +60,9 @@ def test_a_policy_with_memory_carries_it(tmp_path):
     options = "--encoder none --network.memory 5 --num-envs 2 --physics mujoco"
     settings = gap_ant_vision.parse(options.split())
     env, network = gap_ant.build(settings)
-    folder = run.create(tmp_path / "mine", program.to_dict(settings), gap_ant.BUILDER)
+    folder = run_folder.create(tmp_path / "mine", command_line.to_dict(settings), gap_ant.BUILDER)
     state = make_ppo(env, network, settings.ppo).init(0)
-    checkpoint.save(folder / run.CHECKPOINTS, 0, state)
+    checkpoint.save(folder / run_folder.CHECKPOINTS, 0, state)
     policy = vnl_ppo.load(folder)
     act = make_policy(network, weights_of(state), deterministic=True)[0]
 
@@ -96,12 +96,12 @@ def test_what_cannot_be_loaded_is_named(trained, tmp_path):
     with pytest.raises(ValueError, match="there is no run folder"):
         vnl_ppo.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="names no builder"):
-        vnl_ppo.load(run.create(tmp_path / "early", {}))
+        vnl_ppo.load(run_folder.create(tmp_path / "early", {}))
     with pytest.raises(ValueError, match="built by my_lab.eyes:build, which cannot be found"):
-        vnl_ppo.load(run.create(tmp_path / "lost", {}, "my_lab.eyes:build"))
-    settings = run.read_settings(folder)
+        vnl_ppo.load(run_folder.create(tmp_path / "lost", {}, "my_lab.eyes:build"))
+    settings = run_folder.read_settings(folder)
     with pytest.raises(ValueError, match="has no checkpoint yet"):
-        vnl_ppo.load(run.create(tmp_path / "new", settings, gap_ant.BUILDER))
+        vnl_ppo.load(run_folder.create(tmp_path / "new", settings, gap_ant.BUILDER))
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import gap_ant, gap_ant_vision, program
-from vnl_ppo import run
+from experiments import command_line, gap_ant, gap_ant_vision
+from vnl_ppo import run_folder
 
 LEAST = 500
 _ALIASES = ("ppo.", "env.")
@@ -84,7 +84,7 @@ def attempt(name, value, how, folder, path):
         values = value if isinstance(value, list) else [value]
         arguments += [flag(name), *map(str, values)]
     else:
-        data = program.to_dict(gap_ant.default_settings(seeing=True))
+        data = command_line.to_dict(gap_ant.default_settings(seeing=True))
         *groups, last = name.split(".")
         place = data
         for group in groups:
@@ -92,8 +92,8 @@ def attempt(name, value, how, folder, path):
         place[last] = value
         path.write_text(json.dumps({"settings": data}))
         arguments += ["--config", str(path)]
-    program.join_others(arguments)
-    program.prepare(gap_ant_vision.GAP_ANT, gap_ant_vision.parse(arguments))
+    command_line.join_others(arguments)
+    command_line.prepare(gap_ant_vision.GAP_ANT, gap_ant_vision.parse(arguments))
 
 
 @pytest.mark.slow
@@ -101,7 +101,7 @@ def test_nothing_wrong_gets_through_and_no_traceback_out(tmp_path, capsys, monke
     refused, possible = {}, set()
     folder, path = tmp_path / "run", tmp_path / "config.json"
     # A run that may be is prepared and goes no further.
-    monkeypatch.setattr(run, "create", lambda *_: None)
+    monkeypatch.setattr(run_folder, "create", lambda *_: None)
     # Nor are processes joined that may be.
     monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: None)
     monkeypatch.setattr(jax.config, "update", lambda *_: None)

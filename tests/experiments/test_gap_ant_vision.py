@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from experiments import gap_ant, program
+from experiments import command_line, gap_ant
 from experiments import gap_ant_vision as experiment
-from vnl_ppo import run
+from vnl_ppo import run_folder
 
 
 def test_flags_reach_their_settings(tmp_path):
@@ -34,10 +34,10 @@ def test_a_blind_ant_has_its_own_defaults():
 @pytest.mark.parametrize("encoder", ["mlp", "nature_cnn --features 32"])
 def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
     folder = tmp_path / "run"
-    program.prepare(
+    command_line.prepare(
         experiment.GAP_ANT, experiment.parse(f"--encoder {encoder} --run-dir {folder}".split())
     )
-    assert run.read_settings(folder)["encoder"] == encoder.split()[0]
+    assert run_folder.read_settings(folder)["encoder"] == encoder.split()[0]
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
 def test_every_kind_of_network_can_be_built(tmp_path, options):
     folder = tmp_path / "run"
     settings = experiment.parse([*options.split(), "--run-dir", str(folder)])
-    program.prepare(experiment.GAP_ANT, settings)
-    assert gap_ant.from_dict(run.read_settings(folder)).network == settings.network
+    command_line.prepare(experiment.GAP_ANT, settings)
+    assert gap_ant.from_dict(run_folder.read_settings(folder)).network == settings.network
 
 
 def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = "--encoder none --num-envs 8 --batch-size 8 --num-minibatches 1 --dry-run"
     settings = experiment.parse(arguments.split())
-    program.show_memory(*gap_ant.build(settings), settings.ppo)
+    command_line.show_memory(*gap_ant.build(settings), settings.ppo)
     table = capsys.readouterr().out
     assert "rollout: observation proprio" in table
     assert "peak of a training iteration" in table
@@ -68,8 +68,8 @@ def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, 
 
 def test_settings_survive_their_file(tmp_path):
     settings = experiment.parse(["--seed", "5", "--vision.height", "48"])
-    folder = run.create(tmp_path / "run", program.to_dict(settings))
-    assert gap_ant.from_dict(run.read_settings(folder)) == settings
+    folder = run_folder.create(tmp_path / "run", command_line.to_dict(settings))
+    assert gap_ant.from_dict(run_folder.read_settings(folder)) == settings
     resumed = experiment.parse(["--resume", str(folder), "--num-timesteps", "7"])
     assert resumed.ppo == dataclasses.replace(settings.ppo, num_timesteps=7)
     assert resumed.vision.height == 48
@@ -78,7 +78,7 @@ def test_settings_survive_their_file(tmp_path):
 def test_a_dumped_config_repeats_a_run(tmp_path, capsys, monkeypatch):
     arguments = ["--encoder", "none", "--seed", "9", "--corridor.gap-length", "0.2", "0.4"]
     monkeypatch.setattr(sys, "argv", ["x", *arguments, "--dump-config"])
-    program.main(experiment.GAP_ANT)
+    command_line.main(experiment.GAP_ANT)
     path = tmp_path / "mine.json"
     path.write_text(capsys.readouterr().out)
     content = json.loads(path.read_text())
@@ -88,13 +88,13 @@ def test_a_dumped_config_repeats_a_run(tmp_path, capsys, monkeypatch):
     expected = experiment.parse([*arguments, "--num-evals", "3"])
     assert dataclasses.replace(settings, config=None) == expected
     # A run's folder does as well, and its settings are all that a new run needs.
-    folder = run.create(tmp_path / "run", program.to_dict(settings), gap_ant.BUILDER)
+    folder = run_folder.create(tmp_path / "run", command_line.to_dict(settings), gap_ant.BUILDER)
     again = experiment.parse(["--config", str(folder)])
-    assert program.to_dict(again) == program.to_dict(settings)
+    assert command_line.to_dict(again) == command_line.to_dict(settings)
 
 
 def test_a_config_of_another_version_is_refused_by_field():
-    data = program.to_dict(experiment.parse([]))
+    data = command_line.to_dict(experiment.parse([]))
     data["smell"] = 1
     with pytest.raises(ValueError, match="no setting smell; the nearest is"):
         gap_ant.from_dict(json.loads(json.dumps(data)))
@@ -106,19 +106,19 @@ def test_a_config_of_another_version_is_refused_by_field():
 
 @pytest.mark.parametrize("name, value", [("distributed", True), ("processes", {"timeout": 1})])
 def test_what_only_the_command_line_may_say_is_refused_in_a_file(name, value):
-    data = program.to_dict(experiment.parse([])) | {name: value}
+    data = command_line.to_dict(experiment.parse([])) | {name: value}
     with pytest.raises(ValueError, match=f"mine.json: {name} is said on the command line"):
         gap_ant.from_dict(data, "mine.json")
 
 
 def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["experiments/gap_ant_vision.py", "--seed", "3"])
-    assert program.how_to_go_on(tmp_path).endswith(
+    assert command_line.how_to_go_on(tmp_path).endswith(
         f"experiments/gap_ant_vision.py --resume {tmp_path}"
     )
     resumed = ["--resume", str(tmp_path), "--num-timesteps", "7"]
     monkeypatch.setattr(sys, "argv", ["experiments/gap_ant_vision.py", *resumed])
-    assert program.how_to_go_on(tmp_path).endswith(f"--resume {tmp_path} --num-timesteps 7")
+    assert command_line.how_to_go_on(tmp_path).endswith(f"--resume {tmp_path} --num-timesteps 7")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_bad_input_is_one_clear_sentence_before_any_work(tmp_path, arguments, me
     folder = tmp_path / "run"
     settings = experiment.parse([*arguments.split(), "--run-dir", str(folder)])
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        program.prepare(experiment.GAP_ANT, settings)
+        command_line.prepare(experiment.GAP_ANT, settings)
     assert not folder.exists()
 
 
@@ -149,4 +149,4 @@ def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "precious").write_text("x")
     settings = experiment.parse(["--encoder", "none", "--run-dir", str(tmp_path)])
     with pytest.raises(FileExistsError, match="not empty"):
-        program.prepare(experiment.GAP_ANT, settings)
+        command_line.prepare(experiment.GAP_ANT, settings)

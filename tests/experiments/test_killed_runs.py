@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vnl_ppo import checkpoint, run
+from vnl_ppo import checkpoint, run_folder
 
 _ROOT = Path(__file__).parents[2]
 _SHORT = """
@@ -64,7 +64,9 @@ def finish(*options, status=0):
 
 def assert_same_end(found, expected):
     """The last checkpoints of two runs hold the same bits."""
-    ends = [checkpoint.read_last(f / run.CHECKPOINTS, pytest.fail) for f in (found, expected)]
+    ends = [
+        checkpoint.read_last(f / run_folder.CHECKPOINTS, pytest.fail) for f in (found, expected)
+    ]
     (last, leaves), (step, wanted) = ends
     assert last == step
     assert leaves.keys() == wanted.keys()
@@ -100,7 +102,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(kind, unbroken, tmp_path):
     for moment in [*moments, None]:
         if broken is None:
             broken = tmp_path / f"broken-{attempt}"
-        resumable = (broken / run.CONFIG).is_file()
+        resumable = (broken / run_folder.CONFIG).is_file()
         how = ["--resume"] if resumable else [*_SHORT, *_KINDS[kind], "--run-dir"]
         process = start(*how, broken)
         try:
@@ -140,8 +142,8 @@ def test_a_stopped_run_says_how_to_go_on_and_does(number, unbroken, tmp_path):
 def test_a_torn_checkpoint_is_named_and_the_run_ends_the_same(harm, unbroken, tmp_path):
     expected, _ = unbroken("blind")
     broken = shutil.copytree(expected, tmp_path / "run")
-    steps = checkpoint.steps(broken / run.CHECKPOINTS)
-    torn = broken / run.CHECKPOINTS / str(steps[-1])
+    steps = checkpoint.steps(broken / run_folder.CHECKPOINTS)
+    torn = broken / run_folder.CHECKPOINTS / str(steps[-1])
     largest = max((p for p in torn.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = largest.read_bytes()
     middle = len(content) // 2
@@ -177,7 +179,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_is_whole(small_disk, unbrok
     output = finish(*_SHORT, *_KINDS["blind"], *keep_all, "--run-dir", folder, status=1)
     assert "error: " in output and "to go on from" in output
     assert f"--resume {folder}" in output.splitlines()[-1]
-    kept = checkpoint.read_last(folder / run.CHECKPOINTS, pytest.fail)
+    kept = checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)
     assert kept is not None
     # With room again, it goes on.
     subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
@@ -200,7 +202,7 @@ def test_a_run_whose_checkpoints_are_deleted_makes_new_ones(unbroken, tmp_path):
         if line.startswith("compiling the training step") and line.endswith("s\n"):
             break
     # At once, as another hand would: it might be writing just now.
-    (tmp_path / "run" / run.CHECKPOINTS).rename(tmp_path / "gone")
+    (tmp_path / "run" / run_folder.CHECKPOINTS).rename(tmp_path / "gone")
     output, _ = process.communicate()
     assert process.returncode == 0, output
     assert_same_end(tmp_path / "run", expected)

@@ -19,7 +19,7 @@ from envs.corridor import CorridorConfig
 from envs.gap_ant import GapAnt, GapAntConfig
 from envs.world import PhysicsConfig
 from tests.probes import Probe
-from vnl_ppo import checkpoint, run
+from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.train import train
@@ -123,8 +123,8 @@ PROBE = Probe(lambda x, action: -((action - 0.5 * x) ** 2), steps=7)
 
 def trained(env, network, config, folder):
     """The arrays of the last checkpoint, and every curve as float64[points]."""
-    train(env, network, config, run.create(folder, {}))
-    step, leaves = checkpoint.read_last(folder / run.CHECKPOINTS, pytest.fail)
+    train(env, network, config, run_folder.create(folder, {}))
+    step, leaves = checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)
     assert step == config.num_timesteps
     events = EventAccumulator(str(folder)).Reload()
     curves = {
@@ -303,7 +303,7 @@ def test_updates_with_a_bad_gradient_are_skipped(share, tmp_path):
     assert count == made, "Adam counts the updates that were made"
     if share == 1.0:
         # Episodes begin with a picture, yet every minibatch has a black one: nothing may move.
-        first = checkpoint.read(tmp_path / "run" / run.CHECKPOINTS, 0)
+        first = checkpoint.read(tmp_path / "run" / run_folder.CHECKPOINTS, 0)
         assert made == 0
         for name, x in leaves.items():
             if "params" in name or name.startswith("optimizer"):

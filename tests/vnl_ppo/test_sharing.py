@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.sharing import CASES, CONFIG, ITERATIONS
-from vnl_ppo import checkpoint, run
+from vnl_ppo import checkpoint, run_folder
 
 ROOT = Path(__file__).parents[2]
 EPS = float(np.finfo(np.float32).eps)
@@ -98,7 +98,7 @@ def two_processes(folder, steps):
 
 def end_of(folder):
     """The last checkpoint's step and arrays."""
-    return checkpoint.read_last(folder / run.CHECKPOINTS, pytest.fail)
+    return checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)
 
 
 def wait_for_training(process):

@@ -14,16 +14,16 @@ from jax.experimental.compilation_cache import compilation_cache
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.probes import Probe
-from vnl_ppo import checkpoint, run
+from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.health import PATIENCE, NotFiniteError
 from vnl_ppo.interruption import Interrupted
+from vnl_ppo.loading import load_into
 from vnl_ppo.networks import ActorCritic
-from vnl_ppo.programs import Programs
+from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.runtime import Compilations
 from vnl_ppo.train import check_training, train
-from vnl_ppo.trained import load_into
 
 CONFIG = PPOConfig(
     num_timesteps=128 * 4,
@@ -65,7 +65,7 @@ def compilations(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = run.create(tmp_path_factory.mktemp("runs") / "finished", {"name": "value"})
+    folder = run_folder.create(tmp_path_factory.mktemp("runs") / "finished", {"name": "value"})
     return folder, train(ENV, network(), CONFIG, folder)
 
 
@@ -79,8 +79,8 @@ def read_events(folder):
 
 def test_a_run_leaves_settings_scalars_and_checkpoints(finished):
     folder, _ = finished
-    assert run.read_settings(folder) == {"name": "value"}
-    assert checkpoint.steps(folder / run.CHECKPOINTS) == STEPS
+    assert run_folder.read_settings(folder) == {"name": "value"}
+    assert checkpoint.steps(folder / run_folder.CHECKPOINTS) == STEPS
     events = read_events(folder)
     names = set(events.Tags()["scalars"])
     assert {
@@ -101,10 +101,12 @@ def test_a_run_leaves_settings_scalars_and_checkpoints(finished):
 @pytest.mark.parametrize("kept", STEPS[:2])
 def test_a_resumed_run_equals_an_unbroken_one(finished, tmp_path, kept):
     folder, weights = finished
-    broken = run.create(tmp_path / "broken", {})
-    shutil.copytree(folder / run.CHECKPOINTS / str(kept), broken / run.CHECKPOINTS / str(kept))
+    broken = run_folder.create(tmp_path / "broken", {})
+    shutil.copytree(
+        folder / run_folder.CHECKPOINTS / str(kept), broken / run_folder.CHECKPOINTS / str(kept)
+    )
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
-    assert checkpoint.steps(broken / run.CHECKPOINTS) == [s for s in STEPS if s >= kept]
+    assert checkpoint.steps(broken / run_folder.CHECKPOINTS) == [s for s in STEPS if s >= kept]
 
 
 @pytest.fixture
@@ -120,13 +122,15 @@ def without_jax_cache():
 def test_kept_programs_train_and_resume_to_the_same_bits(finished, tmp_path, without_jax_cache):
     folder, weights = finished
     for name in ("compiles", "reads"):
-        programs = Programs(Compilations(tmp_path / "cache"), b"probe")
-        path = run.create(tmp_path / name, {})
+        programs = ProgramCache(Compilations(tmp_path / "cache"), b"probe")
+        path = run_folder.create(tmp_path / name, {})
         assert same(weights, train(ENV, network(), CONFIG, path, programs=programs))
         assert programs.compilations.found == (3 if name == "reads" else 0)
-    broken = run.create(tmp_path / "broken", {})
-    shutil.copytree(folder / run.CHECKPOINTS / "256", broken / run.CHECKPOINTS / "256")
-    programs = Programs(Compilations(tmp_path / "cache"), b"probe")
+    broken = run_folder.create(tmp_path / "broken", {})
+    shutil.copytree(
+        folder / run_folder.CHECKPOINTS / "256", broken / run_folder.CHECKPOINTS / "256"
+    )
+    programs = ProgramCache(Compilations(tmp_path / "cache"), b"probe")
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True, programs=programs))
     assert programs.compilations.found == 2  # nothing to initialise
 
@@ -150,12 +154,12 @@ class Interrupting:
 
 def test_a_signal_ends_the_run_with_a_checkpoint_to_go_on_from(finished, tmp_path, capfd):
     _, weights = finished
-    broken = run.create(tmp_path / "broken", {})
+    broken = run_folder.create(tmp_path / "broken", {})
     with pytest.raises(Interrupted, match="stopped at step 128 of 512") as info:
         train(ENV, network(), CONFIG, broken, logs=[Interrupting(signal.SIGTERM)])
     assert info.value.status == 143
     assert "SIGTERM: stopping after this iteration" in capfd.readouterr().out
-    assert checkpoint.steps(broken / run.CHECKPOINTS) == [0, 128]
+    assert checkpoint.steps(broken / run_folder.CHECKPOINTS) == [0, 128]
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
 
 
@@ -163,14 +167,16 @@ def test_a_signal_ends_the_run_with_a_checkpoint_to_go_on_from(finished, tmp_pat
 def test_a_run_goes_on_from_the_last_checkpoint_that_is_whole(finished, tmp_path, capfd):
     folder, weights = finished
     broken = shutil.copytree(folder, tmp_path / "broken")
-    for path in (broken / run.CHECKPOINTS / "512").rglob("*"):
+    for path in (broken / run_folder.CHECKPOINTS / "512").rglob("*"):
         if path.is_file() and path.parent.name == "d":
             path.write_bytes(path.read_bytes()[:-7])
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
     told = capfd.readouterr().out
-    assert f"warning: checkpoint {broken / run.CHECKPOINTS / '512'}" in told.replace("\n", "")
-    assert checkpoint.steps(broken / run.CHECKPOINTS) == STEPS
-    assert (broken / run.CHECKPOINTS / "512.torn-0").is_dir()
+    assert f"warning: checkpoint {broken / run_folder.CHECKPOINTS / '512'}" in told.replace(
+        "\n", ""
+    )
+    assert checkpoint.steps(broken / run_folder.CHECKPOINTS) == STEPS
+    assert (broken / run_folder.CHECKPOINTS / "512.torn-0").is_dir()
 
 
 def test_what_cannot_be_written_is_told_with_what_is_left(finished, tmp_path, monkeypatch):
@@ -183,29 +189,29 @@ def test_what_cannot_be_written_is_told_with_what_is_left(finished, tmp_path, mo
         return save(folder, step, *rest)
 
     monkeypatch.setattr(checkpoint, "save", full)
-    broken = run.create(tmp_path / "broken", {})
+    broken = run_folder.create(tmp_path / "broken", {})
     with pytest.raises(
         OSError, match="256 could not be written: no space; the checkpoint of step 0"
     ):
         train(ENV, network(), CONFIG, broken)
-    assert checkpoint.steps(broken / run.CHECKPOINTS) == [0]
+    assert checkpoint.steps(broken / run_folder.CHECKPOINTS) == [0]
 
 
 def test_a_run_of_nothing_but_broken_numbers_is_given_up(tmp_path):
     env = Probe(lambda x, action: x * jnp.nan, steps=7)
     longer = dataclasses.replace(CONFIG, num_timesteps=128 * 50, num_evals=2)
-    folder = run.create(tmp_path / "run", {})
+    folder = run_folder.create(tmp_path / "run", {})
     with pytest.raises(NotFiniteError, match=r"the first was the reward .* at step 128;"):
         train(env, network(), longer, folder)
-    assert checkpoint.steps(folder / run.CHECKPOINTS) == [0, 128 * PATIENCE]
+    assert checkpoint.steps(folder / run_folder.CHECKPOINTS) == [0, 128 * PATIENCE]
 
 
 def test_checkpoints_between_evaluations_and_their_retention(finished, tmp_path):
     _, weights = finished
     often = CheckpointConfig(minutes=1e-9, keep_last=2, keep_best=1)
-    folder = run.create(tmp_path / "often", {})
+    folder = run_folder.create(tmp_path / "often", {})
     assert same(weights, train(ENV, network(), CONFIG, folder, checkpoint_config=often))
-    kept = checkpoint.steps(folder / run.CHECKPOINTS)
+    kept = checkpoint.steps(folder / run_folder.CHECKPOINTS)
     assert kept[-2:] == [384, 512]
     assert len(kept) <= 3
 
@@ -216,7 +222,7 @@ def test_the_curves_of_a_resumed_run_are_those_of_an_unbroken_one(finished, tmp_
     folder, _ = finished
     broken = shutil.copytree(folder, tmp_path / "broken")
     for step in set(STEPS) - set(kept):
-        shutil.rmtree(broken / run.CHECKPOINTS / str(step))
+        shutil.rmtree(broken / run_folder.CHECKPOINTS / str(step))
     train(ENV, network(), CONFIG, broken, resume=True)
     found, expected = read_events(broken), read_events(folder)
     for name in ("eval/episode_reward", "train/policy_loss"):
@@ -228,14 +234,14 @@ def test_the_curves_of_a_resumed_run_are_those_of_an_unbroken_one(finished, tmp_
 
 def test_a_run_broken_off_before_its_first_checkpoint_begins_again(finished, tmp_path):
     _, weights = finished
-    broken = run.create(tmp_path / "broken", {})
+    broken = run_folder.create(tmp_path / "broken", {})
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
 
 
 def test_an_unfinished_checkpoint_is_not_taken_for_one(finished, tmp_path):
     folder, _ = finished
     copy = tmp_path / "checkpoints"
-    shutil.copytree(folder / run.CHECKPOINTS, copy)
+    shutil.copytree(folder / run_folder.CHECKPOINTS, copy)
     (copy / "512").rename(copy / "512.orbax-checkpoint-tmp")
     (copy / "notes").mkdir()
     assert checkpoint.steps(copy) == [0, 256]
@@ -254,23 +260,23 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(finished):
 def test_a_folder_in_use_is_never_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(FileExistsError, match="not empty.*--run-dir.*--resume"):
-        run.create(tmp_path, {})
+        run_folder.create(tmp_path, {})
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(ValueError, match=r"not a run folder: it has no config\.json"):
-        run.read_settings(tmp_path)
+        run_folder.read_settings(tmp_path)
 
 
 def test_a_torn_config_is_named(tmp_path):
-    (tmp_path / run.CONFIG).write_text('{"settings": ')
+    (tmp_path / run_folder.CONFIG).write_text('{"settings": ')
     with pytest.raises(ValueError, match="does not hold the settings of a run"):
-        run.read_settings(tmp_path)
+        run_folder.read_settings(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
     """A finished run of three."""
     config = dataclasses.replace(CONFIG, num_seeds=3)
-    folder = run.create(tmp_path_factory.mktemp("runs") / "seeds", {"name": "value"})
+    folder = run_folder.create(tmp_path_factory.mktemp("runs") / "seeds", {"name": "value"})
     return config, folder, train(ENV, network(), config, folder)
 
 
@@ -283,7 +289,7 @@ def close(a, b):
 def test_each_of_many_seeds_is_what_it_would_be_alone(finished, seeds, tmp_path):
     config, folder, weights = seeds
     close(weights, finished[1])
-    alone = run.create(tmp_path / "alone", {})
+    alone = run_folder.create(tmp_path / "alone", {})
     last = train(ENV, network(), dataclasses.replace(CONFIG, seed=2), alone)
     found = load_into(ENV, network(), config, folder / "seed_2")
     close(found.weights, last)
@@ -312,8 +318,10 @@ def test_many_seeds_have_curves_of_their_own_and_a_mean_with_its_interval(seeds)
 
 def test_many_seeds_resume_as_one_does(seeds, tmp_path):
     config, folder, weights = seeds
-    broken = run.create(tmp_path / "broken", {})
-    shutil.copytree(folder / run.CHECKPOINTS / "256", broken / run.CHECKPOINTS / "256")
+    broken = run_folder.create(tmp_path / "broken", {})
+    shutil.copytree(
+        folder / run_folder.CHECKPOINTS / "256", broken / run_folder.CHECKPOINTS / "256"
+    )
     assert same(weights, train(ENV, network(), config, broken, resume=True))
     with pytest.raises(ValueError, match="has no seed 7; it has 0 to 2"):
         load_into(ENV, network(), config, folder / "seed_7")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vnl_ppo.settings import from_plain, to_plain
+from vnl_ppo.serialization import from_plain, to_plain
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ def create(folder: Path, settings: Mapping[str, Any], builder: str = "") -> Path
         folder: of the run.
         settings: plain data, all that the run depends on.
         builder: `package.module:function` that turns `settings` into an environment and a network
-            again, see `vnl_ppo.trained.load`; empty where there is none.
+            again, see `vnl_ppo.loading.load`; empty where there is none.
 
     Raises:
         FileExistsError: something is there already; nothing is changed.

@@ -4,7 +4,7 @@ JAX's own cache keeps what XLA made of a program and finds it by the program: to
 has to run through the network, the camera and the physics once more, and to write all that down for
 XLA, which takes about as long as everything else that a start does. A program kept here is found by
 what it is made from: the settings, the code, the machine. So only programs may be kept that depend
-on nothing else; whoever makes a `Programs` promises that.
+on nothing else; whoever makes a `ProgramCache` promises that.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ from vnl_ppo.runtime import Compilations
 
 _SUFFIX = ".program"
 MOST = 100
-"""Programs that stay in a folder, the last used ones; each takes a few megabytes."""
+"""ProgramCache that stay in a folder, the last used ones; each takes a few megabytes."""
 _NOT_OF_THE_PROGRAM = ("cache", "log", "traceback")
 """JAX's own settings with these in their names do not change what is computed."""
 
 
-class Programs:
+class ProgramCache:
     """The programs of one kind of run.
 
     Args:
@@ -66,7 +66,7 @@ class Programs:
 class Kept:
     """A function that is compiled when it is first called, or read from where it was kept."""
 
-    def __init__(self, programs: Programs, name: str, function: Any) -> None:
+    def __init__(self, programs: ProgramCache, name: str, function: Any) -> None:
         self._programs, self._name, self._function = programs, name, function
         self._compiled: Callable[..., Any] | None = None
 
@@ -112,7 +112,7 @@ class Kept:
 
 
 def as_it_is(name: str, function: Any) -> Any:
-    """Instead of `Programs.keep`: nothing is kept."""
+    """Instead of `ProgramCache.keep`: nothing is kept."""
     return function
 
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vnl_ppo import checkpoint, normalization, run
+from vnl_ppo import checkpoint, normalization, run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation
 from vnl_ppo.policy import Weights, init_params, make_policy
@@ -139,9 +139,9 @@ def load(run_dir: str | Path, step: int | None = None) -> Policy:
         ValueError: there is no such run or checkpoint, it is torn, or its settings can no longer
             be.
     """
-    folder, _ = run.split_agent(Path(run_dir))
-    builder = _builder(run.read_builder(folder), folder)
-    env, network, config = builder(run.read_settings(folder))
+    folder, _ = run_folder.split_agent(Path(run_dir))
+    builder = _builder(run_folder.read_builder(folder), folder)
+    env, network, config = builder(run_folder.read_settings(folder))
     return load_into(env, network, config, Path(run_dir), step)
 
 
@@ -149,12 +149,12 @@ def load_into(
     env: Env, network: nn.Module, config: PPOConfig, folder: Path, step: int | None = None
 ) -> Policy:
     """As `load`, with an environment and a network that were built already."""
-    folder, seed = run.split_agent(folder)
+    folder, seed = run_folder.split_agent(folder)
     agent = 0 if seed is None else seed - config.seed
     if not 0 <= agent < config.num_seeds:
         last = config.seed + config.num_seeds - 1
         raise ValueError(f"{folder} has no seed {seed}; it has {config.seed} to {last}")
-    checkpoints = folder / run.CHECKPOINTS
+    checkpoints = folder / run_folder.CHECKPOINTS
     saved = checkpoint.steps(checkpoints)
     if not saved:
         raise ValueError(f"{folder} has no checkpoint yet")
@@ -185,7 +185,7 @@ def _builder(name: str, folder: Path) -> Builder:
     if not function:
         raise ValueError(
             f"{folder}'s config.json names no builder (it says {name!r}), so its environment is "
-            f"unknown; build it and the network yourself and use vnl_ppo.trained.load_into"
+            f"unknown; build it and the network yourself and use vnl_ppo.loading.load_into"
         )
     try:
         return getattr(importlib.import_module(module), function)

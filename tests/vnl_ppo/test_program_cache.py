@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from vnl_ppo import programs
-from vnl_ppo.programs import Programs
+from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.runtime import Compilations
 
 X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
@@ -61,7 +60,7 @@ def compilations(tmp_path, jax_cache):
 
 def run(compilations, *identity):
     function = Function()
-    kept = Programs(compilations, *identity).keep("f", jax.jit(function))
+    kept = ProgramCache(compilations, *identity).keep("f", jax.jit(function))
     results = [kept(X, jax.random.key(seed)) for seed in (0, 1)]
     return function.traced, [
         (np.asarray(r["y"]), np.asarray(jax.random.key_data(r["key"]))) for r in results
@@ -71,7 +70,7 @@ def run(compilations, *identity):
 def test_a_second_start_traces_nothing_and_computes_the_same(compilations):
     traced, first = run(compilations, b"settings")
     assert traced == 1
-    assert Programs(compilations, b"settings").has("f")
+    assert ProgramCache(compilations, b"settings").has("f")
     traced, second = run(compilations, b"settings")
     assert (traced, compilations.found) == (0, 1)
     jax.tree.map(np.testing.assert_array_equal, first, second)
@@ -82,7 +81,7 @@ def test_other_settings_or_flags_are_another_program(compilations, monkeypatch):
     run(compilations, b"settings")
     assert run(compilations, b"others")[0] == 1
     monkeypatch.setenv("XLA_FLAGS", "--xla_nothing")
-    assert not Programs(compilations, b"settings").has("f")
+    assert not ProgramCache(compilations, b"settings").has("f")
 
 
 def test_code_that_was_edited_is_another_program(compilations, tmp_path, monkeypatch):
@@ -92,10 +91,10 @@ def test_code_that_was_edited_is_another_program(compilations, tmp_path, monkeyp
     module.__file__ = str(path)
     monkeypatch.setitem(sys.modules, "eyes", module)
     run(compilations)
-    assert Programs(compilations).has("f")
+    assert ProgramCache(compilations).has("f")
     path.write_text("size = 2")
     os.utime(path, ns=(1, 1))
-    assert not Programs(compilations).has("f")
+    assert not ProgramCache(compilations).has("f")
     assert run(compilations)[0] == 1
 
 
@@ -104,7 +103,7 @@ def test_code_that_was_edited_is_another_program(compilations, tmp_path, monkeyp
 )
 def test_a_torn_file_is_written_anew(compilations, harm):
     _, first = run(compilations)
-    path = Programs(compilations).path("f")
+    path = ProgramCache(compilations).path("f")
     content = path.read_bytes()
     path.write_bytes(harm(content))
     traced, second = run(compilations)
@@ -114,11 +113,11 @@ def test_a_torn_file_is_written_anew(compilations, harm):
 
 
 def test_only_the_programs_used_last_stay(compilations, monkeypatch):
-    monkeypatch.setattr(programs, "MOST", 2)
-    has = lambda name: Programs(compilations, name).has("f")
+    monkeypatch.setattr(program_cache, "MOST", 2)
+    has = lambda name: ProgramCache(compilations, name).has("f")
     for i, name in enumerate((b"first", b"second")):
         run(compilations, name)
-        os.utime(Programs(compilations, name).path("f"), ns=(i + 1, i + 1))
+        os.utime(ProgramCache(compilations, name).path("f"), ns=(i + 1, i + 1))
     # Used again, so that the second is the one that nobody asked for longest.
     assert run(compilations, b"first")[0] == 0
     run(compilations, b"third")
@@ -128,7 +127,7 @@ def test_only_the_programs_used_last_stay(compilations, monkeypatch):
 def test_what_jax_had_in_its_cache_is_not_kept_again(compilations, tmp_path, jax_cache):
     jax_cache(tmp_path / "of_jax")
     run(compilations)
-    path = Programs(compilations).path("f")
+    path = ProgramCache(compilations).path("f")
     path.unlink()
     # Another start whose kept program is lost finds it in JAX's own cache: XLA cannot write down
     # again what it read from there, and what it wrote would fail when it is called.
@@ -141,23 +140,23 @@ def test_what_cannot_be_kept_still_runs(compilations, tmp_path):
     calls_python = jax.jit(
         lambda x: jax.pure_callback(lambda x: x + 1, jax.ShapeDtypeStruct((2, 3), "float32"), x)
     )
-    programs = Programs(compilations)
+    programs = ProgramCache(compilations)
     np.testing.assert_array_equal(programs.keep("g", calls_python)(X), X + 1)
     assert not programs.has("g")
     (tmp_path / "file").write_text("")
-    nowhere = Programs(Compilations(tmp_path / "file"))
+    nowhere = ProgramCache(Compilations(tmp_path / "file"))
     np.testing.assert_array_equal(nowhere.keep("h", jax.jit(lambda x: x + 2))(X), X + 2)
 
 
 ON_TWO_DEVICES = """
 import sys, jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from vnl_ppo import programs
-from vnl_ppo.programs import Programs
+from vnl_ppo import program_cache
+from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.runtime import keep_compilations
 
 compilations = keep_compilations()
-programs = Programs(compilations, b"two")
+programs = ProgramCache(compilations, b"two")
 shared = NamedSharding(Mesh(jax.devices(), "d"), PartitionSpec("d"))
 for name, x in {"one": jnp.ones(4), "both": jax.device_put(jnp.ones(4), shared)}.items():
     assert float(programs.keep(name, jax.jit(lambda x: 2 * x))(x).sum()) == 8

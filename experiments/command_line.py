@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
-from vnl_ppo import run
+from vnl_ppo import run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.distributed import (
@@ -42,10 +42,10 @@ from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.policy import Weights
-from vnl_ppo.programs import Programs
+from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
 from vnl_ppo.runtime import Compilations, keep_compilations
-from vnl_ppo.settings import from_plain, to_plain
+from vnl_ppo.serialization import from_plain, to_plain
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
@@ -91,7 +91,7 @@ class Experiment(NamedTuple):
 
     Attributes:
         builder: `package.module:function`, by which its runs are built again, see
-            `vnl_ppo.trained.load`.
+            `vnl_ppo.loading.load`.
         parse: the command line's arguments -> its settings, a `RunSettings`.
         build: settings -> environment and network. Raises a ValueError where they cannot be.
         title: settings -> what its run folders are called, before the time.
@@ -117,7 +117,7 @@ def main(experiment: Experiment) -> None:
         join_others(sys.argv[1:])
         settings = experiment.parse(sys.argv[1:])
         if settings.dump_config:
-            print(run.describe(to_dict(settings), experiment.builder), end="")
+            print(run_folder.describe(to_dict(settings), experiment.builder), end="")
             return
         if settings.dry_run:
             show_memory(*experiment.build(settings), settings.ppo)
@@ -199,7 +199,7 @@ def parse(
         raise ValueError("--resume and --config are both given; a run that is resumed has its own")
     begin = defaults(arguments)
     if source := known.resume or known.config:
-        begin = from_dict(type(begin), run.read_settings(source), str(source))
+        begin = from_dict(type(begin), run_folder.read_settings(source), str(source))
     return tyro.cli(type(begin), args=arguments, default=begin, description=description)
 
 
@@ -212,7 +212,7 @@ def option(arguments: Sequence[str], name: str, default: str) -> str:
 
 def prepare(
     experiment: Experiment, settings: Any, compilations: Compilations | None = None
-) -> tuple[Any, ActorCritic, Path, Programs | None]:
+) -> tuple[Any, ActorCritic, Path, ProgramCache | None]:
     """Build everything and check everything, before anything is compiled.
 
     What was compiled under the same settings before was checked then, and is not traced again.
@@ -226,7 +226,7 @@ def prepare(
     name = f"{experiment.title(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.resume is None and is_first():
-        run.check_free(folder)
+        run_folder.check_free(folder)
     programs = kept_programs(experiment, settings, env, compilations)
     if settings.resume or programs is None or not programs.has("init", "step"):
         check_training(env, network, settings.ppo, settings.resume)
@@ -245,7 +245,7 @@ def prepare(
             f"(defaults for this hardware unless you set others)"
         )
         if settings.resume is None:
-            run.create(folder, to_dict(settings), experiment.builder)
+            run_folder.create(folder, to_dict(settings), experiment.builder)
     return env, network, folder, programs
 
 
@@ -254,7 +254,7 @@ _NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
 
 def kept_programs(
     experiment: Experiment, settings: Any, env: Env, compilations: Compilations | None
-) -> Programs | None:
+) -> ProgramCache | None:
     """Where the compiled programs of such runs are kept whole, if they may be.
 
     Of several processes each compiles a part, which is nothing to keep.
@@ -266,7 +266,7 @@ def kept_programs(
     ppo = dataclasses.replace(settings.ppo, seed=0, num_evals=1)
     plain = to_dict(dataclasses.replace(settings, ppo=ppo))
     plain = {name: value for name, value in plain.items() if name not in _NOT_TRACED}
-    return Programs(compilations, json.dumps(plain, sort_keys=True).encode(), *parts)
+    return ProgramCache(compilations, json.dumps(plain, sort_keys=True).encode(), *parts)
 
 
 def work(
@@ -275,7 +275,7 @@ def work(
     env: Env,
     network: ActorCritic,
     folder: Path,
-    programs: Programs | None = None,
+    programs: ProgramCache | None = None,
 ) -> None:
     """What takes long."""
     weights = train(
@@ -291,7 +291,7 @@ def work(
     )
     if is_first():
         made = experiment.finish(settings, env, network, weights, folder)
-        made = ", ".join([f"checkpoints in {folder / run.CHECKPOINTS}", *made])
+        made = ", ".join([f"checkpoints in {folder / run_folder.CHECKPOINTS}", *made])
         print(f"done: {made}; tensorboard --logdir {folder}")
     wait_for_all()
 
