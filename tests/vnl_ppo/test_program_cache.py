@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from vnl_ppo import program_cache
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.runtime import Compilations
 
@@ -151,7 +152,6 @@ def test_what_cannot_be_kept_still_runs(compilations, tmp_path):
 ON_TWO_DEVICES = """
 import sys, jax, jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from vnl_ppo import program_cache
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.runtime import keep_compilations
 
