@@ -1,0 +1,1 @@
+"""Arenas: places, one file each."""

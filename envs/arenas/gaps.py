@@ -1,0 +1,308 @@
+"""A corridor of platforms with gaps between them, `dm_control`'s `GapsCorridor`.
+
+A start platform of 6 m, a second one that touches it (a seam, not a gap), then gaps and platforms
+until one would start beyond the corridor's length. Platforms may also be narrower than the
+corridor and shifted to the side: stepping stones. P is the number of platforms that the settings'
+ranges can need at most.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_control import mjcf
+from dm_control.locomotion import arenas
+from flax import struct
+
+from envs.interfaces import Boxes, Pose, Progress, Visible, check_range
+from envs.layouts import distance_ahead, first_ahead, offset_ahead
+
+START_LENGTH = 6.0
+"""Metres; `3 * _CORRIDOR_X_PADDING` in dm_control's corridors."""
+HALF_THICKNESS = 0.16
+"""Metres, of a platform, whose top is at z = 0; `_WALL_THICKNESS` in dm_control's corridors."""
+NUM_SLOTS = 3
+"""Platforms that the physics sees at a time. Two are not enough: an ant touches three at once."""
+PARKED = 1e4
+"""Metres along x: where a platform is that a layout does not use."""
+END_MARGIN = 1.0
+"""Metres before the corridor's length at which an episode ends."""
+PLANES = ("ground", "left_wall", "right_wall", "near_wall", "far_wall")
+"""Planes, in dm_control's order. The ground is 10 m below the platforms."""
+MAX_PLATFORMS = 1000
+AESTHETICS = ("outdoor_natural", "default")
+
+
+@struct.dataclass
+class Layout:
+    """Where the platforms of one corridor are; platform 0 is the start platform.
+
+    Attributes:
+        starts: float32[P], metres along x, ascending. Unused platforms are at `PARKED`.
+        ends: float32[P], metres along x. Unused platforms end where they start.
+        shift: float32[P], metres along y of their centres; None where all are in the middle.
+    """
+
+    starts: jax.Array
+    ends: jax.Array
+    shift: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaps:
+    """A corridor of platforms and gaps. Lengths are in metres along x; ranges are uniform, lowest
+    and highest.
+
+    `ahead` is, of the next two gaps, where each starts and ends, from the root along x (float32[4]:
+    start, end, start, end), within [-1, 5] m, 5 where there is none. With stepping stones 3 more:
+    the lateral offsets, from the root along y, of the platform that started last and of the next
+    two, within [-5, 5] m, 0 where there is none.
+    """
+
+    aesthetic: str = "outdoor_natural"
+    """dm_control's look: outdoor_natural or default."""
+    width: float = 5.0
+    """Metres along y, between the two side walls."""
+    length: float = 40.0
+    """No platform starts beyond it."""
+    platform_length: tuple[float, float] = (1.5, 2.0)
+    gap_length: tuple[float, float] = (0.05, 0.2)
+    platform_width: float | None = None
+    """Metres along y; by default as wide as the corridor."""
+    platform_shift: tuple[float, float] = (0.0, 0.0)
+    """Metres along y by which each platform after the start platform is shifted."""
+
+    start = (5.0, 0.0, 0.0)
+    reductions = {"gaps_crossed": "last"}
+
+    @property
+    def stones(self) -> bool:
+        """Whether platforms differ from the corridor in width or place."""
+        return self.platform_width is not None or self.platform_shift != (0.0, 0.0)
+
+    def check(self, reach: float) -> None:
+        """See `envs.interfaces.Arena`; no more than `NUM_SLOTS` platforms may be in reach."""
+        if self.aesthetic not in AESTHETICS:
+            known = " or ".join(AESTHETICS)
+            raise ValueError(f"arena.aesthetic is {self.aesthetic!r}; it has to be {known}")
+        for name in ("width", "length", "platform_width"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"arena.{name} is {value} m; it has to be positive and finite")
+        check_range("arena.gap_length", self.gap_length, 0.0)
+        check_range("arena.platform_length", self.platform_length, 0.0)
+        check_range("arena.platform_shift", self.platform_shift)
+        if self.platform_length[0] <= 0:
+            raise ValueError(
+                f"arena.platform_length is {self.platform_length}; the lowest has to be above 0 m"
+            )
+        shift, wide = max(map(abs, self.platform_shift)), self.platform_width or self.width
+        if wide > self.width or shift + wide / 2 > self.width / 2 + 1e-6:
+            raise ValueError(
+                f"arena.platform_width is {wide} m and arena.platform_shift {self.platform_shift}: "
+                f"such platforms do not fit between walls {self.width} m apart; use smaller ones, "
+                f"or a larger arena.width"
+            )
+        pitch = self.platform_length[0] + self.gap_length[0]
+        if reach > pitch:
+            raise ValueError(
+                f"walker.reach is {reach} m, but the shortest platform and the shortest gap "
+                f"make {pitch:g} m: a walker could touch more than the {NUM_SLOTS} platforms that "
+                "the physics sees; use longer platforms or gaps, or a smaller reach if the walker "
+                "allows"
+            )
+        least = self.start[0] + END_MARGIN
+        if self.length <= least:
+            raise ValueError(
+                f"arena.length is {self.length} m; walkers start at {self.start[0]} m and episodes "
+                f"end {END_MARGIN} m before the length, so it has to be more than {least} m"
+            )
+        if self.length / pitch > MAX_PLATFORMS:
+            raise ValueError(
+                f"arena.length is {self.length} m, which takes up to {self.length / pitch:,.0f} "
+                f"platforms; it has to be below {MAX_PLATFORMS * pitch:g} m"
+            )
+
+    def build(self) -> mjcf.RootElement:
+        """Return the corridor's planes and sky, without platforms."""
+        corridor = arenas.GapsCorridor(
+            platform_length=self.platform_length[0],
+            gap_length=self.gap_length[0],
+            corridor_width=self.width,
+            corridor_length=self.length,
+            aesthetic=self.aesthetic,
+        )
+        corridor.regenerate(np.random.RandomState(0))
+        root = corridor.mjcf_model
+        root.find("body", "ground").remove()
+        for plane, name in zip(root.worldbody.geom, PLANES, strict=True):
+            plane.name = name
+        return root
+
+    def slots(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
+        """Return three platforms around the start."""
+        # A floor under the walker until an environment moves them: looked at as it is, the model
+        # makes sense, and its extent, by which MuJoCo scales near and far, stays the arena's.
+        return [
+            {"pos": [self.start[0] + x, 0, -HALF_THICKNESS], **self._platform(root, 1.0)}
+            for x in (-2.0, 0.0, 2.0)
+        ]
+
+    def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
+        """Return P platforms where these are stepping stones; others are drawn as a row."""
+        if not self.stones:
+            return []
+        middle = {"pos": [self.start[0], 0, -HALF_THICKNESS], **self._platform(root, 1.0)}
+        return [middle] * max_platforms(self)
+
+    def colliders(self) -> Sequence[str]:
+        """Return the side walls. A walker near the ground or the walls at both ends has left the
+        platforms, which ends the episode."""
+        return ("left_wall", "right_wall")
+
+    def draw(self, key: jax.Array) -> Layout:
+        """Draw a corridor as `GapsCorridor.regenerate` does, and the shifts of its platforms."""
+        n = max_platforms(self) - 1
+        platform_key, gap_key = jax.random.split(key)
+        platforms = jax.random.uniform(platform_key, (n,), jnp.float32, *self.platform_length)
+        gaps = jax.random.uniform(gap_key, (n,), jnp.float32, *self.gap_length)
+        next_starts = START_LENGTH + jnp.cumsum(platforms + gaps)
+        starts = jnp.concatenate([jnp.zeros(1), jnp.full(1, START_LENGTH), next_starts])[:-1]
+        # Ends are taken from the next start, so that a gap of 0 m is exactly none.
+        ends = jnp.concatenate([jnp.full(1, START_LENGTH), next_starts - gaps])
+        used = jnp.concatenate([jnp.ones(1, bool), starts[1:] < self.length])
+        shift = None
+        if self.stones:
+            low, high = self.platform_shift
+            drawn = jax.random.uniform(jax.random.fold_in(key, 2), (n,), jnp.float32, low, high)
+            shift = jnp.concatenate([jnp.zeros(1), drawn])
+        return Layout(jnp.where(used, starts, PARKED), jnp.where(used, ends, PARKED), shift)
+
+    def spawn(self, layout: Layout, key: jax.Array) -> Pose:
+        """Return the start, looking along x."""
+        return Pose(jnp.zeros(3), jnp.zeros(()))
+
+    def boxes(self, layout: Layout, position: jax.Array, reach: float) -> Boxes:
+        """Return the three platforms around `position`. A slot without a platform is a proper box,
+        far away: a box of no size divides by zero in MJX's collisions."""
+        near = window(layout, position[0], reach)
+        boxes = self._boxes(near)
+        length = jnp.where(near.starts >= PARKED, 1.0, boxes.size[:, 0])
+        return Boxes(boxes.position, boxes.size.at[:, 0].set(length))
+
+    def visible(self, layout: Layout) -> Visible:
+        """Return every platform, as boxes or as a row."""
+        if self.stones:
+            return Visible(geoms=platform_boxes(self, layout))
+        return Visible(row=jnp.stack([layout.starts, layout.ends], axis=-1))
+
+    def ahead(self, layout: Layout, position: jax.Array) -> jax.Array:
+        """Return float32[4], or float32[7] of stepping stones; see the class."""
+        near, far = layout.ends[:-1], layout.starts[1:]
+        coming = (far > near) & (far > position[0]) & (far < PARKED)
+        edges = jnp.stack([near, far], axis=-1) - position[0]
+        gaps = distance_ahead(*first_ahead(edges, coming, 2))
+        if layout.shift is None:
+            return gaps
+        this = jnp.maximum(jnp.sum(layout.starts <= position[0]) - 1, 0)
+        later = (jnp.arange(len(layout.starts)) >= this) & (layout.starts < PARKED)
+        offsets = offset_ahead(*first_ahead(layout.shift - position[1], later, 3))
+        return jnp.concatenate([gaps, offsets])
+
+    def progress(self, layout: Layout, position: jax.Array) -> Progress:
+        """Return how many gaps lie behind."""
+        passed = gaps_crossed(layout, position[0]).astype(jnp.float32)
+        # The root must not walk off the last platform, which ends less than a gap before this.
+        arrived = position[0] > self.length - END_MARGIN
+        return Progress(arrived, passed, {"gaps_crossed": passed})
+
+    def whole(self, layout: Layout) -> mjcf.RootElement:
+        """Return the corridor with every platform, named start_floor, floor_0, floor_1, ...
+
+        Sizes are those of `boxes`, to the last bit.
+        """
+        root = self.build()
+        platforms = root.worldbody.add("body", name="ground")
+        starts, ends = (np.asarray(x, np.float32) for x in (layout.starts, layout.ends))
+        shift = np.zeros_like(starts) if layout.shift is None else np.asarray(layout.shift)
+        half = np.float32(0.5)
+        for i in np.flatnonzero(starts < PARKED):
+            platforms.add(
+                "geom",
+                name="start_floor" if i == 0 else f"floor_{i - 1}",
+                pos=[half * (starts[i] + ends[i]), shift[i], np.float32(-HALF_THICKNESS)],
+                **self._platform(root, half * (ends[i] - starts[i])),
+            )
+        return root
+
+    def _platform(self, root: mjcf.RootElement, half_length: float) -> dict[str, Any]:
+        material = root.find("material", "aesthetic_material")
+        # Rounded as in `_boxes`.
+        half_width = np.float32(0.5 * (self.platform_width or self.width))
+        size = [half_length, float(half_width), float(np.float32(HALF_THICKNESS))]
+        look = {"rgba": [0.5, 0.5, 0.5, 1]} if material is None else {"material": material}
+        return {"type": "box", "size": size, **look}
+
+    def _boxes(self, layout: Layout) -> Boxes:
+        centre = 0.5 * (layout.starts + layout.ends)
+        half = 0.5 * (layout.ends - layout.starts)
+        same = jnp.full_like(centre, 1.0)
+        shift = 0.0 * same if layout.shift is None else layout.shift
+        width = self.platform_width or self.width
+        position = jnp.stack([centre, shift, -HALF_THICKNESS * same], axis=-1)
+        size = jnp.stack([half, 0.5 * width * same, HALF_THICKNESS * same], axis=-1)
+        return Boxes(position, size)
+
+
+def max_platforms(arena: Gaps) -> int:
+    """Return P, the most platforms that the settings can need, the start platform included."""
+    pitch = arena.platform_length[0] + arena.gap_length[0]
+    remaining = max(0.0, arena.length - START_LENGTH)
+    # The slack keeps a quotient that rounding put just below a whole number from losing a platform.
+    return 1 + math.ceil(remaining / pitch + 1e-3)
+
+
+def gaps_crossed(layout: Layout, x: jax.Array) -> jax.Array:
+    """Return int32[], the number of gaps whose far edge lies behind `x` (float32[], metres).
+
+    The seam between the start platform and the next is no gap.
+    """
+    far_edges = layout.starts[1:]
+    is_gap = far_edges > layout.ends[:-1]
+    return jnp.sum(is_gap & (far_edges < x), dtype=jnp.int32)
+
+
+def window(layout: Layout, x: jax.Array, reach: float) -> Layout:
+    """Return the three platforms that a walker with its root at `x` can touch.
+
+    They are the first platform whose end is not behind `x - reach` and the next two. No other can
+    be touched while `reach` is at most the shortest platform plus the shortest gap: the three then
+    span at least two of each, or one gap less at the seam (`Gaps.check` holds that).
+
+    Args:
+        layout: the corridor.
+        x: float32[], metres.
+        reach: metres.
+
+    Returns:
+        Layout with P = 3; platforms past the last are parked.
+    """
+    first = jnp.sum(layout.ends < x - reach, dtype=jnp.int32)
+    indices = first + jnp.arange(NUM_SLOTS)
+    take = lambda a, fill: jnp.take(a, indices, mode="fill", fill_value=fill)
+    return Layout(
+        starts=take(layout.starts, PARKED),
+        ends=take(layout.ends, PARKED),
+        shift=None if layout.shift is None else take(layout.shift, 0.0),
+    )
+
+
+def platform_boxes(arena: Gaps, layout: Layout) -> Boxes:
+    """Return every platform as a box, P of them. Unused ones have half sizes of 0."""
+    boxes = arena._boxes(layout)
+    used = layout.starts < PARKED
+    return Boxes(boxes.position, jnp.where(used[:, None], boxes.size, 0.0))

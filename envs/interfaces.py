@@ -1,0 +1,295 @@
+"""What an arena, a walker and a task have to offer, and the values that they exchange.
+
+An environment (`envs.locomotion.Locomotion`) is composed of one of each. All three are frozen
+dataclasses whose fields are their settings; none knows the other two. Every function that is given
+arrays is traced by JAX for one environment, without a batch axis: `jax.vmap` makes the batch.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import mujoco
+from dm_control import composer, mjcf
+from flax import struct
+
+from envs.kinematics import Poses
+from envs.physics import PhysicsState
+
+WALKER = "walker/"
+"""Prefix of the names of the walker's parts in a model; also the body that is attached there."""
+
+
+@struct.dataclass
+class Boxes:
+    """Boxes aligned with the world's axes, or other geoms that have a position and a size.
+
+    Attributes:
+        position: float32[B, 3], centres, metres.
+        size: float32[B, 3], half sizes of boxes (MuJoCo's `geom_size`), metres. Geoms of size 0 are
+            not drawn.
+    """
+
+    position: jax.Array
+    size: jax.Array
+
+
+@struct.dataclass
+class Visible:
+    """What cameras see of an episode's layout, besides what the model always has.
+
+    Attributes:
+        geoms: of each of `Arena.visible_geoms`, in their order; None where there are none.
+        row: float32[P, 2], where boxes start and end along x, metres, which share all else with the
+            slots (see `envs.camera.Scene`): many boxes for the price of a few. None without.
+    """
+
+    geoms: Boxes | None = None
+    row: jax.Array | None = None
+
+
+@struct.dataclass
+class Pose:
+    """Where a walker is put.
+
+    Attributes:
+        position: float32[3], from the arena's `start`, metres.
+        yaw: float32[], anticlockwise about the vertical, radians.
+    """
+
+    position: jax.Array
+    yaw: jax.Array
+
+
+@struct.dataclass
+class Progress:
+    """How far a walker has come in an arena.
+
+    Attributes:
+        arrived: bool[], whether the arena ends here: the episode is cut short.
+        passed: float32[], obstacles that lie behind.
+        metrics: float32[] by name.
+    """
+
+    arrived: jax.Array
+    passed: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+@struct.dataclass
+class Now:
+    """A state of an environment as walkers and tasks see it.
+
+    Attributes:
+        physics: the state of the back end; `physics.sensordata` has the sensors asked for.
+        poses: of all bodies, geoms and cameras.
+        root: float32[3], position of the walker's root body, metres.
+        rotation: float32[3, 3], its axes in the world, as columns.
+        com: float32[3], centre of mass of the root body's subtree, metres.
+        velocity: float32[3], of that centre of mass over the last control step, m/s.
+        arena: the arena's layout of this episode.
+        task: the task's own state.
+    """
+
+    physics: PhysicsState
+    poses: Poses
+    root: jax.Array
+    rotation: jax.Array
+    com: jax.Array
+    velocity: jax.Array
+    arena: Any
+    task: Any
+
+
+@struct.dataclass
+class Outcome:
+    """What a task makes of a step.
+
+    Attributes:
+        reward: float32[].
+        failed: bool[], whether the episode ends here without a value of what would come.
+        truncated: bool[], whether it is cut short here.
+        success: float32[], 1 where the episode counts as a success as it stands.
+        passed: float32[], obstacles passed: gaps, walls, targets.
+        metrics: float32[] by name.
+        task: the task's own state for the next step.
+    """
+
+    reward: jax.Array
+    failed: jax.Array
+    truncated: jax.Array
+    success: jax.Array
+    passed: jax.Array
+    metrics: dict[str, jax.Array]
+    task: Any
+
+
+class Walker(Protocol):
+    """A body. Names are those of its own model, without the prefix `walker/`."""
+
+    @property
+    def root(self) -> str:
+        """Name of the body whose position and centre of mass tasks read."""
+        ...
+
+    @property
+    def eye(self) -> str:
+        """Name of the camera that the policy sees through, unless settings name another."""
+        ...
+
+    @property
+    def film_camera(self) -> str:
+        """Name of the camera that films it, unless another is asked for."""
+        ...
+
+    @property
+    def reach(self) -> float:
+        """Metres from its root within which it can touch anything within a control step."""
+        ...
+
+    @property
+    def self_collisions(self) -> bool:
+        """Whether its geoms may meet each other. Without, physics is faster."""
+        ...
+
+    @property
+    def mjx_contacts(self) -> int | None:
+        """Contacts that MJX solves for at most, the deepest ones; None for all."""
+        ...
+
+    def build(self) -> composer.Entity:
+        """Return the body as dm_control has it, with `create_root_joints` and `mjcf_model`."""
+        ...
+
+    def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
+        """Return the names, in `model`, of its geoms that MJX lets collide with the world."""
+        ...
+
+    def reset(
+        self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return float32[nq] and float32[nv], positions and velocities to begin an episode with."""
+        ...
+
+    def proprioception(self, model: mujoco.MjModel, now: Now) -> jax.Array:
+        """Return float32[n], what it feels of itself."""
+        ...
+
+
+class Arena(Protocol):
+    """A place. What differs between episodes is its layout, a pytree of arrays."""
+
+    @property
+    def start(self) -> tuple[float, float, float]:
+        """Where walkers are attached, metres."""
+        ...
+
+    @property
+    def reductions(self) -> Mapping[str, str]:
+        """How its metrics of an episode are summed up: "mean" over its steps, "last" or "sum"."""
+        ...
+
+    def check(self, reach: float) -> None:
+        """Raise a ValueError where a setting is impossible or the walker's reach does not fit."""
+        ...
+
+    def build(self) -> mjcf.RootElement:
+        """Return the model of what never changes: floors, walls, sky, lights."""
+        ...
+
+    def slots(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
+        """Return the MJCF attributes of K boxes that stand for what a walker can touch.
+
+        The environment moves and sizes them to `boxes` before every step. Their own positions and
+        sizes count for a model that is looked at as it is, and for its extent.
+        """
+        ...
+
+    def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
+        """Return the MJCF attributes of the geoms that `visible` moves and sizes."""
+        ...
+
+    def colliders(self) -> Sequence[str]:
+        """Return the names of the geoms of `build` that MJX lets collide, besides the slots."""
+        ...
+
+    def draw(self, key: jax.Array) -> Any:
+        """Draw the layout of an episode."""
+        ...
+
+    def spawn(self, layout: Any, key: jax.Array) -> Pose:
+        """Draw where an episode begins."""
+        ...
+
+    def boxes(self, layout: Any, position: jax.Array, reach: float) -> Boxes:
+        """Return the K boxes that a walker at `position` (float32[3]) can touch within `reach`."""
+        ...
+
+    def visible(self, layout: Any) -> Visible:
+        """Return everything of a layout that cameras see."""
+        ...
+
+    def ahead(self, layout: Any, position: jax.Array) -> jax.Array:
+        """Return float32[n], the truth about what lies ahead of `position`, in metres."""
+        ...
+
+    def progress(self, layout: Any, position: jax.Array) -> Progress:
+        """Return how far `position` (float32[3]) is."""
+        ...
+
+    def whole(self, layout: Any) -> mjcf.RootElement:
+        """Return the model of a whole layout (concrete arrays) with static geoms: the truth that
+        slots and pictures are held against, and what a viewer shows."""
+        ...
+
+
+class Task(Protocol):
+    """Rewards, and ends of episodes; it may bring things of its own, such as a target."""
+
+    @property
+    def reductions(self) -> Mapping[str, str]:
+        """How metrics of an episode are summed up: "mean" over its steps, "last" or "sum"."""
+        ...
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """Metrics that every script shows, with their titles."""
+        ...
+
+    def check(self) -> None:
+        """Raise a ValueError where a setting is impossible."""
+        ...
+
+    def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
+        """Return the MJCF attributes of geoms of its own, which nothing collides with."""
+        ...
+
+    def draw(self, key: jax.Array) -> Any:
+        """Draw its state at the beginning of an episode; `()` if it has none."""
+        ...
+
+    def visible(self, state: Any) -> Boxes | None:
+        """Return where its geoms are; None without."""
+        ...
+
+    def ahead(self, now: Now) -> jax.Array:
+        """Return float32[n], the truth about things of its own."""
+        ...
+
+    def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
+        """Judge the state `now` that `action` led to in a control step of `dt` seconds."""
+        ...
+
+
+def check_range(name: str, values: tuple[float, float], least: float = -float("inf")) -> None:
+    """Raise a ValueError unless `values` are (lowest, highest), finite and not below `least`."""
+    low, high = values
+    if not least <= low <= high < float("inf"):
+        more = f", the lowest at least {least:g}" if least > -float("inf") else ""
+        raise ValueError(f"{name} is ({low}, {high}); it has to be (lowest, highest){more}")
+
+
+def settings_of(part: Any) -> dict[str, Any]:
+    """Return the settings of an arena, a walker or a task by name."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}

@@ -1,0 +1,285 @@
+"""The environment that an arena, a walker and a task make.
+
+It knows no learning, and none of the three parts by name: see `envs.interfaces` for what they have
+to offer, and `envs.presets` for the environments that there are.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from flax import struct
+
+from envs import models, physics
+from envs.camera import Camera
+from envs.interfaces import WALKER, Arena, Boxes, Now, Task, Visible, Walker
+from envs.kinematics import Kinematics, Poses
+from envs.models import SimulationConfig
+from envs.pictures import Pictures
+from envs.vision import VisionConfig, make_eye, see
+from vnl_ppo.env import State
+
+PROPRIO, AHEAD = "proprio", "ahead"
+
+
+@struct.dataclass
+class Data:
+    """What an environment needs to go on.
+
+    Attributes:
+        physics: the state of the back end.
+        layout: the arena's, of this episode.
+        root: float32[3], position of the walker's root body, metres.
+        com: float32[3], centre of mass of the root body's subtree, metres.
+        task: the task's own state.
+    """
+
+    physics: physics.PhysicsState
+    layout: Any
+    root: jax.Array
+    com: jax.Array
+    task: Any = ()
+
+
+class Locomotion:
+    """A walker in an arena with a task; see `vnl_ppo.env.Env`.
+
+    Observations: `proprio`, float32[n], is what the walker feels, and the sensors asked for;
+    `vision`, uint8[H, W, C], is what its eye sees, in 3 colours or 1 of the other modalities;
+    several eyes have a leaf each, `vision_` and the camera's name; `ahead`, float32[k], is the
+    truth about what lies ahead, where asked for.
+
+    An episode fails where the task says so or the physics breaks down (`info["failed"]`). It is cut
+    short, not failed, where the arena ends or the task says so (`info["truncation"]`).
+
+    Metrics: those of the task and of the arena, `obstacles_passed` and `success`.
+
+    Args:
+        arena, walker, task: its parts.
+        vision: the eyes, or None for a blind walker.
+        simulation: how physics is integrated.
+        back_end: "mujoco", "mjx" or "auto", see `envs.physics.make_physics`.
+        ahead: whether `ahead` is observed.
+
+    Raises:
+        ValueError: a setting is impossible; nothing has been compiled yet.
+    """
+
+    renamed_leaves: Mapping[str, str] = {"torso": "root"}
+    """Leaves of `Data` under the names of release 0.1."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        walker: Walker,
+        task: Task,
+        vision: VisionConfig | None = None,
+        simulation: SimulationConfig | None = None,
+        back_end: str = "auto",
+        ahead: bool = False,
+    ) -> None:
+        simulation = simulation or SimulationConfig()
+        simulation.check()
+        arena.check(walker.reach)
+        task.check()
+        self.arena, self.walker, self.task = arena, walker, task
+        self.vision, self.simulation = vision, simulation
+        self.back_end = physics.choose(back_end)
+        self.dt = simulation.control_timestep
+        self.model = models.physics_model(arena, walker, simulation, self.back_end)
+        shown = jax.eval_shape(arena.visible, jax.eval_shape(arena.draw, _a_key()))
+        row = models.slot_names(arena) if shown.row is not None else ()
+        self.looks = models.visual_model(arena, walker, task, simulation, show_slots=bool(row))
+        self.pictures = Pictures(self.looks, row)
+        self.eyes: dict[str, Camera] = {}
+        self.film_camera = walker.film_camera
+        self.cameras = models.walker_cameras(self.looks)
+        self._physics = physics.make_physics(self.back_end, self.model, simulation.num_substeps)
+        self._kinematics = Kinematics(self.model)
+        self._root = self.model.body(WALKER + walker.root).id
+        self._range = models.control_range(self.model)
+        self._tells_ahead = ahead
+        # Pictures take long to trace, and their shapes are known.
+        self.observation_spec = dict(jax.eval_shape(self.reset, _a_key()).obs)
+        if vision:
+            self.eyes = self._eyes(vision)
+            picture = jax.ShapeDtypeStruct(
+                (vision.height, vision.width, vision.channels), jnp.uint8
+            )
+            self.observation_spec |= dict.fromkeys(self.eyes, picture)
+        if ahead and not self.observation_spec[AHEAD].size:
+            raise ValueError(
+                f"ahead is asked for, but neither {type(arena).__name__} nor "
+                f"{type(task).__name__} tells what lies ahead"
+            )
+
+    @property
+    def action_size(self) -> int:
+        """Number of actuators."""
+        return self.model.nu
+
+    @property
+    def metric_reductions(self) -> Mapping[str, str]:
+        """How metrics of an episode are summed up, see `vnl_ppo.env.metric_reductions`."""
+        own = {"obstacles_passed": "last", "success": "last"}
+        return {**own, **self.arena.reductions, **self.task.reductions}
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """Metrics that every script shows, with their titles."""
+        passed = {"obstacles_passed": "obstacles passed", "success": "success, share of episodes"}
+        return {**self.task.shown, **passed}
+
+    @property
+    def policy_leaves(self) -> tuple[str, ...]:
+        """Leaves that networks have unless they name others: all but `ahead`."""
+        return tuple(name for name in self.observation_spec if name != AHEAD)
+
+    def reset(self, key: jax.Array) -> State:
+        """Begin an episode with a layout of its own, drawn from a PRNG key."""
+        layout_key, position_key, velocity_key = jax.random.split(key, 3)
+        layout = self.arena.draw(layout_key)
+        pose = self.arena.spawn(layout, jax.random.fold_in(key, 3))
+        task = self.task.draw(jax.random.fold_in(key, 4))
+        qpos, qvel = self.walker.reset(self.model, pose, position_key, velocity_key)
+        return self.at(qpos, qvel, layout, task)
+
+    def at(self, qpos: jax.Array, qvel: jax.Array, layout: Any, task: Any = ()) -> State:
+        """Return the state of a walker that was put somewhere.
+
+        Args:
+            qpos: float32[nq], as `mujoco.MjData`'s.
+            qvel: float32[nv].
+            layout: of the arena.
+            task: the task's state.
+        """
+        poses = self._kinematics(qpos)
+        root, com = poses.xpos[self._root], poses.subtree_com[self._root]
+        boxes = self.arena.boxes(layout, root, self.walker.reach)
+        engine = self._physics.init(qpos, qvel, boxes.position, boxes.size)
+        data = Data(engine, layout, root, com, task)
+        now = self._now(data, poses, jnp.zeros(3))
+        zero = jnp.zeros(())
+        outcome = self.task.judge(now, jnp.zeros(self.action_size), self.arena, self.dt)
+        metrics = jax.tree.map(jnp.zeros_like, self._metrics(outcome))
+        info = {"truncation": zero, "failed": engine.failed}
+        return State(data, self._observe(now), zero, zero, metrics, info)
+
+    def step(self, state: State, action: jax.Array) -> State:
+        """Hold `action`, float32[action_size] in [-1, 1], for a control step."""
+        before = state.data
+        # Slots stand for what the walker can touch from where it is now.
+        boxes = self.arena.boxes(before.layout, before.root, self.walker.reach)
+        engine = before.physics.replace(mocap_pos=boxes.position, geom_size=boxes.size)
+        engine = self._physics.step(engine, self._control(action))
+        poses = self._kinematics(engine.qpos)
+        data = before.replace(
+            physics=engine, root=poses.xpos[self._root], com=poses.subtree_com[self._root]
+        )
+        now = self._now(data, poses, (data.com - before.com) / self.dt)
+        outcome = self.task.judge(now, action, self.arena, self.dt)
+        failed = outcome.failed | engine.failed
+        return State(
+            data=data.replace(task=outcome.task),
+            obs=self._observe(now.replace(task=outcome.task)),
+            reward=outcome.reward,
+            done=(failed | outcome.truncated).astype(jnp.float32),
+            metrics=self._metrics(outcome),
+            info={
+                "truncation": (outcome.truncated & ~failed).astype(jnp.float32),
+                "failed": engine.failed,
+            },
+        )
+
+    def camera(self, name: str, height: int, width: int) -> Camera:
+        """Return one of the walker's cameras, by its name without the walker's prefix.
+
+        Raises:
+            ValueError: there is no such camera, or the picture would be empty.
+        """
+        if name not in self.cameras:
+            raise ValueError(f"the walker has no camera {name!r}; it has {', '.join(self.cameras)}")
+        return self.pictures.camera(WALKER + name, height, width)
+
+    def draw(self, data: Data, camera: Camera) -> jax.Array:
+        """Draw uint8[H, W, 3], the picture that `camera` takes of one state; an eye of the walker's
+        own shows its modality."""
+        image = self.pictures.draw(camera, self._kinematics(data.physics.qpos), self._visible(data))
+        if self.vision is None or camera not in self.eyes.values():
+            return image.rgb
+        return jnp.broadcast_to(see(self.vision, self.pictures.scene, image), image.rgb.shape)
+
+    def whole(self, data: Data) -> mujoco.MjModel:
+        """Return the model of the whole layout of one state, whose `qpos` are the same."""
+        parts = self.arena, self.walker, self.task, self.simulation
+        return models.whole_model(*parts, data.layout, data.task)
+
+    def joints(self, data: Data) -> tuple[jax.Array, jax.Array]:
+        """Return float32[..., nq] and float32[..., nv], positions and velocities of states."""
+        return data.physics.qpos, data.physics.qvel
+
+    def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:
+        vision.check()
+        cameras = vision.cameras(self.walker.eye)
+        return {
+            leaf: make_eye(vision, self.camera(name, vision.height, vision.width))
+            for leaf, name in cameras.items()
+        }
+
+    def _now(self, data: Data, poses: Poses, velocity: jax.Array) -> Now:
+        return Now(
+            data.physics,
+            poses,
+            data.root,
+            poses.xmat[self._root],
+            data.com,
+            velocity,
+            data.layout,
+            data.task,
+        )
+
+    def _observe(self, now: Now) -> dict[str, jax.Array]:
+        feels = self.walker.proprioception(self.model, now)
+        if self.simulation.sensors:
+            feels = jnp.concatenate([feels, now.physics.sensordata])
+        obs = {PROPRIO: feels}
+        for name, eye in self.eyes.items():
+            assert self.vision is not None
+            image = self.pictures.draw(eye, now.poses, self._visible_of(now.arena, now.task))
+            obs[name] = see(self.vision, self.pictures.scene, image)
+        if self._tells_ahead:
+            arena = self.arena.ahead(now.arena, now.root)
+            obs[AHEAD] = jnp.concatenate([arena, self.task.ahead(now)])
+        return obs
+
+    def _visible(self, data: Data) -> Visible:
+        return self._visible_of(data.layout, data.task)
+
+    def _visible_of(self, layout: Any, task: Any) -> Visible:
+        seen, things = self.arena.visible(layout), self.task.visible(task)
+        if things is None:
+            return seen
+        geoms = [x for x in (seen.geoms, things) if x is not None]
+        position, size = (
+            jnp.concatenate([getattr(x, name) for x in geoms]) for name in ("position", "size")
+        )
+        return seen.replace(geoms=Boxes(position, size))
+
+    def _control(self, action: jax.Array) -> jax.Array:
+        if self._range is None:
+            return action
+        middle, half = self._range
+        return middle + half * action
+
+    def _metrics(self, outcome: Any) -> dict[str, jax.Array]:
+        return {
+            **outcome.metrics,
+            "obstacles_passed": outcome.passed,
+            "success": outcome.success,
+        }
+
+
+def _a_key() -> jax.Array:
+    return jax.eval_shape(lambda: jax.random.key(0))

@@ -1,0 +1,259 @@
+"""Compose an arena, a walker and a task into MuJoCo models.
+
+Three models of one world, whose walkers have the same names and the same places in `qpos`:
+
+- `physics_model`: what a back end steps. Slots stand for whatever the walker can touch.
+- `visual_model`: the same bodies and ids with their looks, and behind them the geoms that differ
+  between episodes.
+- `whole_model`: one layout with everything in its place. The ground truth.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import mujoco
+import numpy as np
+from dm_control import mjcf
+
+from envs.interfaces import WALKER, Arena, Task, Walker
+
+_SOLVERS = {"newton": "Newton", "cg": "CG"}
+_CONES = ("pyramidal", "elliptic")
+_HIDDEN = 4
+"""A group of geoms that no renderer shows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulationConfig:
+    """How physics is integrated. Names are MJCF's (`option`)."""
+
+    solver: str = "newton"
+    """newton or cg."""
+    iterations: int = 4
+    """Most steps of the solver."""
+    ls_iterations: int = 4
+    """Most steps of each of its line searches."""
+    cone: str = "pyramidal"
+    """Friction cone: pyramidal or elliptic (dm_control's own)."""
+    noslip_iterations: int = 0
+    """dm_control's own is 5. MJX has no such solver: anything but 0 needs --physics mujoco."""
+    physics_timestep: float = 0.005
+    """Seconds."""
+    control_timestep: float = 0.025
+    """Seconds; a whole number of physics time steps."""
+    sensors: tuple[str, ...] = ()
+    """Sensors of the walker to add to the leaf `proprio`, such as walker/torso_gyro."""
+
+    @property
+    def num_substeps(self) -> int:
+        """Physics steps in a control step.
+
+        Raises:
+            ValueError: the control time step is no multiple of the physics time step.
+        """
+        physics, control = self.physics_timestep, self.control_timestep
+        if not (math.isfinite(physics) and physics > 0):
+            raise ValueError(f"simulation.physics_timestep is {physics}; it has to be above 0 s")
+        n = round(control / physics) if math.isfinite(control) else 0
+        if n < 1 or not math.isclose(n * physics, control, rel_tol=1e-6):
+            raise ValueError(
+                f"simulation.control_timestep is {control} s and physics_timestep {physics} s; the "
+                "first has to be a whole number of times the second"
+            )
+        return n
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first setting that is impossible."""
+        for name, known in (("solver", tuple(_SOLVERS)), ("cone", _CONES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"simulation.{name} is {getattr(self, name)!r}; it has to be one of "
+                    f"{', '.join(known)}"
+                )
+        for name, least in (("iterations", 1), ("ls_iterations", 1), ("noslip_iterations", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"simulation.{name} is {getattr(self, name)}; it has to be at least {least}"
+                )
+        _ = self.num_substeps
+
+
+def slot_names(arena: Arena) -> tuple[str, ...]:
+    """Return the names of the slots, mocap bodies and their geoms alike."""
+    return tuple(f"slab_{i}" for i in range(len(arena.slots(arena.build()))))
+
+
+def physics_model(
+    arena: Arena, walker: Walker, config: SimulationConfig, back_end: str = "mujoco"
+) -> mujoco.MjModel:
+    """Compile the world as a back end steps it, without any looks.
+
+    Slots are mocap bodies behind the walker, in the order of bodies too: before it, they would
+    change the order of contacts, and so the last bits of every result.
+
+    For `mjx` fewer pairs of geoms collide, since MJX computes all of them at every step: what
+    `Walker.colliders` names, with the slots and what `Arena.colliders` names.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+    root = _slotted(arena, walker, config)
+    assets = root.get_assets()
+    for texture in root.find_all("texture"):
+        texture.remove()
+    model = _compile(root, assets)
+    if back_end == "mjx":
+        keep_contacts(model, [*walker.colliders(model), *slot_names(arena), *arena.colliders()])
+    return model
+
+
+def visual_model(
+    arena: Arena, walker: Walker, task: Task, config: SimulationConfig, show_slots: bool
+) -> mujoco.MjModel:
+    """Compile `physics_model` with textures and sky, and the geoms that differ between episodes.
+
+    Bodies, geoms and cameras have the ids of `physics_model`; behind them are `visible_geoms` of
+    the arena, then those of the task. For looking, not for stepping: it may take megabytes.
+
+    Args:
+        arena, walker, task, config: the world.
+        show_slots: whether the slots are seen; else the arena's visible geoms stand for all that
+            differs.
+    """
+    root = _slotted(arena, walker, config)
+    if not show_slots:
+        for name in slot_names(arena):
+            root.find("geom", name).group = _HIDDEN
+    add_static(root, "visible", [*arena.visible_geoms(root), *task.visible_geoms(root)])
+    return _compile(root, root.get_assets())
+
+
+def whole_model(
+    arena: Arena,
+    walker: Walker,
+    task: Task,
+    config: SimulationConfig,
+    layout: Any,
+    state: Any,
+) -> mujoco.MjModel:
+    """Compile one layout of the arena and one state of the task with static geoms.
+
+    Args:
+        arena, walker, task, config: the world.
+        layout: of the arena, concrete arrays.
+        state: of the task, concrete arrays.
+    """
+    root = arena.whole(layout)
+    _attach(root, arena, walker, config)
+    things = task.visible(state)
+    if things is not None:
+        placed = [
+            {**dict(geom), "pos": np.asarray(position), "size": np.asarray(size)}
+            for geom, position, size in zip(
+                task.visible_geoms(root), things.position, things.size, strict=True
+            )
+        ]
+        add_static(root, "thing", placed)
+    return _compile(root, root.get_assets())
+
+
+def add_static(root: mjcf.RootElement, name: str, geoms: Sequence[Mapping[str, Any]]) -> None:
+    """Add geoms that nothing collides with to a model, each in a body behind all others."""
+    for i, attributes in enumerate(geoms):
+        body = root.worldbody.add("body", name=f"{name}_{i}")
+        body.add("geom", name=f"{name}_{i}", contype=0, conaffinity=0, **attributes)
+
+
+def walker_cameras(model: mujoco.MjModel) -> tuple[str, ...]:
+    """Return the names of the walker's cameras, without the walker's prefix."""
+    names = [model.camera(i).name for i in range(model.ncam)]
+    return tuple(n.removeprefix(WALKER) for n in names if n.startswith(WALKER))
+
+
+def keep_contacts(model: mujoco.MjModel, geoms: Sequence[str]) -> None:
+    """Let only `geoms` collide in `model`, with each other as far as they did before."""
+    kept = {model.geom(name).id for name in geoms}
+    dropped = [g for g in range(model.ngeom) if g not in kept]
+    model.geom_contype[dropped] = 0
+    model.geom_conaffinity[dropped] = 0
+
+
+def control_range(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array] | None:
+    """Return middle and half width float32[nu] of what -1 and 1 stand for; None where for that."""
+    limited = model.actuator_ctrllimited.astype(bool)
+    low = np.where(limited, model.actuator_ctrlrange[:, 0], -1.0)
+    high = np.where(limited, model.actuator_ctrlrange[:, 1], 1.0)
+    if (low == -1).all() and (high == 1).all():
+        return None
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    return jax.numpy.asarray(middle, np.float32), jax.numpy.asarray(half, np.float32)
+
+
+def _attach(
+    root: mjcf.RootElement, arena: Arena, walker: Walker, config: SimulationConfig
+) -> mjcf.RootElement:
+    """Put the walker at the arena's start; returns the walker's own part of the model."""
+    body = walker.build()
+    frame = root.attach(body.mjcf_model)
+    if frame.full_identifier != WALKER:
+        raise ValueError(
+            f"the walker's model is named {body.mjcf_model.model!r}; its `build` has to name it "
+            f"{WALKER.rstrip('/')!r}"
+        )
+    body.create_root_joints(frame)
+    frame.pos = arena.start
+    _set_options(root, config)
+    _keep_sensors(root, config.sensors)
+    return body.mjcf_model
+
+
+def _slotted(arena: Arena, walker: Walker, config: SimulationConfig) -> mjcf.RootElement:
+    root = arena.build()
+    body = _attach(root, arena, walker, config)
+    if not walker.self_collisions:
+        # The world's geoms meet the walker's and nothing else.
+        for geom in root.worldbody.find_all("geom", exclude_attachments=True):
+            geom.set_attributes(contype=0, conaffinity=1)
+        for geom in body.find_all("geom"):
+            geom.set_attributes(contype=1, conaffinity=0)
+    if walker.mjx_contacts is not None:
+        # MJX alone reads it.
+        root.custom.add("numeric", name="max_contact_points", data=[walker.mjx_contacts])
+    own = {} if walker.self_collisions else {"contype": 0, "conaffinity": 1}
+    for i, attributes in enumerate(arena.slots(root)):
+        place = dict(attributes)
+        slot = root.worldbody.add("body", name=f"slab_{i}", mocap=True, pos=place.pop("pos"))
+        slot.add("geom", name=f"slab_{i}", **own, **place)
+    return root
+
+
+def _set_options(root: mjcf.RootElement, config: SimulationConfig) -> None:
+    config.check()
+    root.option.set_attributes(
+        timestep=config.physics_timestep,
+        solver=_SOLVERS[config.solver],
+        iterations=config.iterations,
+        ls_iterations=config.ls_iterations,
+        cone=config.cone,
+        noslip_iterations=config.noslip_iterations,
+    )
+
+
+def _keep_sensors(root: mjcf.RootElement, names: Sequence[str]) -> None:
+    # Sensors that nobody reads cost time, and nothing depends on them.
+    sensors = {sensor.full_identifier: sensor for sensor in root.find_all("sensor")}
+    for name in names:
+        if name not in sensors:
+            raise ValueError(
+                f"simulation.sensors has {name!r}; the walker has {', '.join(sorted(sensors))}"
+            )
+    for name, sensor in sensors.items():
+        if name not in names:
+            sensor.remove()
+
+
+def _compile(root: mjcf.RootElement, assets: dict[str, bytes]) -> mujoco.MjModel:
+    return mujoco.MjModel.from_xml_string(root.to_xml_string(), assets)

@@ -1,0 +1,63 @@
+"""Draw the states of a model: what its cameras see."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+from envs.camera import Camera, Image, Scene, render
+from envs.interfaces import Boxes, Visible
+from envs.kinematics import Poses
+
+
+class Pictures:
+    """A model to look at.
+
+    Args:
+        model: with its looks. Its last geoms may be such as `visible` moves.
+        row: names of geoms that the boxes of `Visible.row` look like.
+    """
+
+    def __init__(self, model: mujoco.MjModel, row: Sequence[str] = ()) -> None:
+        self.model = model
+        self.scene = Scene.from_model(model, row=row)
+
+    def camera(self, name: str, height: int, width: int) -> Camera:
+        """Return a camera of the model by its full name; see `Camera.from_model` for errors."""
+        return Camera.from_model(self.model, name, height=height, width=width)
+
+    def draw(self, camera: Camera, poses: Poses, visible: Visible | None = None) -> Image:
+        """Draw what `camera` sees.
+
+        Args:
+            camera: of the model.
+            poses: of the model's bodies, geoms, cameras and lights; of geoms that `visible` moves,
+                none.
+            visible: what differs between episodes.
+        """
+        scene, visible = self.scene, visible or Visible()
+        drawn, lights = scene.geom_ids, scene.light_ids
+        eye = self.model.camera(camera.name).id
+        position, rotation = poses.geom_xpos, poses.geom_xmat
+        size = jnp.asarray(scene.sizes)
+        if visible.geoms is not None:
+            position, rotation, size = self._placed(poses, visible.geoms)
+        return render(
+            scene,
+            camera,
+            position[drawn],
+            rotation[drawn],
+            size,
+            poses.cam_xpos[eye],
+            poses.cam_xmat[eye],
+            visible.row,
+            *((poses.light_xpos[lights], poses.light_xdir[lights]) if len(lights) else ()),
+        )
+
+    def _placed(self, poses: Poses, geoms: Boxes) -> tuple[jax.Array, jax.Array, jax.Array]:
+        upright = jnp.broadcast_to(jnp.eye(3), (len(geoms.position), 3, 3))
+        position = jnp.concatenate([poses.geom_xpos, geoms.position])
+        rotation = jnp.concatenate([poses.geom_xmat, upright])
+        own = jnp.asarray(self.model.geom_size[: len(poses.geom_xpos)], jnp.float32)
+        return position, rotation, jnp.concatenate([own, geoms.size])[self.scene.geom_ids]

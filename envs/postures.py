@@ -1,0 +1,49 @@
+"""How walkers are put down: positions and velocities to begin an episode with."""
+
+import jax
+import jax.numpy as jnp
+import mujoco
+
+from envs.interfaces import Pose
+
+
+def at_rest(
+    model: mujoco.MjModel,
+    noise: float,
+    position_key: jax.Array,
+    velocity_key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Return the model's own posture with noise.
+
+    Args:
+        model: a walker in its arena.
+        noise: half-width of the uniform noise on positions, and deviation of the normal noise on
+            velocities.
+        position_key, velocity_key: PRNG keys.
+
+    Returns:
+        float32[nq], whose quaternions are not normalised, and float32[nv].
+    """
+    qpos = jnp.asarray(model.qpos0, jnp.float32)
+    qpos = qpos + jax.random.uniform(position_key, qpos.shape, minval=-noise, maxval=noise)
+    return qpos, noise * jax.random.normal(velocity_key, (model.nv,))
+
+
+def with_free_root(qpos: jax.Array, pose: Pose) -> jax.Array:
+    """Return `qpos`, float32[nq], whose first joint is free, moved and turned to `pose`."""
+    turned = multiply(about_z(pose.yaw), qpos[3:7])
+    qpos = qpos.at[:3].add(pose.position).at[3:7].set(turned)
+    # A unit quaternion.
+    return qpos.at[3:7].divide(jnp.linalg.norm(qpos[3:7]))
+
+
+def about_z(angle: jax.Array) -> jax.Array:
+    """Return float32[4], the quaternion (w, x, y, z) of a turn by `angle` radians."""
+    zero = jnp.zeros(())
+    return jnp.stack([jnp.cos(angle / 2), zero, zero, jnp.sin(angle / 2)])
+
+
+def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return float32[4], the product of two quaternions (w, x, y, z)."""
+    w, v, u, t = a[0], a[1:], b[0], b[1:]
+    return jnp.concatenate([(w * u - v @ t)[None], w * t + u * v + jnp.cross(v, t)])

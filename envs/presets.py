@@ -1,0 +1,49 @@
+"""The environments that there are: an arena, a walker, a task, and eyes. One line each."""
+
+import dataclasses
+from typing import Any
+
+from envs.arenas.gaps import Gaps
+from envs.interfaces import Arena, Task, Walker
+from envs.locomotion import Locomotion
+from envs.models import SimulationConfig
+from envs.tasks.run_through_corridor import RunThroughCorridor
+from envs.vision import VisionConfig
+from envs.walkers.ant import Ant
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """All that an environment is made of; every field may be replaced."""
+
+    arena: Arena
+    walker: Walker
+    task: Task
+    vision: VisionConfig = VisionConfig()
+    simulation: SimulationConfig = SimulationConfig()
+
+    def make(self, *, seeing: bool = True, back_end: str = "auto", ahead: bool = False) -> Any:
+        """Make the environment.
+
+        Args:
+            seeing: whether the walker has its eyes.
+            back_end: of the physics: mujoco, mjx or auto.
+            ahead: whether the truth about what lies ahead is observed as well.
+
+        Raises:
+            ValueError: a setting is impossible.
+        """
+        vision = self.vision if seeing else None
+        return Locomotion(
+            self.arena, self.walker, self.task, vision, self.simulation, back_end, ahead
+        )
+
+
+PRESETS = {
+    "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
+    "stones_ant": Preset(
+        Gaps(gap_length=(0.1, 0.2), platform_width=2.5, platform_shift=(-1.0, 1.0)),
+        Ant(),
+        RunThroughCorridor(),
+    ),
+}

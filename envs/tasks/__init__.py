@@ -1,0 +1,1 @@
+"""Tasks: rewards and ends of episodes, one file each."""

@@ -1,0 +1,1 @@
+"""Walkers: bodies, one file each."""
