@@ -4,6 +4,7 @@ It knows no learning, and none of the three parts by name: see `envs.interfaces`
 to offer, and `envs.presets` for the environments that there are.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -172,18 +173,18 @@ class Locomotion:
         before = state.data
         # Slots stand for what the walker can touch from where it is now.
         boxes = self.arena.boxes(before.layout, before.root, self.walker.reach)
-        engine = before.physics.replace(mocap_pos=boxes.position, geom_size=boxes.size)
+        slots = {"mocap_pos": boxes.position, "geom_size": boxes.size}
+        engine = dataclasses.replace(before.physics, **slots)
         engine = self._physics.step(engine, self._control(action))
         poses = self._kinematics(engine.qpos)
-        data = before.replace(
-            physics=engine, root=poses.xpos[self._root], com=poses.subtree_com[self._root]
-        )
+        root, com = poses.xpos[self._root], poses.subtree_com[self._root]
+        data = Data(engine, before.layout, root, com, before.task)
         now = self._now(data, poses, (data.com - before.com) / self.dt)
         outcome = self.task.judge(now, action, self.arena, self.dt)
         failed = outcome.failed | engine.failed
         return State(
-            data=data.replace(task=outcome.task),
-            obs=self._observe(now.replace(task=outcome.task)),
+            data=dataclasses.replace(data, task=outcome.task),
+            obs=self._observe(dataclasses.replace(now, task=outcome.task)),
             reward=outcome.reward,
             done=(failed | outcome.truncated).astype(jnp.float32),
             metrics=self._metrics(outcome),
@@ -265,7 +266,7 @@ class Locomotion:
         position, size = (
             jnp.concatenate([getattr(x, name) for x in geoms]) for name in ("position", "size")
         )
-        return seen.replace(geoms=Boxes(position, size))
+        return dataclasses.replace(seen, geoms=Boxes(position, size))
 
     def _control(self, action: jax.Array) -> jax.Array:
         if self._range is None:

@@ -1,7 +1,6 @@
-"""The environments that there are: an arena, a walker, a task, and eyes. One line each."""
+"""The environments that there are: an arena, a walker and a task each, one line for one."""
 
 import dataclasses
-from typing import Any
 
 from envs.arenas.gaps import Gaps
 from envs.interfaces import Arena, Task, Walker
@@ -22,7 +21,9 @@ class Preset:
     vision: VisionConfig = VisionConfig()
     simulation: SimulationConfig = SimulationConfig()
 
-    def make(self, *, seeing: bool = True, back_end: str = "auto", ahead: bool = False) -> Any:
+    def make(
+        self, *, seeing: bool = True, back_end: str = "auto", ahead: bool = False
+    ) -> Locomotion:
         """Make the environment.
 
         Args:
@@ -39,11 +40,9 @@ class Preset:
         )
 
 
+STONES = Gaps(gap_length=(0.1, 0.2), platform_width=2.5, platform_shift=(-1.0, 1.0))
+
 PRESETS = {
     "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
-    "stones_ant": Preset(
-        Gaps(gap_length=(0.1, 0.2), platform_width=2.5, platform_shift=(-1.0, 1.0)),
-        Ant(),
-        RunThroughCorridor(),
-    ),
+    "stones_ant": Preset(STONES, Ant(), RunThroughCorridor()),
 }
