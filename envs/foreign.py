@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
-from vnl_ppo.env import State
+from vnl_ppo.env import Env, ObservationSpec, State
 
 MJX = "mjx"
 _TRAINING_WRAPPERS = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "BraxAutoResetWrapper")
@@ -29,7 +29,7 @@ _TRAINING_WRAPPERS = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "Brax
 _SHARED = ("obs", "reward", "done", "metrics", "info")
 
 
-class Foreign:
+class Foreign(Env):
     """One environment of another house.
 
     Wrappers that Brax trains with are taken off, as the learner batches, times out and restarts.
@@ -67,7 +67,7 @@ class Foreign:
         return self.env.action_size
 
     @functools.cached_property
-    def observation_spec(self) -> Mapping[str, Any]:
+    def observation_spec(self) -> ObservationSpec:
         """Shape and dtype of every leaf; an observation that is a bare array is called "state"."""
         return jax.eval_shape(self.reset, jax.random.key(0)).obs
 

@@ -1,76 +1,97 @@
-"""The last few pictures side by side: motion for an eye that sees one picture at a time."""
+"""The last few images stacked along their channels: motion for an encoder that takes one image."""
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vnl_ppo.env import Env, Observation
+from vnl_ppo.env import Env, Observation, ObservationSpec, State
 
 
-class FrameStack:
-    """An environment whose images are the last K ones, along their channels, oldest first.
+class FrameStack(Env):
+    """An environment whose images are its last K ones, stacked along the channels, oldest first.
 
-    Images are the observation's uint8 leaves; they stay uint8. After a reset all K show the first
-    state. The frames are kept in the observation itself, and nowhere else. Whatever else the
-    environment offers, this offers too.
+    Images are the observation's uint8 leaves, at any depth; they stay uint8. At the beginning of an
+    episode all K show the first state. The frames are kept in the observation itself. All other
+    attributes are those of the environment inside; a `State` that one of its other methods returns,
+    such as `at`, is stacked as that of a reset.
 
     Args:
         env: any environment.
         number: K, 1 or more.
 
     Raises:
-        ValueError: `number` is below 1, or there is no image to stack.
+        ValueError: `number` is below 1, or the observation has no image.
     """
 
     def __init__(self, env: Env, number: int) -> None:
         if number < 1:
             raise ValueError(f"frames is {number}; it has to be 1 or more")
         self.env, self.number = env, number
-        self._images = [k for k, s in env.observation_spec.items() if s.dtype == jnp.uint8]
-        if not self._images:
-            leaves = ", ".join(env.observation_spec)
-            raise ValueError(f"there is no image to stack among {leaves}; images are uint8 leaves")
+        if not any(_is_image(spec) for spec in jax.tree.leaves(env.observation_spec)):
+            paths = jax.tree_util.tree_leaves_with_path(env.observation_spec)
+            names = (jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths)
+            raise ValueError(
+                f"there is no image to stack among {', '.join(names)}; images are uint8 leaves"
+            )
 
     def __getattr__(self, name: str) -> Any:
-        if name == "env":  # not there yet: a copy is being made
+        if name == "env":  # a copy is being made, which has no attributes yet
             raise AttributeError(name)
-        return getattr(self.env, name)
+        found = getattr(self.env, name)
+        if not inspect.ismethod(found):
+            return found
+
+        @functools.wraps(found)
+        def stacked(*args: Any, **kwargs: Any) -> Any:
+            result = found(*args, **kwargs)
+            return self._repeated(result) if isinstance(result, State) else result
+
+        return stacked
 
     @property
-    def observation_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def observation_spec(self) -> ObservationSpec:
         """Shape and dtype of every leaf of an observation."""
-        spec = dict(self.env.observation_spec)
-        for name in self._images:
-            *size, channels = spec[name].shape
-            shape = (*size, channels * self.number)
-            spec[name] = jax.ShapeDtypeStruct(shape, spec[name].dtype)
-        return spec
+
+        def stacked(spec: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            if not _is_image(spec):
+                return spec
+            *size, channels = spec.shape
+            return jax.ShapeDtypeStruct((*size, channels * self.number), spec.dtype)
+
+        return jax.tree.map(stacked, self.env.observation_spec)
 
     @property
     def action_size(self) -> int:
         """Number of entries of an action."""
         return self.env.action_size
 
-    def reset(self, key: jax.Array) -> Any:
+    def reset(self, key: jax.Array) -> State:
         """Begin an episode; see `Env.reset`."""
-        state = self.env.reset(key)
-        first = {name: jnp.tile(state.obs[name], self.number) for name in self._images}
-        return state.replace(obs={**state.obs, **first})
+        return self._repeated(self.env.reset(key))
 
-    def step(self, state: Any, action: jax.Array) -> Any:
+    def step(self, state: State, action: jax.Array) -> State:
         """Advance one control step; see `Env.step`."""
-        after = self.env.step(state.replace(obs=self._newest(state.obs)), action)
-        stacked = {}
-        for name in self._images:
-            channels = after.obs[name].shape[-1]
-            older = state.obs[name][..., channels:]
-            stacked[name] = jnp.concatenate([older, after.obs[name]], axis=-1)
-        return after.replace(obs={**after.obs, **stacked})
+        newest = self._on_images(lambda spec, x: x[..., -spec.shape[-1] :], state.obs)
+        after = self.env.step(dataclasses.replace(state, obs=newest), action)
+        append = lambda spec, old, new: jnp.concatenate([old[..., spec.shape[-1] :], new], axis=-1)
+        stacked = self._on_images(append, state.obs, after.obs)
+        return dataclasses.replace(after, obs=stacked)
 
-    def _newest(self, obs: Observation) -> dict[str, jax.Array]:
-        newest = dict(obs)
-        for name in self._images:
-            channels = self.env.observation_spec[name].shape[-1]
-            newest[name] = obs[name][..., -channels:]
-        return newest
+    def _repeated(self, state: State) -> State:
+        """The environment's own state, its images K times."""
+        obs = self._on_images(lambda _, x: jnp.tile(x, self.number), state.obs)
+        return dataclasses.replace(state, obs=obs)
+
+    def _on_images(self, function: Callable[..., jax.Array], *obs: Observation) -> Observation:
+        """(spec, images...) -> image, on every image; other leaves are those of the last `obs`."""
+        on_leaf = lambda spec, *x: function(spec, *x) if _is_image(spec) else x[-1]
+        return jax.tree.map(on_leaf, self.env.observation_spec, *obs)
+
+
+def _is_image(spec: jax.ShapeDtypeStruct) -> bool:
+    return spec.dtype == jnp.uint8

@@ -28,6 +28,7 @@ from flax import linen as nn
 from vnl_ppo import checkpoint, normalization, run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation
+from vnl_ppo.observations import flatten
 from vnl_ppo.policy import Weights, init_params, make_policy
 from vnl_ppo.recurrence import initial_memory, remembers
 
@@ -112,19 +113,19 @@ class Policy:
     def _decide(
         self, obs: Observation, memory: Any, key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array, Any]:
-        spec = self.env.observation_spec
-        if set(obs) != set(spec):
+        flat, spec = flatten(obs), flatten(self.env.observation_spec)
+        if set(flat) != set(spec):
             raise ValueError(
-                f"the observation has leaves {sorted(obs)}; this policy was trained on "
+                f"the observation has leaves {sorted(flat)}; this policy was trained on "
                 f"{sorted(spec)}"
             )
         if memory is None:
             name = next(iter(spec))
-            axes = jnp.shape(obs[name])[: jnp.ndim(obs[name]) - len(spec[name].shape)]
+            axes = jnp.shape(flat[name])[: jnp.ndim(flat[name]) - len(spec[name].shape)]
             empty = initial_memory(self.network, math.prod(axes))
             memory = jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), empty)
         drawn = jax.random.key(0) if key is None else key
-        return self._jitted(self.weights, dict(obs), memory, drawn, key is None)
+        return self._jitted(self.weights, flat, memory, drawn, key is None)
 
 
 def load(run_dir: str | Path, step: int | None = None) -> Policy:

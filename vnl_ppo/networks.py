@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vnl_ppo import distributions
-from vnl_ppo.env import Observation
-from vnl_ppo.observations import flatten
+from vnl_ppo.observations import Leaves, flatten
 
 
 class Head(nn.Module):
@@ -93,7 +92,7 @@ class ActorCritic(nn.Module):
         streams = ("policy",) if self.one_stream else ("policy", "value")
         return {k: self.core.initial_memory(num_envs) for k in streams}
 
-    def __call__(self, obs: Observation, memory: Any = (), end: jax.Array | None = None):
+    def __call__(self, obs: Leaves, memory: Any = (), end: jax.Array | None = None):
         """Act and judge.
 
         Args:
@@ -125,7 +124,7 @@ class ActorCritic(nn.Module):
         return self._logits(seen), self.value(judged)[..., 0], memory
 
     def _features(
-        self, encoders: Mapping[str, nn.Module], obs: Observation, leaves: Sequence[str] | None
+        self, encoders: Mapping[str, nn.Module], obs: Leaves, leaves: Sequence[str] | None
     ) -> jax.Array:
         def encoded(k):
             if k not in encoders:

@@ -1,8 +1,12 @@
 """Observations of any nesting, as flat dictionaries of named leaves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+
+Leaves = Mapping[str, jax.Array]
+"""An observation that `flatten` made flat."""
 
 
 def flatten(obs: Any) -> dict[str, Any]:

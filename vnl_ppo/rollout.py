@@ -89,7 +89,7 @@ def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
     # An environment that is broken from the start has to be acted on once, to be found out.
     seen = jax.tree.map(lambda x: jnp.where(_is_bad(x), 0, x) if _is_float(x) else x, state.obs)
     return Episodes(
-        state=state.replace(obs=seen),
+        state=dataclasses.replace(state, obs=seen),
         length=jnp.zeros(len(keys), jnp.int32),
         reward=jnp.zeros(len(keys)),
         memory=memory,
@@ -247,7 +247,8 @@ def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, 
         "simulation": state.info.get("failed", jnp.zeros_like(state.done)) > 0,
     }
     broken = is_broken(faults)
-    state = state.replace(
+    state = dataclasses.replace(
+        state,
         reward=jnp.where(broken, 0, state.reward),
         metrics={k: jnp.where(broken & _is_bad(x), 0, x) for k, x in state.metrics.items()},
     )

@@ -1,7 +1,12 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from vnl_ppo.config import PPOConfig
+from vnl_ppo.loading import Policy
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.normalization import init_moments
 from vnl_ppo.policy import Weights, apply, init_params, make_policy
@@ -73,3 +78,15 @@ def test_a_policy_acts_at_its_mode_and_passes_its_memory_on():
     assert (decision.memory["policy"] != memory["policy"]).any()
     np.testing.assert_allclose(judge(obs_of(3), memory), decision.value, rtol=1e-6)
     assert (judge(obs_of(3), decision.memory) != decision.value).all()
+
+
+def test_a_loaded_policy_takes_nested_observations_single_or_in_batches():
+    network = ActorCritic(2, {}, (8,), (8,), core=GRU(5))
+    env = types.SimpleNamespace(observation_spec=SPEC)
+    policy = Policy(env, network, PPOConfig(), weights_for(network), step=0)
+    batch, memory = policy.act(obs_of(4))
+    one, _ = policy.act(jax.tree.map(lambda x: x[1], obs_of(4)))
+    assert batch.shape == (4, 2) and memory["policy"].shape == (4, 5)
+    np.testing.assert_allclose(one, batch[1], rtol=1e-5)
+    with pytest.raises(ValueError, match="has leaves \['touch'\]; this policy was trained on"):
+        policy.act({"touch": obs_of()["touch"]})
