@@ -19,8 +19,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import partial_eval
 
+from envs import jaxpr
 from vnl_ppo.env import Env, ObservationSpec, State
 
 MJX = "mjx"
@@ -89,14 +89,14 @@ class Foreign(Env):
             return jax.tree.leaves(_without_shared(after)), _shared(after)
 
         action = jax.ShapeDtypeStruct((self.action_size,), jnp.float32)
-        program = jax.make_jaxpr(step)(self._specs, _shared(self._first), action).jaxpr
+        program = jaxpr.program_of(step, self._specs, _shared(self._first), action)
         count = len(self._specs)
         # A key cannot be filled up with zeros.
         read = [jnp.issubdtype(spec.dtype, jax.dtypes.extended) for spec in self._specs]
         while True:
             wanted = read + [True] * (len(program.outvars) - count)
-            _, inputs = partial_eval.dce_jaxpr(program, wanted)
-            more = [old or new for old, new in zip(read, inputs[:count], strict=True)]
+            inputs = jaxpr.inputs_read(program, wanted)[:count]
+            more = [old or new for old, new in zip(read, inputs, strict=True)]
             if more == read:
                 return read
             read = more

@@ -8,10 +8,8 @@ on nothing else; whoever makes a `ProgramCache` promises that.
 """
 
 import contextlib
-import functools
 import hashlib
 import os
-import pickle
 import platform
 import sys
 import uuid
@@ -21,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.experimental import serialize_executable
 
+from vnl_ppo import executables
 from vnl_ppo.runtime import Compilations
 
 _SUFFIX = ".program"
@@ -88,12 +85,7 @@ class Kept:
             digest, packed = content[:32], content[32:]
             if hashlib.sha256(packed).digest() != digest:
                 return None
-            _prepare_linear_algebra()
-            devices, (program, inputs, outputs) = pickle.loads(zlib.decompress(packed))
-            by_number = {device.id: device for device in jax.devices()}
-            compiled = serialize_executable.deserialize_and_load(
-                program, inputs, outputs, execution_devices=[by_number[n] for n in devices]
-            )
+            compiled = executables.from_bytes(zlib.decompress(packed))
         except Exception:
             # Not there, or not for this machine after all: it is compiled anew, and written anew.
             return None
@@ -118,10 +110,7 @@ def as_it_is(name: str, function: Any) -> Any:
 
 def _write(path: Path, compiled: Any) -> None:
     try:
-        # By itself JAX takes what it reads for a program of all devices.
-        shardings: Any = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
-        devices = sorted({device.id for sharding in shardings for device in sharding.device_set})
-        content = pickle.dumps((devices, serialize_executable.serialize(compiled)))
+        content = executables.to_bytes(compiled)
     except Exception:
         # A program that holds an address of this process, such as a callback's, cannot be kept.
         return
@@ -147,15 +136,6 @@ def _forget(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@functools.cache
-def _prepare_linear_algebra() -> None:
-    """Have LAPACK's routines found, which JAX does as it lowers a program that uses them.
-
-    A program read from a file that called one of them before would end the process.
-    """
-    jax.jit(jnp.linalg.qr).lower(jnp.ones((1, 1)))
-
-
 def _code() -> bytes:
     """Every module that is loaded, by its file, its size and when it was written."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
@@ -173,7 +153,7 @@ def _machine() -> bytes:
     """Devices, processor, versions, and the settings of JAX and XLA."""
     settings = {
         name: value
-        for name, value in jax.config.values.items()
+        for name, value in executables.settings().items()
         if not any(word in name for word in _NOT_OF_THE_PROGRAM)
     }
     flags = {k: v for k, v in os.environ.items() if k.startswith(("XLA_", "PJRT_", "LIBTPU_"))}

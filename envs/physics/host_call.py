@@ -1,14 +1,14 @@
 """Call NumPy code on the host from a compiled JAX program that can be kept on disk.
 
 `jax.pure_callback` does the same, but JAX never writes a program with such a callback into its
-persistent compilation cache (`jax/_src/compiler.py`, `_cache_write`), so every start of a training
-run compiled its largest programs again. XLA's foreign function interface is for code that is found
-by name in the process, as LAPACK's is: programs that use it are cached like any other. Its binary
-interface is in jaxlib's `xla/ffi/api/c_api.h` (version 0.3, kept compatible for 12 months), small
-enough to be written down here with ctypes; nothing has to be compiled.
+persistent compilation cache (`jax/_src/compiler.py`, `_cache_write`), so that every training run
+would compile its largest programs again. XLA's foreign function interface (FFI) finds code by name
+in the process, and programs that use it are cached like any other. Its binary interface is the
+header `xla/ffi/api/c_api.h` of jaxlib; the parts needed are written down here with ctypes.
+`tests/test_private_surfaces.py` compares them with the header that is installed.
 
-A compiled program knows a function by a number: a digest of what the function is, so that the same
-program in another process means the same function.
+A compiled program refers to a function by a digest of what the function is, so that the program
+calls the same function in another process.
 """
 
 import ctypes
@@ -23,6 +23,9 @@ Function = Callable[..., tuple[np.ndarray, ...]]
 
 _TARGET = "vnl_host_call"
 _VERSION = (0, 3)
+"""Of the interface, as spoken here; later minor versions of XLA accept it."""
+NEWEST_KNOWN = (0, 5)
+"""The last version whose header was compared with the structures below (jaxlib 0.12)."""
 _METADATA = 1
 _INTERNAL = 13
 # XLA_FFI_DataType: PRED, S32, U32, U64, F32.
@@ -31,14 +34,14 @@ _functions: dict[int, Function] = {}
 
 
 def register(function: Function, *identity: bytes) -> int:
-    """Make `function` known, for as long as the process lives.
+    """Register a function for `call`, for as long as the process lives.
 
     Args:
         function: pure.
-        identity: tells it from all others, in every process.
+        identity: bytes that no other function has, in any process.
 
     Returns:
-        the number under which `call` finds it.
+        the number by which `call` finds it.
     """
     digest = hashlib.sha256(b"|".join(identity)).digest()
     # MLIR's Python bindings take no integer beyond int64.
@@ -50,14 +53,18 @@ def register(function: Function, *identity: bytes) -> int:
 def call(
     number: int, results: Sequence[jax.ShapeDtypeStruct], *operands: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Call the function `number`; under `jax.vmap` the whole batch is one call.
+    """Call a registered function from traced code; under `jax.vmap` the whole batch is one call.
 
-    On other devices than CPUs, whose memory the host cannot read, this is `jax.pure_callback`.
+    On devices other than CPUs, whose memory the host cannot read, this is `jax.pure_callback`.
 
     Args:
-        number: from `register`.
-        results: what it returns, without batch axes. bool, int32, uint32, uint64 and float32.
-        operands: without batch axes, of the same types.
+        number: of the function, from `register`.
+        results: shapes and dtypes that it returns, without batch axes: bool, int32, uint32, uint64
+            or float32.
+        operands: its arguments, without batch axes, of the same dtypes.
+
+    Returns:
+        what the function returns. An exception in it becomes a `jax.errors.JaxRuntimeError`.
     """
     results = tuple(results)
 
@@ -72,7 +79,8 @@ def call(
     return jax.lax.platform_dependent(*operands, cpu=on_cpu, default=elsewhere)
 
 
-# The parts of c_api.h that a handler reads. Every structure begins with its size and extensions.
+# The parts of c_api.h that a handler reads, with the header's own names of fields. Every structure
+# begins with its size and its extensions.
 
 
 class _Extension(ctypes.Structure):
@@ -87,24 +95,24 @@ _Extension._fields_ = [
 
 
 class _Sized(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t), ("extension", ctypes.POINTER(_Extension))]
+    _fields_ = [("struct_size", ctypes.c_size_t), ("extension_start", ctypes.POINTER(_Extension))]
 
 
 class _Version(_Sized):
-    _fields_ = [("major", ctypes.c_int), ("minor", ctypes.c_int)]
+    _fields_ = [("major_version", ctypes.c_int), ("minor_version", ctypes.c_int)]
 
 
 class _Metadata(ctypes.Structure):
     _fields_ = [
         ("struct_size", ctypes.c_size_t),
-        ("version", _Version),
+        ("api_version", _Version),
         ("traits", ctypes.c_uint32),
-        ("state_type", ctypes.c_int64),
+        ("state_type_id", ctypes.c_int64),
     ]
 
 
 class _MetadataExtension(ctypes.Structure):
-    _fields_ = [("base", _Extension), ("metadata", ctypes.POINTER(_Metadata))]
+    _fields_ = [("extension_base", _Extension), ("metadata", ctypes.POINTER(_Metadata))]
 
 
 class _Buffer(_Sized):
@@ -135,12 +143,12 @@ class _Attributes(_Sized):
         ("size", ctypes.c_int64),
         ("types", ctypes.c_void_p),
         ("names", ctypes.c_void_p),
-        ("attributes", ctypes.POINTER(ctypes.POINTER(_Scalar))),
+        ("attrs", ctypes.POINTER(ctypes.POINTER(_Scalar))),
     ]
 
 
 class _ErrorArguments(_Sized):
-    _fields_ = [("message", ctypes.c_char_p), ("code", ctypes.c_int)]
+    _fields_ = [("message", ctypes.c_char_p), ("errc", ctypes.c_int)]
 
 
 _CreateError = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_ErrorArguments))
@@ -148,20 +156,20 @@ _CreateError = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_ErrorArguments)
 
 class _Api(_Sized):
     _fields_ = [
-        ("version", _Version),
-        ("internal", ctypes.c_void_p),
-        ("create_error", _CreateError),
+        ("api_version", _Version),
+        ("internal_api", ctypes.c_void_p),
+        ("XLA_FFI_Error_Create", _CreateError),
     ]
 
 
 class _CallFrame(_Sized):
     _fields_ = [
         ("api", ctypes.POINTER(_Api)),
-        ("context", ctypes.c_void_p),
+        ("ctx", ctypes.c_void_p),
         ("stage", ctypes.c_int),
-        ("arguments", _Buffers),
-        ("results", _Buffers),
-        ("attributes", _Attributes),
+        ("args", _Buffers),
+        ("rets", _Buffers),
+        ("attrs", _Attributes),
         ("future", ctypes.c_void_p),
     ]
 
@@ -185,24 +193,23 @@ def _arrays(buffers: _Buffers) -> list[np.ndarray]:
 def _handler(pointer):
     """XLA_FFI_Handler: asked once what it is, then called for each execution."""
     frame = pointer.contents
-    if frame.extension and frame.extension.contents.type == _METADATA:
-        extension = ctypes.cast(frame.extension, ctypes.POINTER(_MetadataExtension)).contents
+    if frame.extension_start and frame.extension_start.contents.type == _METADATA:
+        extension = ctypes.cast(frame.extension_start, ctypes.POINTER(_MetadataExtension)).contents
         metadata = extension.metadata.contents
-        metadata.version.struct_size = ctypes.sizeof(_Version)
-        metadata.version.extension = None
-        metadata.version.major, metadata.version.minor = _VERSION
-        metadata.traits = 0
-        metadata.state_type = 0
+        version = metadata.api_version
+        version.struct_size, version.extension_start = ctypes.sizeof(_Version), None
+        version.major_version, version.minor_version = _VERSION
+        metadata.traits = metadata.state_type_id = 0
         return None
     try:
-        number = frame.attributes.attributes[0].contents.value[0]
-        found = _functions[number](*_arrays(frame.arguments))
-        for place, value in zip(_arrays(frame.results), found, strict=True):
+        number = frame.attrs.attrs[0].contents.value[0]
+        found = _functions[number](*_arrays(frame.args))
+        for place, value in zip(_arrays(frame.rets), found, strict=True):
             place[...] = value
     except BaseException as error:
         message = f"{type(error).__name__}: {error}".encode()
         arguments = _ErrorArguments(ctypes.sizeof(_ErrorArguments), None, message, _INTERNAL)
-        return frame.api.contents.create_error(ctypes.byref(arguments))
+        return frame.api.contents.XLA_FFI_Error_Create(ctypes.byref(arguments))
     return None
 
 

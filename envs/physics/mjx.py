@@ -1,4 +1,4 @@
-"""MuJoCo in JAX: traced whole, on any device."""
+"""MJX: MuJoCo in JAX, on any device."""
 
 import copy
 import dataclasses
@@ -12,11 +12,11 @@ from envs.physics.state import PhysicsState, default_slabs, is_bad, mocap_geoms
 
 
 class MjxPhysics:
-    """MJX, see `envs.physics.Physics`.
+    """The back end `mjx`, see `envs.physics.Physics`.
 
     Args:
-        model: what to simulate. MJX collides every pair of geoms that may, at every step: give it a
-            model in which few may, and see `num_contacts`.
+        model: what to simulate. MJX collides all pairs of geoms that can touch, at every step: let
+            few of them touch, and see `num_contacts`.
         num_substeps: physics steps in a control step.
 
     Raises:
@@ -46,7 +46,13 @@ class MjxPhysics:
     @property
     def num_contacts(self) -> int:
         """How many contacts every step solves for, touching or not."""
-        return int(self._data._impl.ncon)
+        try:
+            return int(self._data._impl.ncon)
+        except AttributeError as error:
+            raise RuntimeError(
+                f"mujoco-mjx {mujoco.__version__} no longer has Data._impl.ncon: "
+                f"envs/physics/mjx.py has to be adapted"
+            ) from error
 
     def init(
         self,

@@ -88,5 +88,5 @@ def test_a_loaded_policy_takes_nested_observations_single_or_in_batches():
     one, _ = policy.act(jax.tree.map(lambda x: x[1], obs_of(4)))
     assert batch.shape == (4, 2) and memory["policy"].shape == (4, 5)
     np.testing.assert_allclose(one, batch[1], rtol=1e-5)
-    with pytest.raises(ValueError, match="has leaves \['touch'\]; this policy was trained on"):
+    with pytest.raises(ValueError, match=r"has leaves \['touch'\]; this policy was trained on"):
         policy.act({"touch": obs_of()["touch"]})

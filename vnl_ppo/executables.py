@@ -1,0 +1,49 @@
+"""Turn compiled programs into bytes and back, for `vnl_ppo.program_cache`.
+
+The one place that knows what JAX does not document of this: `serialize_executable`, and the names
+of its settings. Everything here may raise whatever a version of JAX that is not known raises.
+"""
+
+import functools
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def to_bytes(compiled: Any) -> bytes:
+    """Return a `jax.stages.Compiled` as bytes; one that calls back into Python is refused."""
+    from jax.experimental import serialize_executable
+
+    # By itself JAX would load it for all devices.
+    shardings: Any = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
+    devices = sorted({device.id for sharding in shardings for device in sharding.device_set})
+    return pickle.dumps((devices, serialize_executable.serialize(compiled)))
+
+
+def from_bytes(content: bytes) -> Callable[..., Any]:
+    """Return the program of `to_bytes`, on the devices that it was compiled for."""
+    from jax.experimental import serialize_executable
+
+    _prepare_linear_algebra()
+    devices, (program, inputs, outputs) = pickle.loads(content)
+    by_number = {device.id: device for device in jax.devices()}
+    return serialize_executable.deserialize_and_load(
+        program, inputs, outputs, execution_devices=[by_number[n] for n in devices]
+    )
+
+
+def settings() -> dict[str, Any]:
+    """Return all of JAX's settings by name."""
+    return dict(jax.config.values)
+
+
+@functools.cache
+def _prepare_linear_algebra() -> None:
+    """Register LAPACK's routines, which JAX does as it lowers the first program that uses them.
+
+    A loaded program that called one of them before would end the process.
+    """
+    jax.jit(jnp.linalg.qr).lower(jnp.ones((1, 1)))
