@@ -1,6 +1,22 @@
 """Worlds: an arena, a walker and a task behind reset and step."""
 
 import warnings
+from typing import Any
 
 # dm_control looks for a display as it is imported; nothing here needs one.
 warnings.filterwarnings("ignore", message=".*DISPLAY environment variable is missing")
+
+
+def make(name: str, **options: Any) -> Any:
+    """Make an environment by name: see `envs.catalogue.make`."""
+    # Whoever imports a part of this package need not wait for all of it.
+    from envs.catalogue import make
+
+    return make(name, **options)
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the presets."""
+    from envs.presets import PRESETS
+
+    return tuple(PRESETS)

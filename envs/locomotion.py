@@ -217,6 +217,10 @@ class Locomotion:
         parts = self.arena, self.walker, self.task, self.simulation
         return models.whole_model(*parts, data.layout, data.task)
 
+    def tracked(self, model: mujoco.MjModel) -> int:
+        """Return the id of the walker's root body in a model of `whole`."""
+        return model.body(WALKER + self.walker.root).id
+
     def joints(self, data: Data) -> tuple[jax.Array, jax.Array]:
         """Return float32[..., nq] and float32[..., nv], positions and velocities of states."""
         return data.physics.qpos, data.physics.qvel

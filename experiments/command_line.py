@@ -1,4 +1,4 @@
-"""What the command line of every experiment does: settings, checks, errors, a dry run, going on."""
+"""The command line of training: settings, checks, errors, a dry run, going on."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import jax
 import tyro
 from rich.console import Console
 from rich.table import Column, Table
 
+from envs.film import FRAMES_PER_SECOND, film, view_of, write
+from experiments.settings import (
+    BUILDER,
+    Settings,
+    build,
+    defaults_for,
+    from_dict,
+    to_dict,
+    traced_from,
+)
 from vnl_ppo import run_folder
-from vnl_ppo.checkpoint import CheckpointConfig
-from vnl_ppo.config import PPOConfig, check
+from vnl_ppo.config import check
 from vnl_ppo.distributed import (
     DistributedConfig,
     PeerLostError,
@@ -31,13 +40,9 @@ from vnl_ppo.distributed import (
     watching,
 )
 from vnl_ppo.env import Env
-from vnl_ppo.footprint import (
-    available_bytes,
-    check_fits,
-    compile_step,
-    memory_table,
-    peak_bytes,
-)
+from vnl_ppo.evaluation import make_record
+from vnl_ppo.events import EventFile
+from vnl_ppo.footprint import available_bytes, check_fits, compile_step, memory_table, peak_bytes
 from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
@@ -45,89 +50,43 @@ from vnl_ppo.policy import Weights
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
 from vnl_ppo.runtime import Compilations, keep_compilations
-from vnl_ppo.serialization import from_plain, to_plain
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """What there is to say about any run; an experiment adds its own."""
-
-    ppo: Annotated[PPOConfig, tyro.conf.arg(name="")]
-    checkpoints: CheckpointConfig = CheckpointConfig()
-    wandb: str = ""
-    """A project of Weights & Biases to log to as well; needs the extra `wandb`. Without a network,
-    set WANDB_MODE=offline."""
-    quiet: bool = False
-    """Plain lines instead of a live view."""
-    run_dir: Path | None = None
-    """Where everything goes; by default a new folder in runs/. One that exists is never touched."""
-    resume: Path | None = None
-    """The folder of a run to go on with, under its own settings unless others are given here."""
-    config: Path | None = None
-    """A run's config.json, or its folder: begin a new run with its settings, unless others are
-    given here."""
-    dump_config: bool = False
-    """Print the config.json of a run with these settings, and do nothing."""
-    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Train as one of several processes, each of which is started with this command."""
-    processes: Annotated[DistributedConfig, tyro.conf.arg(name="distributed")] = DistributedConfig()
-    dry_run: bool = False
-    """Compile the training step, print what it will hold in memory, and leave nothing behind."""
+RENAMED = {
+    "--corridor.reach": "--walker.reach",
+    "--corridor.": "--arena.",
+    "--reward.": "--task.",
+    "--healthy-height": "--task.healthy-height",
+    "--reset-noise": "--walker.reset-noise",
+    "--gap-length": "--arena.gap-length",
+    "--platform-length": "--arena.platform-length",
+}
+"""Beginnings of flags of release 0.1, and what they are called now."""
 
 
-_OF_THE_COMMAND = (
-    "run_dir", "resume", "config", "dump_config", "dry_run", "quiet", "distributed", "processes",
-)  # fmt: skip
+def main(description: str | None, env: str = "") -> None:
+    """Train as the command line says.
 
-AnySettings = TypeVar("AnySettings", bound=RunSettings)
-Finish = Callable[[Any, Any, ActorCritic, Weights, Path], Sequence[str]]
-"""(settings, environment, network, weights, run folder) -> what it made, in words."""
-
-
-class Experiment(NamedTuple):
-    """What an experiment brings along.
-
-    Attributes:
-        builder: `package.module:function`, by which its runs are built again, see
-            `vnl_ppo.loading.load`.
-        parse: the command line's arguments -> its settings, a `RunSettings`.
-        build: settings -> environment and network. Raises a ValueError where they cannot be.
-        title: settings -> what its run folders are called, before the time.
-        simulator: (settings, environment) -> what simulates, to be shown.
-        finish: what is left to do after training.
-        traced_from: (settings, environment) -> all that the compiled programs depend on besides
-            settings and code, so that they may be kept whole; None where that is not known.
+    Args:
+        description: of the program, for `--help`.
+        env: the environment where the command line names none.
     """
-
-    builder: str
-    parse: Callable[[Sequence[str]], Any]
-    build: Callable[[Any], tuple[Any, ActorCritic]]
-    title: Callable[[Any], str]
-    simulator: Callable[[Any, Any], str]
-    finish: Finish = lambda *_: ()
-    traced_from: Callable[[Any, Any], Sequence[bytes] | None] = lambda *_: None
-
-
-def main(experiment: Experiment) -> None:
-    """Do what the command line says."""
     folder = None
     try:
-        join_others(sys.argv[1:])
-        settings = experiment.parse(sys.argv[1:])
+        settings = parse(sys.argv[1:], description, env)
         if settings.dump_config:
-            print(run_folder.describe(to_dict(settings), experiment.builder), end="")
+            print(run_folder.describe(to_dict(settings), BUILDER), end="")
             return
         if settings.dry_run:
-            show_memory(*experiment.build(settings), settings.ppo)
+            show_memory(*build(settings), settings)
             return
         compilations = keep_compilations()
         with watching():
-            env, network, folder, programs = prepare(experiment, settings, compilations)
+            environment, network, folder, programs = prepare(settings, compilations)
         if is_first():
             print(f"run folder: {folder}", flush=True)
-        work(experiment, settings, env, network, folder, programs)
+        work(settings, environment, network, folder, programs)
         if is_first():
             print(compilations)
     except (ValueError, OSError, NotFiniteError, PeerLostError) as error:
@@ -154,80 +113,84 @@ def stop(status: int, message: str, folder: Path | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def join_others(arguments: Sequence[str]) -> None:
-    """Join the other processes if the command line says so.
+def parse(arguments: Sequence[str], description: str | None, env: str = "") -> Settings:
+    """Return the settings that a command line asks for; joins other processes where it says so.
 
-    That has to be done before anything uses a device, as the settings' defaults do; so the flags
-    for it are read first.
-
-    Raises:
-        ValueError: they cannot be joined.
-    """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--distributed", action="store_true")
-    for field in dataclasses.fields(DistributedConfig):
-        name, kind = field.name, str if field.name == "coordinator" else int
-        spellings = {f"--distributed.{name}", f"--distributed.{name.replace('_', '-')}"}
-        first.add_argument(*spellings, dest=name, type=kind, default=field.default)
-    given = vars(first.parse_known_args(arguments)[0])
-    if given.pop("distributed") or DistributedConfig(**given) != DistributedConfig():
-        join(DistributedConfig(**given))
-
-
-def parse(
-    arguments: Sequence[str],
-    defaults: Callable[[Sequence[str]], AnySettings],
-    description: str | None,
-) -> AnySettings:
-    """Settings from the command line.
-
-    A run that is resumed has its own to begin from, so has a file; so these are read first.
+    Which settings there are, and with what defaults, depends on a few flags, which are read first:
+    the environment and whether its animal sees; a run to go on with, or whose settings to take.
 
     Args:
         arguments: of the command line.
-        defaults: what they begin from where neither is given.
-        description: of the experiment, for `--help`.
+        description: of the program, for `--help`.
+        env: the environment where the command line names none.
 
     Raises:
-        ValueError: the settings to begin from cannot be read.
+        ValueError: a flag was renamed, the settings to begin from cannot be read, or the other
+            processes cannot be joined.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--resume", type=Path)
-    first.add_argument("--config", type=Path)
-    known, _ = first.parse_known_args(arguments)
-    if known.resume and known.config:
+    refuse_renamed(arguments)
+    first = _first_flags(arguments)
+    if first.distributed != DistributedConfig() or first.join:
+        # Before anything uses a device, as default settings do.
+        join(first.distributed)
+    if first.resume and first.config:
         raise ValueError("--resume and --config are both given; a run that is resumed has its own")
-    begin = defaults(arguments)
-    if source := known.resume or known.config:
-        begin = from_dict(type(begin), run_folder.read_settings(source), str(source))
+    if source := first.resume or first.config:
+        begin = from_dict(run_folder.read_settings(source), str(source))
+    elif name := first.env or env:
+        begin = defaults_for(name, seeing=first.encoder != "none")
+    elif {"-h", "--help"} & set(arguments):
+        begin = Settings()
+    else:
+        raise ValueError("name an environment: --env gap_ant, --env brax:ant, ... (see --help)")
     return tyro.cli(type(begin), args=arguments, default=begin, description=description)
 
 
-def option(arguments: Sequence[str], name: str, default: str) -> str:
-    """One option of a command line, on which the defaults of the others depend."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument(name, dest="value", default=default)
-    return first.parse_known_args(arguments)[0].value
+def refuse_renamed(arguments: Sequence[str]) -> None:
+    """Raise a ValueError where a flag of release 0.1 is called otherwise now."""
+    for argument in arguments:
+        for old, new in RENAMED.items():
+            if argument.replace("_", "-").startswith(old):
+                flag = argument.replace("_", "-").split("=")[0]
+                raise ValueError(f"{flag} is now called {new + flag.removeprefix(old)}")
+
+
+def _first_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the flags on which the others depend."""
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    flags.add_argument("--env", default="")
+    flags.add_argument("--encoder", default=Settings.encoder)
+    flags.add_argument("--resume", type=Path)
+    flags.add_argument("--config", type=Path)
+    flags.add_argument("--distributed", action="store_true", dest="join")
+    for field in dataclasses.fields(DistributedConfig):
+        name, kind = field.name, str if field.name == "coordinator" else int
+        spellings = {f"--distributed.{name}", f"--distributed.{name.replace('_', '-')}"}
+        flags.add_argument(*spellings, dest=name, type=kind, default=field.default)
+    known = flags.parse_known_args(arguments)[0]
+    names = [field.name for field in dataclasses.fields(DistributedConfig)]
+    known.distributed = DistributedConfig(**{name: getattr(known, name) for name in names})
+    return known
 
 
 def prepare(
-    experiment: Experiment, settings: Any, compilations: Compilations | None = None
+    settings: Settings, compilations: Compilations | None = None
 ) -> tuple[Any, ActorCritic, Path, ProgramCache | None]:
-    """Build everything and check everything, before anything is compiled.
+    """Build everything and check everything, before anything is compiled; make the run's folder.
 
     What was compiled under the same settings before was checked then, and is not traced again.
 
     Raises:
-        ValueError, OSError: a setting cannot be; one sentence says which and why.
+        ValueError, OSError: a setting is impossible; one sentence says which and why.
     """
     check_installed(settings.wandb)
     check(settings.ppo, jax.device_count())
-    env, network = experiment.build(settings)
-    name = f"{experiment.title(settings)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    env, network = build(settings)
+    name = f"{title(settings, env)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.resume is None and is_first():
         run_folder.check_free(folder)
-    programs = kept_programs(experiment, settings, env, compilations)
+    programs = kept_programs(settings, env, compilations)
     if settings.resume or programs is None or not programs.has("init", "step"):
         check_training(env, network, settings.ppo, settings.resume)
     check_same("the settings", json.dumps(to_dict(settings)))
@@ -240,26 +203,34 @@ def prepare(
         of_processes = f" of {n} processes" if (n := jax.process_count()) > 1 else ""
         print(
             f"{len(devices)} {devices[0].platform} device(s){of_processes}, "
-            f"{devices[0].device_kind}; physics by {experiment.simulator(settings, env)}; "
+            f"{devices[0].device_kind}; physics by {getattr(env, 'back_end', settings.physics)}; "
             f"{settings.ppo.num_envs} environments, {settings.ppo.num_timesteps:,} steps{of_seeds} "
             f"(defaults for this hardware unless you set others)"
         )
         if settings.resume is None:
-            run_folder.create(folder, to_dict(settings), experiment.builder)
+            run_folder.create(folder, to_dict(settings), BUILDER)
     return env, network, folder, programs
+
+
+def title(settings: Settings, env: Env) -> str:
+    """Return what a run's folder is called, before the time."""
+    name = settings.env.replace(":", "_")
+    if not hasattr(settings, "vision"):
+        return name
+    return f"{name}_{'vision' if settings.seeing else 'blind'}"
 
 
 _NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
 
 
 def kept_programs(
-    experiment: Experiment, settings: Any, env: Env, compilations: Compilations | None
+    settings: Settings, env: Env, compilations: Compilations | None
 ) -> ProgramCache | None:
-    """Where the compiled programs of such runs are kept whole, if they may be.
+    """Return where the compiled programs of such runs are kept whole, if they may be.
 
     Of several processes each compiles a part, which is nothing to keep.
     """
-    parts = experiment.traced_from(settings, env)
+    parts = traced_from(settings, env)
     if compilations is None or parts is None or jax.process_count() > 1:
         return None
     # Seeds are arguments of the programs.
@@ -270,14 +241,13 @@ def kept_programs(
 
 
 def work(
-    experiment: Experiment,
-    settings: Any,
+    settings: Settings,
     env: Env,
     network: ActorCritic,
     folder: Path,
     programs: ProgramCache | None = None,
 ) -> None:
-    """What takes long."""
+    """Train, film what was learned, and say where everything is."""
     weights = train(
         env,
         network,
@@ -290,18 +260,42 @@ def work(
         programs=programs,
     )
     if is_first():
-        made = experiment.finish(settings, env, network, weights, folder)
-        made = ", ".join([f"checkpoints in {folder / run_folder.CHECKPOINTS}", *made])
-        print(f"done: {made}; tensorboard --logdir {folder}")
+        made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]
+        if path := film_episode(settings, env, network, weights, folder):
+            made.append(f"video in {path}")
+        print(f"done: {', '.join(made)}; tensorboard --logdir {folder}")
     wait_for_all()
 
 
-def show_memory(env: Env, network: ActorCritic, config: PPOConfig) -> None:
+def film_episode(
+    settings: Settings, env: Any, network: ActorCritic, weights: Weights, folder: Path
+) -> Path | None:
+    """Film an episode under what was learned, unless there is a film already; returns where."""
+    step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
+    path = folder / run_folder.VIDEOS / f"{step}.mp4"
+    view = view_of(env)
+    if settings.video_seconds <= 0 or view is None:
+        return None
+    if not path.exists():
+        length = max(1, min(round(settings.video_seconds / view.dt), settings.ppo.episode_length))
+        record = make_record(env, network, settings.ppo, length)
+        data, alive = record(weights, jax.random.key(settings.ppo.seed))
+        frames = list(film(view, data, alive, view.film_camera, (480, 640), inset=160))
+        write(frames, path)
+        # Every second pixel and frame: TensorBoard shows it as a gif, which is large.
+        log = EventFile(folder)
+        log.film(step, "eval/video", [x[::2, ::2] for x in frames[::2]], FRAMES_PER_SECOND / 2)
+        log.close()
+    return path
+
+
+def show_memory(env: Env, network: ActorCritic, settings: Settings) -> None:
     """Print what a run with these settings will hold on each device.
 
     Raises:
-        ValueError: a setting cannot be, or the device has not as much.
+        ValueError: a setting is impossible, or the device has not as much.
     """
+    config = settings.ppo
     ppo = check_training(env, network, config)
     rows = memory_table(env, network, config, jax.device_count())
     keep_compilations()
@@ -317,32 +311,13 @@ def show_memory(env: Env, network: ActorCritic, config: PPOConfig) -> None:
 
 
 def how_to_go_on(folder: Path | None) -> str:
-    """The command that resumes this run, under the settings that it has now."""
+    """Return the command that resumes this run, under the settings that it has now."""
     given = sys.argv[1:]
     # Settings given to a run that was resumed are not in its config.json.
     more = given if "--resume" in given else ["--resume", str(folder)]
     return "go on with: " + shlex.join([Path(sys.executable).name, sys.argv[0], *more])
 
 
-def to_dict(settings: RunSettings) -> dict[str, Any]:
-    """Plain data for config.json, without what says where it lies and what to do with it."""
-    return {k: v for k, v in to_plain(settings).items() if k not in _OF_THE_COMMAND}
-
-
-def from_dict(kind: type[AnySettings], data: Any, source: str = "config.json") -> AnySettings:
-    """The settings that `to_dict` put down.
-
-    Raises:
-        ValueError: a field is unknown, of the wrong type, has no default and is missing, or can
-            only be said on the command line.
-    """
-    if isinstance(data, Mapping) and (astray := [k for k in _OF_THE_COMMAND if k in data]):
-        raise ValueError(
-            f"{source}: {astray[0]} is said on the command line, not in a file; leave it out there"
-        )
-    return from_plain(kind, data, source)
-
-
-def other_logs(settings: RunSettings, folder: Path) -> list[Log]:
-    """Where metrics go besides TensorBoard."""
+def other_logs(settings: Settings, folder: Path) -> list[Log]:
+    """Return where metrics go besides TensorBoard."""
     return [WandbLog(settings.wandb, folder)] if settings.wandb else []

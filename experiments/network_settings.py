@@ -26,9 +26,11 @@ class NetworkConfig:
     """Units of a recurrent core (GRU) between encoders and heads: what has left the field of view
     can be remembered. 0 for none."""
     policy_leaves: tuple[str, ...] | None = None
-    """Senses that the policy has, such as vision and proprio; all, unless named."""
+    """Leaves of the observation that the policy has, such as vision and proprio; by default all but
+    `ahead`."""
     value_leaves: tuple[str, ...] | None = None
-    """Senses that the value function has: a critic may see what the actor does not."""
+    """Leaves that the value function has, by default as above: a critic may see what the actor does
+    not."""
     state_dependent_std: bool = True
     """Whether the scales of actions depend on the state, or are parameters of their own."""
     distribution: Literal["tanh_normal", "clipped_normal"] = "tanh_normal"
@@ -64,6 +66,12 @@ def make_network(
         raise ValueError(f"features is {features}; it has to be at least 1")
     width = {} if features is None else {"features": features}
     leaves = flatten(env.observation_spec)
+    # What is told, but has to be seen, is nobody's unless it is named.
+    usual = getattr(env, "policy_leaves", None)
+    usual = None if usual is None or set(usual) == set(leaves) else tuple(usual)
+    policy_leaves, value_leaves = (
+        usual if named is None else named for named in (config.policy_leaves, config.value_leaves)
+    )
     images = [name for name, leaf in leaves.items() if leaf.dtype == jnp.uint8]
     network = ActorCritic(
         env.action_size,
@@ -71,8 +79,8 @@ def make_network(
         config.policy_hidden,
         config.value_hidden,
         config.share_encoders,
-        config.policy_leaves,
-        config.value_leaves,
+        policy_leaves,
+        value_leaves,
         GRU(config.memory) if config.memory else None,
         config.state_dependent_std,
         config.distribution,

@@ -1,4 +1,4 @@
-"""Film a trained ant, or two beside each other in the same corridor.
+"""Film a trained animal, or two beside each other in the same episode.
 
 python experiments/render.py runs/mine
 python experiments/render.py runs/mine random --output race.gif --speed 0.5
@@ -8,38 +8,72 @@ python experiments/render.py runs/mine --draw contacts joints com        # needs
 The film goes into the (first) run's videos/ unless --output says otherwise.
 """
 
-import argparse
+import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
 
-from envs import world
-from envs.gap_ant import GapAnt
-from envs.marked_film import MARKS, marked_film
-from envs.video import check_path, film, side_by_side, write
-from experiments.evaluate import choose_corridor
-from experiments.gap_ant import RANDOM, Player, load_player, split_name
+from envs.film import Filmed, check_path, film, marked_film, side_by_side, write
+from experiments.players import RANDOM, Options, Player, load_players, parse, split_name
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import record
 from vnl_ppo.runtime import keep_compilations
 
 
+@dataclasses.dataclass(frozen=True)
+class RenderOptions(Options):
+    """What to film, and how. One policy or two."""
+
+    output: Path | None = None
+    """An .mp4 or .gif; one that exists is never overwritten."""
+    camera: str = ""
+    """That films, by name or number; by default the walker's own choice."""
+    seconds: float = 10.0
+    """Of the episode, at most."""
+    speed: float = 1.0
+    """0.5 is half as fast as real time."""
+    size: tuple[int, int] = (480, 640)
+    """Height and width, pixels."""
+    inset: int = 160
+    """Height of what the animal sees, pixels; 0 for none."""
+    draw: tuple[Literal["contacts", "joints", "com"], ...] = ()
+    """Marks; MuJoCo's renderer draws then."""
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first option that is impossible."""
+        super().check()
+        if len(self.policies) > 2:
+            raise ValueError(f"{len(self.policies)} policies are named; a film shows one or two")
+        for name in ("seconds", "speed"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"--{name} is {getattr(self, name)}; it has to be above 0")
+        height, width = self.size
+        if min(height, width) < 16 or height % 16 or width % 16:
+            raise ValueError(f"--size is {height} {width}; both have to be multiples of 16 pixels")
+        most = min(height, width) - 32
+        if not 0 <= self.inset <= most:
+            raise ValueError(
+                f"--inset is {self.inset}; it has to be from 0 to {most}, or there is no room for "
+                f"it in the picture"
+            )
+
+
 def main() -> None:
     """Film and say where the film is."""
-    arguments = parse(sys.argv[1:])
     try:
-        check(arguments)
-        path = output(arguments)
+        options, world = parse(RenderOptions, sys.argv[1:], __doc__)
+        path = output(options)
         check_path(path)
-        corridor = choose_corridor(arguments.policies, None, arguments.gap_length)
-        players = [load_player(name, corridor) for name in arguments.policies]
+        players = load_players(options.policies, world)
         for player in players:
-            player.env.camera(camera_name(player.env, arguments.camera), 16, 16)
+            env = player.filmed
+            env.camera(camera_name(env, options.camera), 16, 16)
         keep_compilations()
-        films = [frames(player, arguments) for player in players]
+        films = [frames(player, options) for player in players]
         write(films[0] if len(films) == 1 else side_by_side(*films), path)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -47,84 +81,39 @@ def main() -> None:
     print(f"{names}: {path}")
 
 
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("policies", nargs="+", help="one or two: run folders, RUN@STEP, or random")
-    parser.add_argument("--output", type=Path, help="an .mp4 or .gif; never overwritten")
-    parser.add_argument("--camera", default="floating", help="of the walker, by name or number")
-    parser.add_argument("--seed", type=int, default=0, help="another draws another corridor")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of the episode, at most")
-    parser.add_argument("--speed", type=float, default=1.0, help="0.5 is half as fast as real time")
-    parser.add_argument(
-        "--size", type=int, nargs=2, default=(480, 640), metavar=("HEIGHT", "WIDTH")
-    )
-    parser.add_argument("--inset", type=int, default=160, help="height of the own view; 0: none")
-    parser.add_argument(
-        "--draw", nargs="+", choices=MARKS, default=(), help="marks; MuJoCo's renderer draws then"
-    )
-    parser.add_argument(
-        "--gap-length", type=float, nargs=2, metavar=("LOWEST", "HIGHEST"), help="metres"
-    )
-    return parser.parse_args(arguments)
-
-
-def check(arguments: argparse.Namespace) -> None:
-    """Raise a ValueError that names the first argument that cannot be."""
-    if len(arguments.policies) > 2:
-        raise ValueError(f"{len(arguments.policies)} policies are named; a film shows one or two")
-    for name in ("seconds", "speed"):
-        if not 0 < getattr(arguments, name) < float("inf"):
-            raise ValueError(f"--{name} is {getattr(arguments, name)}; it has to be above 0")
-    if not 0 <= arguments.seed < 2**32:
-        raise ValueError(f"--seed is {arguments.seed}; it has to be from 0 to {2**32 - 1}")
-    height, width = arguments.size
-    if min(height, width) < 16 or height % 16 or width % 16:
-        raise ValueError(f"--size is {height} {width}; both have to be multiples of 16 pixels")
-    if not 0 <= arguments.inset <= min(height, width) - 32:
-        raise ValueError(
-            f"--inset is {arguments.inset}; it has to be from 0 to {min(height, width) - 32}, or "
-            f"there is no room for it in the picture"
-        )
-
-
-def output(arguments: argparse.Namespace) -> Path:
-    """Where the film goes."""
-    if arguments.output:
-        return arguments.output
-    first = arguments.policies[0]
-    plain = [name.strip("/").replace("/", "_") for name in arguments.policies]
-    name = "-".join([*plain, arguments.camera, f"seed{arguments.seed}"]) + ".mp4"
+def output(options: RenderOptions) -> Path:
+    """Return where the film goes."""
+    if options.output:
+        return options.output
+    first = options.policies[0]
+    plain = [name.strip("/").replace("/", "_") for name in options.policies]
+    name = "-".join([*plain, options.camera or "film", f"seed{options.seed}"]) + ".mp4"
     if first == RANDOM:
         return Path(name)
     folder, _ = run_folder.split_agent(split_name(first)[0])
     return folder / run_folder.VIDEOS / name
 
 
-def camera_name(env: GapAnt, camera: str) -> str:
-    """A camera of the walker, by its name or its number among them."""
-    names = world.walker_cameras(env.looks)
+def camera_name(env: Filmed, camera: str) -> str:
+    """Return a camera's name, given that, its number, or nothing."""
     if not camera.isdigit():
-        return camera
-    if int(camera) >= len(names):
-        listed = ", ".join(f"{i} {name}" for i, name in enumerate(names))
-        raise ValueError(f"--camera is {camera}; the walker has {listed}")
-    return names[int(camera)]
+        return camera or env.film_camera
+    if int(camera) >= len(env.cameras):
+        listed = ", ".join(f"{i} {name}" for i, name in enumerate(env.cameras))
+        raise ValueError(f"--camera is {camera}; there are {listed}")
+    return env.cameras[int(camera)]
 
 
-def frames(player: Player, arguments: argparse.Namespace) -> Iterator[np.ndarray]:
-    """The film of one policy. A seed stands for its corridor."""
-    env = player.env
-    length = max(1, round(arguments.seconds / env.dt))
-    episode = jax.jit(lambda key: record(env, player.actor, key, length))
-    data, alive = episode(jax.random.key(arguments.seed))
-    camera = camera_name(env, arguments.camera)
-    if arguments.draw:
-        marks, speed = arguments.draw, arguments.speed
-        return marked_film(env, data, alive, camera, tuple(arguments.size), marks, speed)
-    return film(env, data, alive, camera, arguments.size, arguments.inset, arguments.speed)
+def frames(player: Player, options: RenderOptions) -> Iterator[np.ndarray]:
+    """Return the film of one policy. A seed stands for its episode."""
+    env = player.filmed
+    length = max(1, round(options.seconds / env.dt))
+    episode = jax.jit(lambda key: record(player.env, player.actor, key, length))
+    data, alive = episode(jax.random.key(options.seed))
+    camera = camera_name(env, options.camera)
+    if options.draw:
+        return marked_film(env, data, alive, camera, options.size, options.draw, options.speed)
+    return film(env, data, alive, camera, options.size, options.inset, options.speed)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""Watch an ant run in MuJoCo's own viewer, with its forces, contacts and joints a key away.
+"""Watch an animal in MuJoCo's own viewer, with its forces, contacts and joints a key away.
 
 python experiments/watch.py runs/mine
-python experiments/watch.py random
+python experiments/watch.py random --env target_ball
 
 Needs a display; without one, `experiments/render.py` makes films.
 """
 
-import argparse
+import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,39 +17,40 @@ import jax
 import mujoco
 import numpy as np
 
-from envs import world
-from experiments.gap_ant import Player, load_player
+from experiments.players import Options, Player, load_players, parse
 from vnl_ppo.runtime import keep_compilations
 
 
+@dataclasses.dataclass(frozen=True)
+class WatchOptions(Options):
+    """What to watch. One policy."""
+
+    speed: float = 1.0
+    """0.5 is half as fast as real time."""
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first option that is impossible."""
+        super().check()
+        if len(self.policies) > 1:
+            raise ValueError(f"{len(self.policies)} policies are named; the viewer shows one")
+        if not 0 < self.speed < float("inf"):
+            raise ValueError(f"--speed is {self.speed}; it has to be above 0")
+
+
 def main() -> None:
-    """Show episodes in one corridor until the window is closed."""
-    arguments = parse(sys.argv[1:])
+    """Show one episode again and again until the window is closed."""
     try:
+        options, world = parse(WatchOptions, sys.argv[1:], __doc__)
         check_display()
-        if not 0 < arguments.speed < float("inf"):
-            raise ValueError(f"--speed is {arguments.speed}; it has to be above 0")
-        if not 0 <= arguments.seed < 2**32:
-            raise ValueError(f"--seed is {arguments.seed}; it has to be from 0 to {2**32 - 1}")
-        player = load_player(arguments.policy)
+        (player,) = load_players(options.policies, world)
+        _ = player.filmed
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     keep_compilations()
     try:
-        show(player, arguments.seed, arguments.speed)
+        show(player, options.seed, options.speed)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("policy", help="a run folder, RUN@STEP, or random")
-    parser.add_argument("--seed", type=int, default=0, help="another draws another corridor")
-    parser.add_argument("--speed", type=float, default=1.0, help="0.5 is half as fast as real time")
-    return parser.parse_args(arguments)
 
 
 def check_display() -> None:
@@ -67,11 +67,11 @@ def check_display() -> None:
 
 
 def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
-    """Run episodes, all in one corridor, in real time.
+    """Run episodes, all from the same start, in real time.
 
     Args:
         player: who acts.
-        seed: of the corridor and the first start.
+        seed: of the episode.
         speed: 1 is real time.
         opener: (model, data) -> the viewer, by default MuJoCo's.
     """
@@ -80,11 +80,10 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
         from mujoco.viewer import launch_passive
 
         opener = partial(launch_passive, show_left_ui=False, show_right_ui=False)
-    env = player.env
-    at = jax.jit(env.at)
+    env, filmed = player.env, player.filmed
     key = jax.random.key(seed)
-    state = jax.jit(env.reset)(key)
-    layout = state.data.layout
+    reset = jax.jit(env.reset)
+    state = reset(key)
 
     @jax.jit
     def step(state, key, memory):
@@ -92,30 +91,28 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
         action, _, memory = player.actor.act(obs, key, memory)
         return env.step(state, action[0]), memory
 
-    model = world.arena_model(layout, env.config.corridor, env.config.simulation)
+    model = filmed.whole(state.data)
     data = mujoco.MjData(model)
-    start = (state.data.physics.qpos, state.data.physics.qvel)
     with opener(model, data) as viewer:
-        # From behind and above, wherever the ant goes; the mouse moves it as ever.
+        # From behind and above, wherever the animal goes; the mouse moves it as ever.
         viewer.cam.type = mujoco.mjtCamera.mjCAMERA_TRACKING
-        viewer.cam.trackbodyid = model.body(world.TORSO).id
+        viewer.cam.trackbodyid = filmed.tracked(model)
         viewer.cam.distance, viewer.cam.azimuth, viewer.cam.elevation = 6.0, 0.0, -25.0
         steps = total = 0
         memory = player.actor.memory(1)
         while viewer.is_running():
             began = time.monotonic()
-            data.qpos[:] = np.asarray(state.data.physics.qpos)
-            data.qvel[:] = np.asarray(state.data.physics.qvel)
-            data.time = total * env.dt
+            data.qpos[:], data.qvel[:] = map(np.asarray, filmed.joints(state.data))
+            data.time = total * filmed.dt
             mujoco.mj_forward(model, data)
             viewer.sync()
             total += 1
-            if state.done > 0 or steps == player.settings.ppo.episode_length:
-                state, memory, steps = at(*start, layout), player.actor.memory(1), 0
+            if state.done > 0 or steps == player.episode_length:
+                state, memory, steps = reset(key), player.actor.memory(1), 0
             else:
                 state, memory = step(state, jax.random.fold_in(key, total), memory)
                 steps += 1
-            time.sleep(max(0.0, env.dt / speed - (time.monotonic() - began)))
+            time.sleep(max(0.0, filmed.dt / speed - (time.monotonic() - began)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,111 @@
+"""Find environments by name: presets, the user's own, and those of Brax and Playground."""
+
+import dataclasses
+import difflib
+import importlib
+import os
+import sys
+from typing import Any
+
+from envs import foreign
+from envs.foreign import Foreign
+from envs.frame_stack import FrameStack
+from envs.presets import PRESETS, Preset
+from vnl_ppo.env import Env
+
+MAKERS = ("brax", "playground")
+
+
+def find(name: str) -> Preset | Any | None:
+    """Return the preset, or the object of the user's, that a name stands for.
+
+    Args:
+        name: a preset, or `package.module:OBJECT`, where the object is a preset, an environment, or
+            a function without arguments that makes one of them.
+
+    Returns:
+        a preset or an environment; None where the name is one of Brax's or Playground's.
+
+    Raises:
+        ValueError: there is none; the message names the nearest.
+    """
+    module, _, own = name.partition(":")
+    if module in MAKERS and own:
+        return None
+    if own:
+        return _import(name, module, own)
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"there is no environment {name!r}{hint} There are {', '.join(PRESETS)}, "
+            f"package.module:OBJECT, brax:NAME and playground:NAME"
+        )
+    return PRESETS[name]
+
+
+def make(
+    name: str,
+    *,
+    seeing: bool = True,
+    frames: int = 1,
+    physics: str = "auto",
+    ahead: bool = False,
+    **parts: Any,
+) -> Env:
+    """Make an environment.
+
+    Args:
+        name: a preset (`envs.names()`), `package.module:OBJECT`, `brax:NAME` or `playground:NAME`.
+        seeing: of a preset, whether the walker has its eyes.
+        frames: how many of the last pictures are seen at once.
+        physics: of a preset, its back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or
+            auto: mujoco on CPU, else mjx. Of Brax also spring, positional or generalized.
+        ahead: of a preset, whether the truth about what lies ahead is observed as well.
+        parts: of a preset, other values of its fields: `arena`, `walker`, `task`, `vision`,
+            `simulation`.
+
+    Raises:
+        ValueError: there is no such environment, or a setting is impossible. Nothing has been
+            compiled yet.
+    """
+    found = find(name)
+    if isinstance(found, Preset):
+        preset = dataclasses.replace(found, **parts)
+        env: Env = preset.make(seeing=seeing, back_end=physics, ahead=ahead)
+    elif parts or ahead:
+        raise ValueError(f"{name} is no preset; {', '.join(parts) or 'ahead'} cannot be set")
+    elif found is None:
+        env = foreign.make(name, foreign.MJX if physics == "auto" else physics)
+    else:
+        env = found if hasattr(found, "observation_spec") else Foreign(found)
+    return env if frames == 1 or not seeing else FrameStack(env, frames)
+
+
+def _import(name: str, module: str, own: str) -> Any:
+    # As `python -m` does: a script's own folder is on the path, and where one works is not.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), own)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"env is {name!r}, but there is no module {error.name!r}; name a module that Python "
+            f"finds from here ({os.getcwd()}), or set PYTHONPATH"
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"env is {name!r}, but {module} has no {own}") from error
+    is_environment = lambda x: all(hasattr(x, part) for part in ("reset", "step", "action_size"))
+    if isinstance(found, type) or not (isinstance(found, Preset) or is_environment(found)):
+        if not callable(found):
+            raise ValueError(
+                f"env is {name!r}, a {type(found).__name__}; it has to be a preset, an environment "
+                f"with reset, step and action_size, or a function that makes one"
+            )
+        found = found()
+    if not (isinstance(found, Preset) or is_environment(found)):
+        raise ValueError(
+            f"{name} makes a {type(found).__name__}; it has to be a preset, or an environment with "
+            f"reset, step and action_size"
+        )
+    return found

@@ -1,0 +1,246 @@
+"""Films: an episode seen from outside, with what the animal itself saw in a corner."""
+
+import itertools
+import os
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import imageio.v2 as imageio
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from envs.camera import Camera
+
+# imageio starts ffmpeg by fork and exec at once: nothing of JAX's threads is used in between.
+warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", module="subprocess")
+
+FRAMES_PER_SECOND = 20
+FORMATS = (".mp4", ".gif")
+MARKS = {
+    "contacts": mujoco.mjtVisFlag.mjVIS_CONTACTPOINT,
+    "joints": mujoco.mjtVisFlag.mjVIS_JOINT,
+    "com": mujoco.mjtVisFlag.mjVIS_COM,
+}
+_MARK_SIZE = 0.5
+"""Metres, about that of an ant."""
+_SUPERSAMPLING = 2
+_BORDER = 2
+
+
+class Filmed(Protocol):
+    """An environment that can be filmed. `data` is of its states (`vnl_ppo.env.State.data`).
+
+    Attributes:
+        dt: seconds of a control step.
+        cameras: names of the cameras that there are.
+        film_camera: the one that films unless another is asked for.
+    """
+
+    dt: float
+    cameras: tuple[str, ...]
+    film_camera: str
+
+    @property
+    def eyes(self) -> Mapping[str, Camera]:
+        """What the animal sees through, by leaf of the observation."""
+        ...
+
+    def camera(self, name: str, height: int, width: int) -> Camera:
+        """Return one of `cameras`."""
+        ...
+
+    def draw(self, data: Any, camera: Camera) -> jax.Array:
+        """Draw uint8[H, W, 3]."""
+        ...
+
+    def whole(self, data: Any) -> mujoco.MjModel:
+        """Return the model of all that there is in the episode of one state."""
+        ...
+
+    def tracked(self, model: mujoco.MjModel) -> int:
+        """Return the id, in a model of `whole`, of the body that a viewer follows."""
+        ...
+
+    def joints(self, data: Any) -> tuple[jax.Array, jax.Array]:
+        """Return `qpos` and `qvel` of states, float32[..., nq] and float32[..., nv]."""
+        ...
+
+
+def view_of(env: Any) -> Filmed | None:
+    """Return what films an environment: itself, or the view that it has; None where neither."""
+    if all(hasattr(env, name) for name in ("camera", "draw", "whole", "joints")):
+        return env
+    return getattr(env, "view", None)
+
+
+def filmed(env: Any) -> Filmed:
+    """Return what films an environment.
+
+    Raises:
+        ValueError: nothing does.
+    """
+    if (view := view_of(env)) is None:
+        raise ValueError(
+            f"{type(env).__name__} cannot be filmed: it has no MuJoCo model (`mj_model`), and not "
+            f"the methods of envs.film.Filmed"
+        )
+    return view
+
+
+def write(frames: Iterable[np.ndarray], path: Path) -> Path:
+    """Write frames uint8[H, W, 3], `FRAMES_PER_SECOND` of them a second.
+
+    Args:
+        frames: the film.
+        path: an mp4 or a gif. It appears when it is complete; one that exists is not touched.
+
+    Raises:
+        FileExistsError: there is such a file.
+        ValueError: its name has another ending.
+    """
+    check_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    if path.suffix == ".mp4":
+        writer = imageio.get_writer(part, fps=FRAMES_PER_SECOND, codec="libx264", quality=6)
+    else:
+        writer = imageio.get_writer(part, duration=1000 / FRAMES_PER_SECOND, loop=0)
+    with writer:
+        for frame in frames:
+            writer.append_data(frame)
+    os.replace(part, path)
+    return path
+
+
+def check_path(path: Path) -> None:
+    """Raise where `write` would refuse to write to `path`."""
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path} is no film's name; it has to end in {' or '.join(FORMATS)}")
+    if path.exists():
+        raise FileExistsError(f"{path} exists; films are never overwritten")
+
+
+def film(
+    env: Filmed,
+    data: Any,
+    alive: jax.Array,
+    camera: str,
+    size: tuple[int, int],
+    inset: int,
+    speed: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """Film an episode from outside, with what the animal saw in a corner.
+
+    Args:
+        env: where it happened.
+        data: leaves [T, ...], the states lived through.
+        alive: bool[T], which of them belong to the episode.
+        camera: the one that films, by name.
+        size: height and width, pixels, multiples of 16 for players' sake.
+        inset: height of what the first eye saw, pixels; 0 for none.
+        speed: 1 is real time.
+
+    Yields:
+        uint8[H, W, 3], `FRAMES_PER_SECOND / speed` for each second of the episode.
+
+    Raises:
+        ValueError: there is no such camera.
+    """
+    outside = env.camera(camera, size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING)
+    inside = next(iter(env.eyes.values()), None)
+
+    @jax.jit
+    def pictures(state: Any) -> list[jax.Array]:
+        seen = [] if inside is None or not inset else [env.draw(state, inside)]
+        return [_average(env.draw(state, outside)), *seen]
+
+    for index in _frames(alive, env.dt, speed):
+        frame, *eye = map(np.array, pictures(jax.tree.map(lambda x, i=index: x[i], data)))
+        if eye:
+            _paste(frame, eye[0], inset)
+        yield frame
+
+
+def marked_film(
+    env: Filmed,
+    data: Any,
+    alive: jax.Array,
+    camera: str,
+    size: tuple[int, int],
+    marks: Collection[str],
+    speed: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """Film by MuJoCo's own renderer, which can mark contacts, joints and centres of mass.
+
+    Args:
+        env, data, alive, camera, size, speed: as for `film`.
+        marks: of `MARKS`. The body is drawn transparent, so that what is inside it shows.
+
+    Yields:
+        as `film`, of the whole layout, without an inset.
+
+    Raises:
+        ValueError: a mark is unknown, or there is no OpenGL.
+    """
+    if unknown := sorted(set(marks) - set(MARKS)):
+        raise ValueError(f"there is no mark {unknown[0]!r}; there are {', '.join(MARKS)}")
+    model = env.whole(jax.tree.map(lambda x: x[0], data))
+    name = env.camera(camera, *size).name
+    model.vis.global_.offheight, model.vis.global_.offwidth = size
+    # MuJoCo scales marks by the mean size of all bodies, platforms among them.
+    model.stat.meansize = _MARK_SIZE
+    options = mujoco.MjvOption()
+    options.flags[mujoco.mjtVisFlag.mjVIS_TRANSPARENT] = True
+    for mark in marks:
+        options.flags[MARKS[mark]] = True
+    try:
+        renderer = mujoco.Renderer(model, *size)
+    except Exception as error:
+        # Each of EGL, OSMesa and GLFW fails with a class of its own.
+        raise ValueError(
+            f"marks are drawn by OpenGL, which does not work here ({error!r}); set MUJOCO_GL to "
+            f"egl or osmesa where that is installed, or film without marks"
+        ) from error
+    qpos, qvel = map(np.asarray, env.joints(data))
+    state = mujoco.MjData(model)
+    with renderer:
+        for index in _frames(alive, env.dt, speed):
+            state.qpos[:], state.qvel[:] = qpos[index], qvel[index]
+            mujoco.mj_forward(model, state)
+            renderer.update_scene(state, name, options)
+            yield renderer.render()
+
+
+def _frames(alive: jax.Array, dt: float, speed: float) -> np.ndarray:
+    """Return the numbers of the states that are frames of a film."""
+    return np.arange(0, int(np.asarray(alive).sum()), speed / (FRAMES_PER_SECOND * dt)).astype(int)
+
+
+def side_by_side(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Two films of one height as one; the shorter stands still at its end."""
+    last: list[np.ndarray | None] = [None, None]
+    for pair in itertools.zip_longest(left, right):
+        last = [frame if frame is not None else old for frame, old in zip(pair, last, strict=True)]
+        yield np.concatenate([frame for frame in last if frame is not None], axis=1)
+
+
+def _average(image: jax.Array) -> jax.Array:
+    """Each pixel the mean of `_SUPERSAMPLING`^2: edges are smooth."""
+    k = _SUPERSAMPLING
+    h, w = image.shape[0] // k, image.shape[1] // k
+    blocks = image.reshape(h, k, w, k, 3).astype(jnp.float32)
+    return jnp.round(blocks.mean((1, 3))).astype(jnp.uint8)
+
+
+def _paste(frame: np.ndarray, eye: np.ndarray, height: int) -> None:
+    """Put the animal's view, enlarged without smoothing, into the upper right corner."""
+    rows = np.arange(height) * eye.shape[0] // height
+    width = height * eye.shape[1] // eye.shape[0]
+    columns = np.arange(width) * eye.shape[1] // width
+    top, right = 16, frame.shape[1] - 16
+    frame[top - _BORDER : top + height + _BORDER, right - width - _BORDER : right + _BORDER] = 255
+    frame[top : top + height, right - width : right] = eye[rows][:, columns]

@@ -1,0 +1,200 @@
+"""Load whatever can act: trained runs of any environment, and one that acts at random.
+
+All that are compared act in one world: that of the first run, with the changes that the command
+line asks for. Each keeps its own senses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import tyro
+
+from envs.catalogue import find
+from envs.film import Filmed, filmed
+from envs.presets import Preset
+from experiments.command_line import refuse_renamed
+from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, from_dict
+from vnl_ppo import run_folder
+from vnl_ppo.evaluation import Actor, acting, acting_at_random
+from vnl_ppo.loading import load_into
+
+RANDOM = "random"
+WORLD = ("arena", "walker", "task", "simulation", "physics")
+"""Settings that all have in common; the others are each one's own."""
+ALWAYS_SHOWN = {"episode_reward": "return", "episode_length": "length, steps"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What every program that looks at policies is told."""
+
+    policies: tyro.conf.Positional[tuple[str, ...]]
+    """Run folders, RUN@STEP for a checkpoint that is not the newest, RUN/seed_3 for one of many
+    seeds, or `random`, which acts at random: the floor of every figure."""
+    env: str = ""
+    """The environment where all that is named is `random`; by default gap_ant."""
+    seed: int = 0
+    """Another draws other episodes."""
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first option that is impossible."""
+        if not self.policies:
+            raise ValueError("no policy is named; name a run folder, or random")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed is {self.seed}; it has to be from 0 to {2**32 - 1}")
+
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
+
+
+class Player(NamedTuple):
+    """Somebody to look at: a policy in its environment.
+
+    Attributes:
+        name: to show.
+        env: where it acts.
+        actor: what it does; traceable.
+        episode_length: steps after which its episodes are cut short.
+    """
+
+    name: str
+    env: Any
+    actor: Actor
+    episode_length: int
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """Metrics to show, with their titles: those that the task names, or all that there are."""
+        own = getattr(self.env, "shown", None)
+        if own is None:
+            state = jax.eval_shape(self.env.reset, jax.eval_shape(lambda: jax.random.key(0)))
+            own = {name: name for name in state.metrics}
+        return {**ALWAYS_SHOWN, **own}
+
+    @property
+    def filmed(self) -> Filmed:
+        """The environment as `envs.film` takes it.
+
+        Raises:
+            ValueError: it cannot be filmed.
+        """
+        return filmed(self.env)
+
+
+def parse(
+    kind: type[AnyOptions], arguments: Sequence[str], description: str | None
+) -> tuple[AnyOptions, Settings]:
+    """Return the options of a program, and the world that it looks at.
+
+    The settings of that world are options too, typed by its environment.
+
+    Args:
+        kind: of options.
+        arguments: of the command line.
+        description: of the program, for `--help`.
+
+    Raises:
+        ValueError: an option is impossible, or the first run cannot be read.
+    """
+    refuse_renamed(arguments)
+    world = _first_world(arguments)
+    fields: list[Any] = [
+        (name, type(getattr(world, name)), dataclasses.field(default=getattr(world, name)))
+        for name in WORLD
+        if hasattr(world, name)
+    ]
+    whole = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
+    options: Any = tyro.cli(whole, args=arguments, description=description)
+    options.check()
+    changed = {name: getattr(options, name) for name, *_ in fields}
+    return options, dataclasses.replace(world, **changed)
+
+
+def load_players(names: Sequence[str], world: Settings, deterministic: bool = True) -> list[Player]:
+    """Return the policies of runs, and such as act at random, all in one world.
+
+    Args:
+        names: as `Options.policies`.
+        world: where all act.
+        deterministic: whether a run's policy takes its mode instead of a sample.
+
+    Raises:
+        ValueError: there is no such run, it cannot be read, or its animal is of another kind.
+    """
+    return [_load(name, world, deterministic) for name in names]
+
+
+def split_name(name: str) -> tuple[Path, str]:
+    """Return the folder and the step of RUN@STEP, the step empty where none is named."""
+    path = Path(name)
+    own, _, step = path.name.rpartition("@")
+    return (path.with_name(own), step) if own and step and not path.is_dir() else (path, "")
+
+
+def settings_of(name: str) -> Settings:
+    """Return the settings of a run.
+
+    Raises:
+        ValueError: there is no such run, or they cannot be read.
+    """
+    folder, step = split_name(name)
+    if step and not step.isdigit():
+        raise ValueError(f"{name}: {step!r} is no checkpoint's step; write RUN@STEP")
+    path, _ = run_folder.split_agent(folder)
+    if not path.is_dir():
+        raise ValueError(f"there is no run folder {path}; name one, or random")
+    return from_dict(run_folder.read_settings(path), str(path))
+
+
+def _first_world(arguments: Sequence[str]) -> Settings:
+    """Return the settings of the first run among the arguments, or the environment's own."""
+    for argument in arguments:
+        folder = run_folder.split_agent(split_name(argument)[0])[0]
+        if (folder / run_folder.CONFIG).is_file():
+            return settings_of(argument)
+    named = [arguments[i + 1] for i, x in enumerate(arguments[:-1]) if x == "--env"]
+    named += [x.removeprefix("--env=") for x in arguments if x.startswith("--env=")]
+    return defaults_for(named[0] if named else "gap_ant", seeing=False)
+
+
+def _load(name: str, world: Settings, deterministic: bool) -> Player:
+    length = world.ppo.episode_length
+    if name == RANDOM:
+        blind = BLIND if isinstance(find(world.env), Preset) else world.encoder
+        env, _ = build(dataclasses.replace(world, encoder=blind))
+        return Player(RANDOM, env, acting_at_random(env.action_size), length)
+    own = settings_of(name)
+    folder, step = split_name(name)
+    path, seed = run_folder.split_agent(folder)
+    env, network = build(_in_world(own, world, name))
+    policy = load_into(env, network, own.ppo, folder, int(step) if step else None)
+    actor = acting(network, policy.weights, deterministic)
+    shown = folder.name if seed is None else f"{path.name}/{folder.name}"
+    return Player(f"{shown}@{policy.step}", env, actor, length)
+
+
+def _in_world(own: Settings, world: Settings, name: str) -> Settings:
+    """Return a run's settings with the world's instead of its own."""
+    parts = [part for part in WORLD if hasattr(world, part)]
+    alike = all(hasattr(own, part) for part in parts) and all(
+        hasattr(world, part) == hasattr(own, part) for part in PARTS
+    )
+    if not alike or ("walker" not in parts and own.env != world.env):
+        raise ValueError(
+            f"{name} was trained in {own.env}, which has nothing in common with {world.env}; "
+            f"look at them one by one"
+        )
+    if "walker" in parts:
+        theirs, ours = (type(x.walker).__name__ for x in (own, world))  # type: ignore[attr-defined]
+        if theirs != ours:
+            raise ValueError(
+                f"{name} is a {theirs} and the first run is of {ours}; compare animals of one kind"
+            )
+        kept = ("ppo", "network", "encoder", "features", "frames", "vision", "ahead")
+        return dataclasses.replace(world, **{part: getattr(own, part) for part in kept})
+    return dataclasses.replace(own, **{part: getattr(world, part) for part in parts})

@@ -1,0 +1,225 @@
+"""The settings of a run, typed by its environment, and what they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import jax
+import tyro
+
+from envs import catalogue
+from envs.locomotion import Locomotion
+from envs.physics.mujoco import content
+from envs.presets import Preset
+from experiments.network_settings import NetworkConfig, make_network
+from vnl_ppo.checkpoint import CheckpointConfig
+from vnl_ppo.config import PPOConfig
+from vnl_ppo.distributed import DistributedConfig
+from vnl_ppo.env import Env
+from vnl_ppo.networks import ActorCritic
+from vnl_ppo.serialization import check_numbers, from_plain, to_plain
+
+BLIND = "none"
+"""The encoder of an animal without eyes."""
+BUILDER = "experiments.settings:build_from"
+"""How a run's config.json names what builds its environment and network."""
+PARTS = ("arena", "walker", "task", "vision", "simulation")
+"""Settings that are fields of a preset."""
+
+# On two cores a seeing ant gets through a tenth of the steps of a blind one in the same time, so it
+# takes larger steps and fewer passes over its data. An accelerator is filled by more environments.
+CPU_BLIND = PPOConfig(num_timesteps=3_000_000)
+CPU_SEEING = PPOConfig(
+    num_timesteps=300_000,
+    num_envs=128,
+    batch_size=16,
+    num_updates_per_batch=2,
+    learning_rate=1e-3,
+    episode_length=200,
+    num_evals=4,
+    num_eval_envs=16,
+)
+ACCELERATOR = PPOConfig(num_timesteps=50_000_000, num_envs=2048, batch_size=256, num_minibatches=32)
+FOREIGN = PPOConfig(num_timesteps=2_000_000, episode_length=1000, reward_scaling=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything about a run of any environment; kept in its config.json."""
+
+    ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = PPOConfig()
+    env: str = "gap_ant"
+    """A preset, `package.module:OBJECT`, `brax:NAME` or `playground:NAME`."""
+    network: NetworkConfig = NetworkConfig()
+    encoder: str = "nature_cnn"
+    """What turns images into features: a registered name, `package.module:Class`, or none for a
+    blind animal."""
+    features: int | None = None
+    """Features that the encoder makes of an image, where it has such a setting; else its own
+    default."""
+    frames: int = 1
+    """How many of the last pictures an encoder sees at once, one behind the other in channels."""
+    physics: str = "auto"
+    """The physics back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on
+    CPU, else mjx. Of Brax also spring, positional or generalized."""
+    video_seconds: float = 10.0
+    """Length of the film at the end; 0 for none."""
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    wandb: str = ""
+    """A project of Weights & Biases to log to as well; needs the extra `wandb`. Without a network,
+    set WANDB_MODE=offline."""
+    quiet: bool = False
+    """Plain lines instead of a live view."""
+    run_dir: Path | None = None
+    """Where everything goes; by default a new folder in runs/. One that exists is never touched."""
+    resume: Path | None = None
+    """The folder of a run to go on with, under its own settings unless others are given here."""
+    config: Path | None = None
+    """A run's config.json, or its folder: begin a new run with its settings, unless others are
+    given here."""
+    dump_config: bool = False
+    """Print the config.json of a run with these settings, and do nothing."""
+    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train as one of several processes, each of which is started with this command."""
+    processes: Annotated[DistributedConfig, tyro.conf.arg(name="distributed")] = DistributedConfig()
+    dry_run: bool = False
+    """Compile the training step, print what it will hold in memory, and leave nothing behind."""
+
+    @property
+    def seeing(self) -> bool:
+        """Whether the animal has eyes."""
+        return self.encoder != BLIND
+
+
+OF_THE_COMMAND = (
+    "run_dir", "resume", "config", "dump_config", "dry_run", "quiet", "distributed", "processes",
+)  # fmt: skip
+"""Settings that say where a run lies and what to do with it; no config.json has them."""
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+@functools.cache
+def _type_for(parts: tuple[type, ...]) -> type[Settings]:
+    """Return `Settings` with the fields of a preset, whose types are the preset's own."""
+    fields: list[Any] = [(name, kind) for name, kind in zip(PARTS, parts, strict=True)]
+    fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in fields]
+    fields.append(("ahead", bool, False))
+    made = dataclasses.make_dataclass("Settings", fields, bases=(Settings,), frozen=True)
+    made.__doc__ = Settings.__doc__
+    return made
+
+
+def type_for(name: str) -> type[Settings]:
+    """Return the class of the settings of an environment; see `envs.catalogue.find` for errors."""
+    preset = catalogue.find(name)
+    if not isinstance(preset, Preset):
+        return Settings
+    return _type_for(tuple(type(getattr(preset, part)) for part in PARTS))
+
+
+def defaults_for(name: str, seeing: bool = True) -> Settings:
+    """Return what a run is like where nothing is said."""
+    preset = catalogue.find(name)
+    if not isinstance(preset, Preset):
+        return Settings(env=name, ppo=FOREIGN)
+    parts = {part: getattr(preset, part) for part in PARTS}
+    ppo = ACCELERATOR
+    if jax.default_backend() == "cpu":
+        ppo = CPU_SEEING if seeing else CPU_BLIND
+    encoder = Settings.encoder if seeing else BLIND
+    return type_for(name)(env=name, ppo=ppo, encoder=encoder, **parts)
+
+
+def build(settings: Settings) -> tuple[Env, ActorCritic]:
+    """Build the environment and the network; nothing is compiled.
+
+    Raises:
+        ValueError: a setting is impossible; one sentence says which and why.
+    """
+    check_numbers(settings, large=("ppo.num_timesteps",))
+    if settings.video_seconds < 0:
+        raise ValueError(f"video_seconds is {settings.video_seconds}; it has to be 0 or more")
+    given = {name: getattr(settings, name) for name in (*PARTS, "ahead") if hasattr(settings, name)}
+    env = catalogue.make(
+        settings.env,
+        seeing=settings.seeing,
+        frames=settings.frames,
+        physics=settings.physics,
+        **given,
+    )
+    return env, make_network(env, settings.network, settings.encoder, settings.features)
+
+
+def build_from(plain: Mapping[str, Any]) -> tuple[Env, ActorCritic, PPOConfig]:
+    """Build what the settings of a config.json describe: a `vnl_ppo.loading.Builder`."""
+    settings = from_dict(plain)
+    return *build(settings), settings.ppo
+
+
+def traced_from(settings: Settings, env: Env) -> Sequence[bytes] | None:
+    """Return what compiled programs depend on besides settings and code; None where unknown.
+
+    Code of the user's own may read files or anything else while it is traced.
+    """
+    inner = getattr(env, "env", env)
+    if ":" in settings.encoder or ":" in settings.env or not isinstance(inner, Locomotion):
+        return None
+    return content(inner.model), content(inner.looks)
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Return plain data for config.json, without what concerns the command alone."""
+    return {k: v for k, v in to_plain(settings).items() if k not in OF_THE_COMMAND}
+
+
+def from_dict(data: Any, source: str = "config.json") -> Settings:
+    """Return the settings that `to_dict` put down, also by release 0.1.
+
+    Raises:
+        ValueError: a field is unknown, of the wrong type, or can only be said on the command line.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{source}: settings are {data!r}; they have to be an object with fields")
+    if astray := [k for k in OF_THE_COMMAND if k in data]:
+        raise ValueError(
+            f"{source}: {astray[0]} is said on the command line, not in a file; leave it out there"
+        )
+    data = of_release_0_1(data) if "env" not in data or isinstance(data["env"], Mapping) else data
+    if not isinstance(data["env"], str):
+        raise ValueError(f"{source}: env: {data['env']!r} is not a text")
+    return from_plain(type_for(data["env"]), _completed(data), source)
+
+
+def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain settings in which what a preset says stands for what is missing."""
+    preset = catalogue.find(data["env"])
+    if not isinstance(preset, Preset):
+        return dict(data)
+    parts = {part: to_plain(getattr(preset, part)) for part in PARTS}
+    given = {part: data.get(part, {}) for part in PARTS}
+    merged = {k: {**parts[k], **x} if isinstance(x, Mapping) else x for k, x in given.items()}
+    return {**data, **merged}
+
+
+def of_release_0_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a gap ant of release 0.1 under today's names."""
+    new = dict(data)
+    old = dict(new.pop("env", {}))
+    arena, task = dict(old.pop("corridor", {})), dict(old.pop("reward", {}))
+    walker = {}
+    for place, name in ((arena, "reach"), (old, "reset_noise")):
+        if name in place:
+            walker[name] = place.pop(name)
+    if "healthy_height" in old:
+        task["healthy_height"] = old.pop("healthy_height")
+    simulation = old.pop("simulation", {})
+    # What is left was unknown then too, and is named as such.
+    return {
+        **new, "env": "gap_ant", "arena": arena, "walker": walker, "task": task,
+        "simulation": simulation, **old,
+    }  # fmt: skip
