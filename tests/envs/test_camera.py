@@ -10,13 +10,16 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs import world
+from envs import models
+from envs.arenas.gaps import PARKED, Gaps, Layout
 from envs.camera import Camera, Scene, render
-from envs.corridor import PARKED, CorridorConfig, Layout, draw_layout
-from envs.world import PhysicsConfig
+from envs.interfaces import WALKER
+from envs.models import SimulationConfig
+from envs.tasks.run_through_corridor import RunThroughCorridor
+from envs.walkers.ant import Ant
 
-CORRIDOR = CorridorConfig(gap_length=(0.1, 0.8))
-CONFIG = PhysicsConfig()
+CORRIDOR = Gaps(gap_length=(0.1, 0.8))
+EGOCENTRIC = WALKER + "egocentric"
 CAMERAS = ("egocentric", "floating", "sideon")
 # Debian's libosmesa6 or libegl1 with Mesa give one of these; a display gives the last.
 GL = ("egl", "osmesa", "glfw")
@@ -96,12 +99,13 @@ def random_states(model, layout, number, seed=0):
 
 @pytest.fixture(scope="module")
 def layout():
-    return draw_layout(jax.random.key(3), CORRIDOR)
+    return CORRIDOR.draw(jax.random.key(3))
 
 
 @pytest.fixture(scope="module")
 def arena(layout):
-    return world.arena_model(layout, CORRIDOR, CONFIG)
+    parts = CORRIDOR, Ant(), RunThroughCorridor(), SimulationConfig()
+    return models.whole_model(*parts, layout, ())
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +127,7 @@ class Drawer:
         self.arena, self.scene, self.data = arena, scene, mujoco.MjData(arena)
         self.ids = np.array([arena.geom(name).id for name in row])
         self.cameras = {
-            name: Camera.from_model(arena, world.WALKER + name, height=size[0], width=size[1])
+            name: Camera.from_model(arena, WALKER + name, height=size[0], width=size[1])
             for name in CAMERAS
         }
         self.render = jax.jit(
@@ -136,7 +140,7 @@ class Drawer:
 
     def __call__(self, layout, qpos, camera="egocentric"):
         self.forward(qpos)
-        args = pose(self.scene, self.arena, self.data, world.WALKER + camera)
+        args = pose(self.scene, self.arena, self.data, WALKER + camera)
         image = self.render(self.cameras[camera], *args, platforms(layout))
         image = jax.tree.map(np.asarray, image)
         labels, first = image.segmentation, self.scene.num_geoms
@@ -252,7 +256,7 @@ def test_capsule_seen_along_its_axis():
 
 def test_hidden_and_transparent_geoms_are_left_out(scene, arena):
     names = [arena.geom(int(g)).name for g in scene.geom_ids]
-    assert len(names) == 13 and all(name.startswith(world.WALKER) for name in names)
+    assert len(names) == 13 and all(name.startswith(WALKER) for name in names)
 
 
 def test_geom_that_cannot_be_drawn_is_named():
@@ -268,15 +272,15 @@ def test_bad_arguments_are_named(arena, scene, row, layout):
     with pytest.raises(ValueError, match="no camera named 'nose'"):
         Camera.from_model(arena, "nose")
     with pytest.raises(ValueError, match="height is 0"):
-        Camera.from_model(arena, world.EGOCENTRIC, height=0)
+        Camera.from_model(arena, EGOCENTRIC, height=0)
     with pytest.raises(ValueError, match="near is 0"):
         Camera(height=8, width=8, fovy=45.0, near=0)
     with pytest.raises(ValueError, match="no geom named 'roof'"):
         Scene.from_model(arena, row=["roof"])
     with pytest.raises(ValueError, match="torso_geom' is a sphere"):
         Scene.from_model(arena, row=[*row, "walker/torso_geom"])
-    camera = Camera.from_model(arena, world.EGOCENTRIC)
-    args = pose(scene, arena, mujoco.MjData(arena), world.EGOCENTRIC)
+    camera = Camera.from_model(arena, EGOCENTRIC)
+    args = pose(scene, arena, mujoco.MjData(arena), EGOCENTRIC)
     with pytest.raises(ValueError, match="geom_pos has shape"):
         render(scene, camera, args[0][None], *args[1:])
     with pytest.raises(ValueError, match="scene without a row"):
@@ -286,7 +290,7 @@ def test_bad_arguments_are_named(arena, scene, row, layout):
 def full_pose(arena):
     data = mujoco.MjData(arena)
     mujoco.mj_forward(arena, data)
-    return pose(Scene.from_model(arena), arena, data, world.EGOCENTRIC)
+    return pose(Scene.from_model(arena), arena, data, EGOCENTRIC)
 
 
 # The picture follows the state.
@@ -316,13 +320,11 @@ def test_a_gap_ahead_is_visible(draw, arena):
 
 
 def test_one_batch_shows_different_corridors(arena, scene):
-    camera = Camera.from_model(arena, world.EGOCENTRIC)
+    camera = Camera.from_model(arena, EGOCENTRIC)
     data = mujoco.MjData(arena)
     mujoco.mj_forward(arena, data)
-    args = pose(scene, arena, data, world.EGOCENTRIC)
-    layouts = jax.vmap(lambda key: draw_layout(key, CORRIDOR))(
-        jax.random.split(jax.random.key(0), 4)
-    )
+    args = pose(scene, arena, data, EGOCENTRIC)
+    layouts = jax.vmap(CORRIDOR.draw)(jax.random.split(jax.random.key(0), 4))
     traces = []
 
     @jax.jit
@@ -341,10 +343,10 @@ def test_one_batch_shows_different_corridors(arena, scene):
 
 def test_an_environment_takes_the_memory_of_its_image_however_many_there_are(arena, scene):
     """As XLA plans it: beside the colours that come out, what a block of pictures needs."""
-    camera = Camera.from_model(arena, world.EGOCENTRIC)
+    camera = Camera.from_model(arena, EGOCENTRIC)
     data = mujoco.MjData(arena)
     mujoco.mj_forward(arena, data)
-    args = pose(scene, arena, data, world.EGOCENTRIC)
+    args = pose(scene, arena, data, EGOCENTRIC)
     pictures = jax.jit(jax.vmap(lambda boxes: render(scene, camera, *args, boxes).rgb))
     image = 64 * 64 * 3
 
@@ -368,7 +370,7 @@ def test_the_row_equals_its_boxes_drawn_one_by_one(arena, scene, layout, draw):
     general = jax.jit(lambda camera, *args: render(boxes, camera, *args), static_argnums=0)
     for qpos in random_states(arena, layout, 6):
         special = draw(layout, qpos, "floating")
-        args = pose(boxes, arena, draw.data, world.WALKER + "floating")
+        args = pose(boxes, arena, draw.data, WALKER + "floating")
         image = jax.tree.map(np.asarray, general(draw.cameras["floating"], *args))
         same = special.segmentation == image.segmentation
         assert same.mean() > 0.999
@@ -415,7 +417,7 @@ def test_depth_is_what_mj_ray_measures(arena, layout, draw):
 def reference(model, states, size, folder):
     """MuJoCo's renderer in a process of its own: which GL it uses is settled at its import."""
     mujoco.mj_saveModel(model, str(folder / "model.mjb"))
-    names = [world.WALKER + name for name in CAMERAS]
+    names = [WALKER + name for name in CAMERAS]
     np.savez(folder / "states.npz", qpos=states, size=size, cameras=names)
     chosen = os.environ.get("MUJOCO_GL")
     reasons = []

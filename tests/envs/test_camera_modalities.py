@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from envs.gap_ant import GapAnt, VisionConfig
+import envs
+from envs.vision import VisionConfig
 
 SMALL = VisionConfig(height=24, width=32)
 
@@ -17,7 +18,7 @@ def views():
     key, seen = jax.random.key(0), {}
     for modality in ("rgb", "gray", "depth", "segmentation"):
         vision = dataclasses.replace(SMALL, modality=modality, camera="egocentric, floating")
-        env = GapAnt(vision=vision)
+        env = envs.make("gap_ant", vision=vision)
         spec = env.observation_spec
         obs = jax.jit(env.reset)(key).obs
         for name, leaf in spec.items():
@@ -63,4 +64,4 @@ def test_depth_and_labels_tell_sky_platforms_and_walker_apart(views):
 )
 def test_eyes_that_cannot_be_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        GapAnt(vision=dataclasses.replace(SMALL, **change))
+        envs.make("gap_ant", vision=dataclasses.replace(SMALL, **change))
