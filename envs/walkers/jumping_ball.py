@@ -1,0 +1,93 @@
+"""dm_control's jumping ball: a ball that rolls, steers and jumps, with a head above it."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from dm_control import composer
+from dm_control.locomotion import walkers
+
+from envs.interfaces import WALKER, Now, Pose
+from envs.postures import at_rest
+
+JOINTS = ("root_x/", "root_y/", "root_z/", "steer", "kick", "roll")
+"""Three slides, two hinges and the slide that kicks: no joint is free."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JumpingBall:
+    """dm_control's ball with a head, and 3 motors: roll, steer and kick. It never tilts.
+
+    As dm_control has them, roll drives backwards and steer turns clockwise where positive: -1 is
+    full speed ahead, 4.9 m/s after 2 s. A kick of 1 throws it up by a metre.
+
+    `proprio` is float32[10]: the height of its root (m), cosine and sine of its heading
+    (anticlockwise from x), how far the kick is out (m); then velocities: forwards, to the left and
+    up (m/s), of the heading (rad/s, anticlockwise), of the kick (m/s) and of the roll (rad/s,
+    positive ahead). The root body's own axes are right, forwards and up.
+    """
+
+    camera_height: float = 0.9
+    """Metres of the eye above the root, which is 0.6 m above the floor. 0 is the head's own height:
+    lower than most walls."""
+    reset_noise: float = 1e-2
+    """Half-width of the uniform noise on positions at a reset, and deviation of the normal noise
+    on velocities."""
+    reach: float = 0.4
+    """Metres from its root, along x and y, within which it can touch anything within a control
+    step. The ball's radius is 0.2 m, and in 25 ms it rolls 0.125 m at the 5 m/s at which its
+    motor's 50 N m meet their damping."""
+
+    root = "head_body"
+    eye = "egocentric"
+    film_camera = "tracking"
+    # Head and shell are of bodies one of which carries the other, which never meet.
+    self_collisions = False
+    # One of each slot and plane.
+    mjx_contacts = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reset_noise < float("inf"):
+            raise ValueError(f"walker.reset_noise is {self.reset_noise}; it has to be 0 or more")
+        if not 0 < self.reach < float("inf"):
+            raise ValueError(f"walker.reach is {self.reach} m; it has to be positive and finite")
+        if not abs(self.camera_height) < float("inf"):
+            raise ValueError(f"walker.camera_height is {self.camera_height} m; it has to be finite")
+
+    def build(self) -> composer.Entity:
+        """Return `dm_control.locomotion.walkers.JumpingBallWithHead`."""
+        return walkers.JumpingBallWithHead(camera_height=self.camera_height)
+
+    def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
+        """Return the ball. MJX collides no cylinders, of which the head is, with boxes; the ball,
+        upright below it and twice as wide, meets everything on the floor before the head does."""
+        return (WALKER + "shell",)
+
+    def reset(
+        self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return it at rest on the floor at `pose`, with noise; above the floor, never in it."""
+        qpos, qvel = at_rest(model, self.reset_noise, position_key, velocity_key)
+        x, y, z, steer, kick, _ = _addresses(model, model.jnt_qposadr)
+        qpos = qpos.at[jnp.array([x, y, z])].add(pose.position)
+        # It looks along x where steer is 0, and steers clockwise.
+        qpos = qpos.at[steer].add(-pose.yaw)
+        # The kick pushes the ball down, from 0 on.
+        out = jnp.abs(qpos[kick])
+        height = jnp.abs(qpos[z] - pose.position[2])
+        return qpos.at[kick].set(out).at[z].set(pose.position[2] + height + out), qvel
+
+    def proprioception(self, model: mujoco.MjModel, now: Now) -> jax.Array:
+        """Return float32[10]; see the class."""
+        cos, sin, _ = now.rotation[:, 1]
+        kick = now.physics.qpos[_addresses(model, model.jnt_qposadr)[4]]
+        vx, vy, up, steer, kicking, roll = now.physics.qvel[_addresses(model, model.jnt_dofadr)]
+        forwards, left = cos * vx + sin * vy, cos * vy - sin * vx
+        return jnp.stack([now.root[2], cos, sin, kick, forwards, left, up, -steer, kicking, roll])
+
+
+def _addresses(model: mujoco.MjModel, of_joints: np.ndarray) -> np.ndarray:
+    return of_joints[[model.joint(WALKER + name).id for name in JOINTS]]
