@@ -2,13 +2,16 @@
 
 import dataclasses
 
+from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps
 from envs.interfaces import Arena, Task, Walker
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
+from envs.tasks.go_to_target import GoToTarget
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
 from envs.walkers.ant import Ant
+from envs.walkers.jumping_ball import JumpingBall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +44,12 @@ class Preset:
 
 
 STONES = Gaps(gap_length=(0.1, 0.2), platform_width=2.5, platform_shift=(-1.0, 1.0))
+ANYWHERE = Floor(spawn_yaw=(-3.1416, 3.1416))
+TARGETS = GoToTarget(moving_target=True, approach=1.0)
 
 PRESETS = {
     "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
     "stones_ant": Preset(STONES, Ant(), RunThroughCorridor()),
+    "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
+    "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
 }
