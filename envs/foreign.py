@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from envs import jaxpr
+from envs.model_view import ModelView
 from vnl_ppo.env import Env, ObservationSpec, State
 
 MJX = "mjx"
@@ -80,6 +81,20 @@ class Foreign(Env):
         return self._carried(self.env.step(self._theirs(state), action))
 
     @functools.cached_property
+    def view(self) -> ModelView | None:
+        """What films it, where it has a MuJoCo model that it steps by MJX; else None."""
+        model = getattr(self.env, "mj_model", None)
+        model = model or getattr(getattr(self.env, "sys", None), "mj_model", None)
+        if model is None or not hasattr(_simulation(self._first), "qpos"):
+            return None
+
+        def joints(data: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+            simulation = _simulation(self._unread(data))
+            return simulation.qpos, simulation.qvel, simulation.mocap_pos
+
+        return ModelView(model, self.env.dt, joints)
+
+    @functools.cached_property
     def _read(self) -> list[bool]:
         """Which leaves of a state, without what is shared with ours, any step to come reads."""
 
@@ -111,20 +126,29 @@ class Foreign(Env):
 
     def _theirs(self, state: State) -> Any:
         """Theirs, with zeros for what no step reads."""
-        carried = iter(state.data)
+        shared = _shared(state)
+        if self._bare:
+            shared["obs"] = state.obs["state"]
+        return self._unread(state.data).replace(**shared)
+
+    def _unread(self, data: Any) -> Any:
+        """A state of theirs, without what is shared, with zeros for what no step reads."""
+        carried = iter(data)
         leaves = [
             next(carried) if read else jnp.zeros(spec.shape, spec.dtype)
             for spec, read in zip(self._specs, self._read, strict=True)
         ]
-        shared = _shared(state)
-        if self._bare:
-            shared["obs"] = state.obs["state"]
-        return jax.tree.unflatten(self._tree, leaves).replace(**shared)
+        return jax.tree.unflatten(self._tree, leaves)
 
 
 def _shared(state: Any) -> dict[str, Any]:
     """What a state of theirs has under the same names as one of ours."""
     return {name: getattr(state, name) for name in _SHARED}
+
+
+def _simulation(state: Any) -> Any:
+    """The state of the physics: Brax's `pipeline_state`, Playground's `data`."""
+    return getattr(state, "pipeline_state", None) or getattr(state, "data", None)
 
 
 def _without_shared(state: Any) -> Any:

@@ -27,7 +27,13 @@ class Pictures:
         """Return a camera of the model by its full name; see `Camera.from_model` for errors."""
         return Camera.from_model(self.model, name, height=height, width=width)
 
-    def draw(self, camera: Camera, poses: Poses, visible: Visible | None = None) -> Image:
+    def draw(
+        self,
+        camera: Camera,
+        poses: Poses,
+        visible: Visible | None = None,
+        pose: tuple[jax.Array, jax.Array] | None = None,
+    ) -> Image:
         """Draw what `camera` sees.
 
         Args:
@@ -35,10 +41,14 @@ class Pictures:
             poses: of the model's bodies, geoms, cameras and lights; of geoms that `visible` moves,
                 none.
             visible: what differs between episodes.
+            pose: float32[3] and float32[3, 3], where the camera is and its axes as columns; by
+                default where the model has it.
         """
         scene, visible = self.scene, visible or Visible()
         drawn, lights = scene.geom_ids, scene.light_ids
-        eye = self.model.camera(camera.name).id
+        if pose is None:
+            eye = self.model.camera(camera.name).id
+            pose = poses.cam_xpos[eye], poses.cam_xmat[eye]
         position, rotation = poses.geom_xpos, poses.geom_xmat
         size = jnp.asarray(scene.sizes)
         if visible.geoms is not None:
@@ -49,8 +59,7 @@ class Pictures:
             position[drawn],
             rotation[drawn],
             size,
-            poses.cam_xpos[eye],
-            poses.cam_xmat[eye],
+            *pose,
             visible.row,
             *((poses.light_xpos[lights], poses.light_xdir[lights]) if len(lights) else ()),
         )
