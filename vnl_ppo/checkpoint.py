@@ -27,6 +27,7 @@ Leaves = dict[str, np.ndarray]
 """The arrays of a training state by name, such as weights.params.params.policy.Dense_0.kernel."""
 
 _DIGESTS, _SCORE = "sha256", "score"
+_DATA, _METRICS = "episodes.state.data.", "episodes.state.metrics."
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -170,6 +171,35 @@ def check(leaves: Mapping[str, np.ndarray], like: Any, name: str) -> None:
                 f"checkpoint {name} was made by another network or with other settings: {leaf} is "
                 f"{there} there and {here} here; resume it with the settings it was made with"
             )
+
+
+def adapt(leaves: Leaves, like: Any, renamed: Mapping[str, str] | None = None) -> Leaves:
+    """Return a checkpoint's arrays under the names that this release gives them; see `check`.
+
+    An environment overwrites its metrics at every step before they are read, so they need not
+    match: those that the checkpoint lacks become zeros, and others that it has are left out.
+
+    Args:
+        leaves: of the checkpoint.
+        like: as for `check`.
+        renamed: old names of leaves of the environment's data to new ones, which are only taken
+            where the old name is not wanted (see `vnl_ppo.env.renamed_leaves`).
+    """
+    wanted = _leaves(jax.eval_shape(_key_data, like))
+
+    def current(name: str) -> str:
+        path = name.removeprefix(_DATA)
+        if path == name or name in wanted:
+            return name
+        for old, new in (renamed or {}).items():
+            if path == old or path.startswith(old + "."):
+                return _DATA + new + path.removeprefix(old)
+        return name
+
+    found = {current(name): x for name, x in leaves.items()}
+    own = {k: x for k, x in found.items() if k in wanted or not k.startswith(_METRICS)}
+    reported = {k: np.zeros(x.shape, x.dtype) for k, x in wanted.items() if k.startswith(_METRICS)}
+    return reported | own
 
 
 def fill(leaves: Mapping[str, np.ndarray], like: Tree, prefix: str = "") -> Tree:

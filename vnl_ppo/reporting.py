@@ -64,6 +64,7 @@ class Reporter:
         agents: where there are several, the name of each. An agent's metrics go to a file in a
             folder of its name, so that TensorBoard draws them over each other; the mean of all and
             its 95 % interval go where those of a single one would.
+        shown: metrics of evaluations to print besides return and length.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Reporter:
         logs: Sequence[Log] = (),
         console: Console | None = None,
         agents: Sequence[str] = (),
+        shown: Sequence[str] = (),
     ) -> None:
         self._console = console or Console(quiet=folder is None)
         self._live = self._console.is_terminal and not quiet
@@ -98,6 +100,7 @@ class Reporter:
             "starting", total=total_steps, completed=first_step, rate="", returns="", since=None
         )
         self._total = total_steps
+        self._shown = ("episode_reward", "episode_length", *shown)
         self._last_line = self._last_flush = -math.inf
 
     def __enter__(self) -> "Reporter":
@@ -144,7 +147,7 @@ class Reporter:
     def scalars(self, step: int, metrics: Metrics) -> None:
         """Write the metrics that have a value, of environment step `step`."""
         for log in self._logs:
-            log.scalars(step, _known(_together(metrics)))
+            log.scalars(step, _known(over_all_agents(metrics)))
         for i, log in enumerate(self._agents):
             own = {k: float(x[i]) for k, x in metrics.items() if isinstance(x, np.ndarray)}
             log.scalars(step, _known(own))
@@ -160,7 +163,7 @@ class Reporter:
     def training(self, step: int, metrics: Metrics, seconds_left: float) -> None:
         """Report a training iteration."""
         self.scalars(step, metrics)
-        metrics = _together(metrics)
+        metrics = over_all_agents(metrics)
         rate = f"{metrics['perf/env_steps_per_second']:,.0f} steps/s"
         self._progress.update(self._task, completed=step, rate=rate)
         if not math.isnan(reward := metrics.get("train/episode_reward", math.nan)):
@@ -175,21 +178,22 @@ class Reporter:
         """Report an evaluation; `watched` has a leading axis of agents."""
         layers = {f"encoder/{k}": np.asarray(x) for k, x in watched.activations.items()}
         self.scalars(step, {**metrics, **layers})
-        metrics = _together(metrics)
+        metrics = over_all_agents(metrics)
         logs: Sequence[Sequence[Log]] = [[log] for log in self._agents] or [self._logs]
         for i, of_agent in enumerate(logs):
             own = jax.tree.map(lambda x: x[i], watched)  # noqa: B023
             for log in of_agent:
                 _show(log, step, own)
-        shown = ("episode_reward", "episode_length", "x_velocity", "gaps_crossed")
         values = "  ".join(
-            f"{name} {metrics[f'eval/{name}']:.2f}" for name in shown if f"eval/{name}" in metrics
+            f"{name} {metrics[f'eval/{name}']:.2f}"
+            for name in self._shown
+            if f"eval/{name}" in metrics
         )
         self.line(f"{step:>11,} steps  evaluation: {values}")
 
 
-def _together(metrics: Metrics) -> dict[str, float]:
-    """The numbers of all agents: means, and the intervals where there are several."""
+def over_all_agents(metrics: Metrics) -> dict[str, float]:
+    """Return metrics as floats: of arrays the means, and their intervals (see `over_seeds`)."""
     of_agents = {k: x for k, x in metrics.items() if isinstance(x, np.ndarray)}
     return {k: x for k, x in metrics.items() if not isinstance(x, np.ndarray)} | over_seeds(
         of_agents

@@ -1,7 +1,9 @@
-"""Train: iterations, evaluations and checkpoints, until the steps are done."""
+"""Train: iterations, evaluations, hooks and checkpoints, until the steps are done."""
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,30 @@ from flax import linen as nn
 from vnl_ppo import checkpoint, distributed, run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
-from vnl_ppo.env import Env
+from vnl_ppo.env import Env, renamed_leaves, shown
 from vnl_ppo.evaluation import make_watched_evaluate
 from vnl_ppo.health import HealthOfAll, NotFiniteError
-from vnl_ppo.interruption import Interrupted, catch_signals
+from vnl_ppo.interruption import Interrupted, Interruption, catch_signals
 from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
 from vnl_ppo.program_cache import ProgramCache, as_it_is
-from vnl_ppo.reporting import Log, Reporter
+from vnl_ppo.reporting import Log, Metrics, Reporter, over_all_agents
 from vnl_ppo.runtime import seconds_since_start
+
+Hook = Callable[[int, Mapping[str, float], TrainingState], Metrics | None]
+"""(step, metrics, state) -> more metrics, or None; see `train`."""
+
+
+class StopTraining(Exception):
+    """Raised by a hook to end the training early; see `train`.
+
+    Args:
+        reason: to print.
+        metrics: to log, as those that the hook would have returned.
+    """
+
+    def __init__(self, reason: str = "", metrics: Metrics | None = None) -> None:
+        super().__init__(reason)
+        self.metrics = metrics
 
 
 def train(
@@ -33,15 +51,28 @@ def train(
     quiet: bool = False,
     logs: Sequence[Log] = (),
     programs: ProgramCache | None = None,
+    on_iteration: Hook | None = None,
 ) -> Weights:
-    """Train a network in an environment and leave everything in the run's folder.
+    """Train a network in an environment and write everything into the run's folder.
 
     Every evaluation is followed by a checkpoint, and there are others in between. A run that is
-    resumed goes on from the newest one that is whole, or begins again if it was broken off before
-    the first, and ends with the same parameters as one that was never broken, bit for bit.
+    resumed goes on from the newest checkpoint that is whole, or begins again if there is none, and
+    ends with the same parameters as an unbroken one, bit for bit.
 
     A first SIGINT or SIGTERM ends the run after its iteration, with a checkpoint; a second one at
     once.
+
+    A hook logs numbers of the caller's own and may end the training, which saves a checkpoint:
+
+        def probe(step, metrics, state):
+            if "eval/episode_reward" not in metrics:
+                return None
+            error = decoding_error(weights_of(state))
+            if error < 0.1:
+                raise StopTraining("it sees the gap", {"probe/error": error})
+            return {"probe/error": error}
+
+        weights = train(env, network, config, folder, on_iteration=probe)
 
     Several processes joined by `vnl_ppo.distributed.join` train as one: each calls this, and the
     first alone writes and prints. To resume, all have to see the run's folder.
@@ -53,131 +84,77 @@ def train(
         folder: of the run, made by `vnl_ppo.run_folder.create`.
         resume: whether to go on from the folder's newest checkpoint.
         checkpoint_config: when checkpoints are made and which are kept.
-        quiet: whether to give plain lines on a terminal too.
+        quiet: whether to print plain lines on a terminal too.
         logs: where metrics go besides TensorBoard.
-        programs: where compiled programs are kept whole; by default they are not.
+        programs: where compiled programs are kept; by default nowhere.
+        on_iteration: called after each iteration and its evaluation, if it has one, and after the
+            evaluation before the first iteration. It is given the environment steps so far; the
+            metrics of this step by the names that they are logged under, floats, NaN for none, and
+            means where there are several seeds; and the training state, whose memory is reused
+            afterwards. It returns floats by name, or float[num_seeds]. Of several processes each
+            calls it, and one that stops stops all. Any other exception that it raises ends the run
+            as it is, without a new checkpoint.
 
     Returns:
-        the trained weights; of many seeds those of the first.
+        the trained weights; of several seeds those of the first.
 
     Raises:
-        ValueError: a setting cannot be, or the checkpoint is of another network.
+        ValueError: a setting is impossible, or the checkpoint is of another network.
         PeerLostError: another process ended.
         Interrupted: a signal came.
         NotFiniteError: the run only produces numbers that are not finite; a checkpoint is made.
         OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
     """
-    keep_program = programs.keep if programs else as_it_is
-    ppo = make_ppo(env, network, config, keep=keep_program)
+    keep = programs.keep if programs else as_it_is
+    ppo = make_ppo(env, network, config, keep=keep)
     evaluate = over_agents(make_watched_evaluate(env, network, config), config.num_seeds)
-    evaluate = keep_program("evaluate", jax.jit(evaluate))
-    keep = checkpoint_config or CheckpointConfig()
-    seeds = range(config.seed, config.seed + config.num_seeds)
-    agents = [run_folder.agent_folder(seed) for seed in seeds] if config.num_seeds > 1 else []
-    first_process = distributed.is_first()
-    checkpoints = folder / run_folder.CHECKPOINTS
-    stops = evaluation_iterations(config)
-    # Evaluations draw their episodes from a key of their own: the same corridors every time, and
-    # training does not depend on when they happen.
-    eval_keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), 1) for seed in seeds])
-    size = config.steps_per_iteration
-    total = config.num_iterations * size
-    health = HealthOfAll(size, agents)
+    evaluate = keep("evaluate", jax.jit(evaluate))
+    first_process, checkpoints = distributed.is_first(), folder / run_folder.CHECKPOINTS
     warnings: list[str] = []
     fresh = not (resume and checkpoint.steps(checkpoints))
-    state, done = _begin(ppo, config, checkpoints if resume else None, warnings.append)
+    state, done = _begin(ppo, env, config, checkpoints if resume else None, warnings.append)
     distributed.check_same("the checkpoints to go on from", f"{fresh} {done}")
-    # What was reported up to its checkpoint stays, a checkpoint being made after its evaluation.
-    purge = (0 if fresh else done * size + 1) if resume else None
-
+    step, total = (n * config.steps_per_iteration for n in (done, config.num_iterations))
+    hook = _CallersHook(on_iteration)
     try:
         with (
             Reporter(
                 folder if first_process else None,
                 total,
-                done * size,
-                purge,
-                quiet,
-                logs,
-                agents=agents,
+                step,
+                # What was reported up to its checkpoint stays, a checkpoint being made after it.
+                purge_step=(0 if fresh else step + 1) if resume else None,
+                quiet=quiet,
+                logs=logs,
+                agents=_agents(config),
+                shown=tuple(shown(env)),
             ) as report,
-            catch_signals(report.line) as asked,
+            catch_signals(report.line) as signals,
             distributed.watching(),
         ):
             for text in warnings:
                 report.warning(text)
             if resume:
-                report.line(f"resuming {folder} at step {done * size:,}")
+                report.line(f"resuming {folder} at step {step:,}")
             if fresh:
                 report.settings(run_folder.read_settings(folder) if first_process else {})
-            last_saved = steady_since = time.monotonic()
-            trained_seconds, first = 0.0, done
-
-            def save(score: float | None = None) -> None:
-                nonlocal last_saved
-                start = time.monotonic()
-                whole = distributed.whole(state)
-                if first_process and done * size not in checkpoint.steps(checkpoints):
-                    # What a checkpoint says has happened, the events say too.
-                    report.flush()
-                    checkpoint.save(checkpoints, done * size, whole, score)
-                    checkpoint.prune(checkpoints, keep)
-                distributed.wait_for_all()
-                last_saved = time.monotonic()
-                metrics = {"perf/checkpoint_seconds": last_saved - start}
-                if trained_seconds:
-                    # What evaluations, checkpoints and logging cost, once all is compiled.
-                    metrics["perf/overhead"] = 1 - trained_seconds / (last_saved - steady_since)
-                report.scalars(done * size, metrics)
-
-            def evaluate_and_save() -> None:
-                start = time.perf_counter()
-                found, watched = jax.device_get(evaluate(_on_one_device(state.weights), eval_keys))
-                metrics: dict[str, Any] = {f"eval/{k}": v for k, v in found.items()}
-                metrics["perf/eval_seconds"] = time.perf_counter() - start
-                report.evaluation(done * size, metrics, watched)
-                save(float(metrics["eval/episode_reward"].mean()))
-
-            if fresh and 0 in stops:
-                with report.activity("compiling the evaluation"):
-                    evaluate_and_save()
-            stop = int(distributed.everyone([asked.number]).max())
-            while done < config.num_iterations and not stop:
-                if done == first:
-                    # It contains the compilation, and tells nothing of the speed.
-                    with report.activity("compiling the training step"):
-                        (state, metrics), _ = _timed_step(ppo.step, state)
-                    metrics["perf/first_update_seconds"] = seconds_since_start()
-                    report.scalars((done + 1) * size, metrics)
-                    steady_since = time.monotonic()
-                else:
-                    (state, metrics), seconds = _timed_step(ppo.step, state)
-                    metrics["perf/env_steps_per_second"] = config.num_seeds * size / seconds
-                    trained_seconds += seconds
-                    pace = trained_seconds / (done - first)
-                    left = pace * (config.num_iterations - done - 1)
-                    report.training((done + 1) * size, metrics, left)
-                done += 1
-                try:
-                    health.check(done * size, metrics, report.warning)
-                except NotFiniteError:
-                    save()
-                    raise
-                # A signal that came to one process stops all, and the clock of the first counts.
-                due = time.monotonic() - last_saved > 60 * (keep.minutes or 1e9)
-                asked_of, due_in = distributed.everyone([asked.number, due]).T
-                stop = int(asked_of.max())
-                if done in stops:
-                    evaluate_and_save()
-                elif stop or due_in[0]:
-                    save()
+            run = _Run(
+                ppo, evaluate, config, checkpoints, checkpoint_config or CheckpointConfig(), hook,
+                report, signals, state, done,
+            )  # fmt: skip
+            if fresh and 0 in run.evaluations:
+                run.finish({})
+            while run.goes_on:
+                run.finish(run.iterate())
     except OSError as error:
+        if error is hook.error:
+            raise
         saved = checkpoint.steps(checkpoints)
         kept = f"the checkpoint of step {saved[-1]:,} is there" if saved else "no checkpoint is"
         raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
-    if stop:
-        raise Interrupted(f"stopped at step {done * size:,} of {total:,}", stop)
-    return weights_of(state)
+    if run.signal:
+        raise Interrupted(f"stopped at step {run.step:,} of {total:,}", run.signal)
+    return weights_of(run.state)
 
 
 def check_training(
@@ -190,17 +167,15 @@ def check_training(
         resumed: the run folder to go on from, if any.
     """
     ppo = make_ppo(env, network, config)
-    state = jax.eval_shape(ppo.init, config.seed)
-    if resumed and (
-        saved := checkpoint.read_last(resumed / run_folder.CHECKPOINTS, lambda _: None)
-    ):
-        step, leaves = saved
-        checkpoint.check(leaves, state, str(resumed / run_folder.CHECKPOINTS / str(step)))
+    if resumed:
+        _newest(ppo, env, config, resumed / run_folder.CHECKPOINTS, lambda _: None)
+    else:
+        jax.eval_shape(ppo.init, config.seed)
     return ppo
 
 
 def evaluation_iterations(config: PPOConfig) -> set[int]:
-    """The iterations after which to evaluate: `num_evals`, evenly spread, the last too.
+    """Return the iterations after which to evaluate: `num_evals`, evenly spread, the last too.
 
     With one evaluation there is only the last.
     """
@@ -209,8 +184,165 @@ def evaluation_iterations(config: PPOConfig) -> set[int]:
 
 
 def weights_of(state: TrainingState, agent: int = 0) -> Weights:
-    """The weights of one agent in a training state."""
+    """Return the weights of one agent in a training state."""
     return jax.tree.map(lambda x: x[agent], _on_one_device(state.weights))
+
+
+class _CallersHook:
+    """Calls the caller's hook, and remembers its error, to tell it from ours."""
+
+    def __init__(self, function: Hook | None) -> None:
+        self.function = function
+        self.error: Exception | None = None
+
+    def __call__(
+        self, step: int, metrics: Metrics, state: TrainingState
+    ) -> tuple[dict[str, Any], str | None]:
+        """Return what to log, and why to stop, if it says so."""
+        if self.function is None:
+            return {}, None
+        reason = None
+        try:
+            found = self.function(step, over_all_agents(metrics), state)
+        except StopTraining as stop:
+            found, reason = stop.metrics, str(stop)
+        except Exception as error:
+            self.error = error
+            raise
+        own = {k: np.asarray(x) if np.ndim(x) else float(x) for k, x in (found or {}).items()}
+        return own, reason
+
+
+@dataclasses.dataclass
+class _Run:
+    """A run under way."""
+
+    ppo: PPO
+    evaluate: Callable[..., Any]
+    config: PPOConfig
+    checkpoints: Path
+    keep: CheckpointConfig
+    hook: _CallersHook
+    report: Reporter
+    signals: Interruption
+    state: TrainingState
+    done: int
+    """Iterations, those before a resumption among them."""
+
+    def __post_init__(self) -> None:
+        self.evaluations = evaluation_iterations(self.config)
+        # Evaluations draw their episodes from a key of their own: the same episodes every time, and
+        # training does not depend on when they happen.
+        keys = [jax.random.fold_in(jax.random.key(seed), 1) for seed in _seeds(self.config)]
+        self.eval_keys = jnp.stack(keys)
+        self.health = HealthOfAll(self.config.steps_per_iteration, _agents(self.config))
+        self.first = self.done
+        self.last_saved = self.steady_since = time.monotonic()
+        self.trained_seconds = 0.0
+        self.listen()
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far."""
+        return self.done * self.config.steps_per_iteration
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is something left to do, and nobody has stopped it."""
+        return self.done < self.config.num_iterations and not (self.signal or self.stopped)
+
+    def listen(self, stop: bool = False, due: bool = False) -> bool:
+        """Note whether any process is to stop; return whether the first one has to save."""
+        signals, stops, dues = distributed.everyone([self.signals.number, stop, due]).T
+        self.signal, self.stopped = int(signals.max()), bool(stops.any())
+        return bool(dues[0])
+
+    def iterate(self) -> dict[str, Any]:
+        """Train for one iteration, report it and check its numbers."""
+        compiles = self.done == self.first
+        what = "compiling the training step"
+        with self.report.activity(what) if compiles else contextlib.nullcontext():
+            start = time.perf_counter()
+            self.state, found = self.ppo.step(self.state)
+            metrics: dict[str, Any] = {f"train/{k}": x for k, x in jax.device_get(found).items()}
+            seconds = time.perf_counter() - start
+        self.done += 1
+        if compiles:
+            # It contains the compilation, and tells nothing of the speed.
+            metrics["perf/first_update_seconds"] = seconds_since_start()
+            self.report.scalars(self.step, metrics)
+            self.steady_since = time.monotonic()
+        else:
+            steps = self.config.num_seeds * self.config.steps_per_iteration
+            metrics["perf/env_steps_per_second"] = steps / seconds
+            self.trained_seconds += seconds
+            pace = self.trained_seconds / (self.done - 1 - self.first)
+            left = pace * (self.config.num_iterations - self.done)
+            self.report.training(self.step, metrics, left)
+        try:
+            self.health.check(self.step, metrics, self.report.warning)
+        except NotFiniteError:
+            self.save()
+            raise
+        return metrics
+
+    def finish(self, metrics: Metrics) -> None:
+        """Evaluate, call the hook and save, as far as they are due after an iteration."""
+        score = None
+        if self.done in self.evaluations:
+            what = "compiling the evaluation"
+            with self.report.activity(what) if not self.done else contextlib.nullcontext():
+                evaluated = self.evaluated()
+            score = float(evaluated["eval/episode_reward"].mean())
+            metrics = {**metrics, **evaluated}
+        own, reason = self.hook(self.step, metrics, self.state)
+        if own:
+            self.report.scalars(self.step, own)
+        if reason is not None:
+            self.report.line(f"stopped early at step {self.step:,}: {reason}")
+        # A signal or a hook of one process stops all, and the clock of the first counts.
+        due = time.monotonic() - self.last_saved > 60 * (self.keep.minutes or 1e9)
+        due = self.listen(reason is not None, due)
+        if score is not None or self.signal or self.stopped or due:
+            self.save(score)
+
+    def evaluated(self) -> dict[str, Any]:
+        """Evaluate, and report it."""
+        start = time.perf_counter()
+        weights = _on_one_device(self.state.weights)
+        found, watched = jax.device_get(self.evaluate(weights, self.eval_keys))
+        metrics: dict[str, Any] = {f"eval/{k}": x for k, x in found.items()}
+        metrics["perf/eval_seconds"] = time.perf_counter() - start
+        self.report.evaluation(self.step, metrics, watched)
+        return metrics
+
+    def save(self, score: float | None = None) -> None:
+        """Save a checkpoint, unless there is one of this step."""
+        start = time.monotonic()
+        whole = distributed.whole(self.state)
+        if distributed.is_first() and self.step not in checkpoint.steps(self.checkpoints):
+            # What a checkpoint says has happened, the events say too.
+            self.report.flush()
+            checkpoint.save(self.checkpoints, self.step, whole, score)
+            checkpoint.prune(self.checkpoints, self.keep)
+        distributed.wait_for_all()
+        self.last_saved = time.monotonic()
+        metrics = {"perf/checkpoint_seconds": self.last_saved - start}
+        if self.trained_seconds:
+            # What evaluations, checkpoints, hooks and logging cost, once all is compiled.
+            passed = self.last_saved - self.steady_since
+            metrics["perf/overhead"] = 1 - self.trained_seconds / passed
+        self.report.scalars(self.step, metrics)
+
+
+def _seeds(config: PPOConfig) -> range:
+    return range(config.seed, config.seed + config.num_seeds)
+
+
+def _agents(config: PPOConfig) -> list[str]:
+    """The name of each agent where there are several."""
+    names = [run_folder.agent_folder(seed) for seed in _seeds(config)]
+    return names if len(names) > 1 else []
 
 
 def _on_one_device(weights: Weights) -> Weights:
@@ -219,30 +351,33 @@ def _on_one_device(weights: Weights) -> Weights:
 
 
 def _begin(
-    ppo: PPO, config: PPOConfig, checkpoints: Path | None, warn: Callable[[str], None]
+    ppo: PPO, env: Env, config: PPOConfig, checkpoints: Path | None, warn: Callable[[str], None]
 ) -> tuple[TrainingState, int]:
-    """The state to train from and the iterations it has behind it."""
+    """The state to train from and the iterations that it has behind it."""
     if checkpoints is None:
         return ppo.init(config.seed), 0
-    saved = checkpoint.read_last(checkpoints, warn)
+    saved = _newest(ppo, env, config, checkpoints, warn)
     if saved is None:
         warn(f"{checkpoints} holds no checkpoint: beginning again")
         return ppo.init(config.seed), 0
-    step, leaves = saved
-    like = jax.eval_shape(ppo.init, config.seed)
-    checkpoint.check(leaves, like, str(checkpoints / str(step)))
+    step, leaves, like = saved
     checkpoint.set_aside(checkpoints, after=step)
     state = checkpoint.restore(leaves, like, ppo.layout)
     return state, int(state.iteration[0])
 
 
-def _timed_step(
-    step: Callable[..., Any], state: TrainingState
-) -> tuple[tuple[TrainingState, dict[str, Any]], float]:
-    start = time.perf_counter()
-    state, metrics = step(state)
-    numbers = {f"train/{k}": v for k, v in jax.device_get(metrics).items()}
-    return (state, numbers), time.perf_counter() - start
+def _newest(
+    ppo: PPO, env: Env, config: PPOConfig, checkpoints: Path, warn: Callable[[str], None]
+) -> tuple[int, checkpoint.Leaves, TrainingState] | None:
+    """The newest whole checkpoint, its step and the shapes of a state, which are checked."""
+    like = jax.eval_shape(ppo.init, config.seed)
+    saved = checkpoint.read_last(checkpoints, warn)
+    if saved is None:
+        return None
+    step, leaves = saved
+    leaves = checkpoint.adapt(leaves, like, renamed_leaves(env))
+    checkpoint.check(leaves, like, str(checkpoints / str(step)))
+    return step, leaves, like
 
 
 def _of_system(error: OSError) -> str:

@@ -60,6 +60,51 @@ def test_what_was_saved_comes_back(saved):
     np.testing.assert_array_equal(part["kernel"], state(20)["params"]["kernel"])
 
 
+def episodes(data, metrics):
+    """A training state of so many arrays, all of ones."""
+    ones = lambda names: {name: jnp.ones((1, 2)) for name in names.split()}
+    return {"weights": ones("w"), "episodes": {"state": {"data": data, "metrics": ones(metrics)}}}
+
+
+def leaves_of(state):
+    return {name: np.asarray(x) for name, x in checkpoint._leaves(state).items()}
+
+
+def test_metrics_are_no_part_of_what_has_to_match():
+    data = {"x": jnp.ones((1, 2))}
+    like = jax.eval_shape(lambda: episodes(data, "speed height"))
+    saved = leaves_of(episodes(data, "speed gaps"))
+    with pytest.raises(ValueError, match=r"metrics.gaps is float32\[1, 2\] there and nothing here"):
+        checkpoint.check(saved, like, "7")
+    adapted = checkpoint.adapt(saved, like)
+    checkpoint.check(adapted, like, "7")
+    for name, value in {"speed": 1, "height": 0}.items():
+        np.testing.assert_array_equal(adapted[f"episodes.state.metrics.{name}"], [[value] * 2])
+    # What has the same name has to be the same still, and so has everything else.
+    more = leaves_of(episodes(data | {"gaps": jnp.ones((1, 2))}, "speed height"))
+    more["episodes.state.metrics.speed"] = np.ones((1, 3))
+    for leaf in ("data.gaps", "metrics.speed"):
+        with pytest.raises(ValueError, match=f"episodes.state.{leaf} is"):
+            checkpoint.check(checkpoint.adapt(more, like), like, "7")
+        more.pop("episodes.state.data.gaps", None)
+
+
+def test_renamed_leaves_of_an_environment_are_read_by_their_new_names():
+    x, y = np.full((1, 2), 3.0, np.float32), np.full((1, 2), 4.0, np.float32)
+    renamed = {"torso": "root", "corridor": "layout"}
+    like = jax.eval_shape(lambda: episodes({"root": x, "layout": {"starts": y}, "torsos": x}, "v"))
+    saved = leaves_of(episodes({"torso": x, "corridor": {"starts": y}, "torsos": x}, "v"))
+    adapted = checkpoint.adapt(saved, like, renamed)
+    checkpoint.check(adapted, like, "7")
+    np.testing.assert_array_equal(adapted["episodes.state.data.root"], x)
+    np.testing.assert_array_equal(adapted["episodes.state.data.layout.starts"], y)
+    # A checkpoint of this release stays as it is, even where both names are in use.
+    both = jax.eval_shape(lambda: episodes({"root": x, "torso": y}, "v"))
+    saved = leaves_of(episodes({"root": x, "torso": y}, "v"))
+    adapted = checkpoint.adapt(saved, both, renamed)
+    assert adapted.keys() == saved.keys() and all(adapted[k] is x for k, x in saved.items())
+
+
 def test_a_checkpoint_is_never_overwritten(copied):
     with pytest.raises(FileExistsError, match="never overwritten"):
         checkpoint.save(copied, 20, state(1))

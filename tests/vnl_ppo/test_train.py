@@ -23,7 +23,7 @@ from vnl_ppo.loading import load_into
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.runtime import Compilations
-from vnl_ppo.train import check_training, train
+from vnl_ppo.train import StopTraining, check_training, train, weights_of
 
 CONFIG = PPOConfig(
     num_timesteps=128 * 4,
@@ -163,6 +163,103 @@ def test_a_signal_ends_the_run_with_a_checkpoint_to_go_on_from(finished, tmp_pat
     assert same(weights, train(ENV, network(), CONFIG, broken, resume=True))
 
 
+class Watching:
+    """A hook that looks at the weights, and stops at a step."""
+
+    def __init__(self, stop_at=None):
+        self.stop_at, self.seen = stop_at, {}
+
+    def __call__(self, step, metrics, state):
+        assert all(isinstance(x, float) for x in metrics.values())
+        self.seen[step] = metrics
+        bias = weights_of(state).params["params"]["policy"]["Dense_1"]["bias"]
+        mine = {"mine/bias": jnp.abs(bias).max(), "mine/step": step}
+        if step == self.stop_at:
+            raise StopTraining("enough", mine)
+        return mine if step else None
+
+
+def test_a_hook_sees_every_iteration_and_its_metrics_are_logged(finished, tmp_path):
+    _, weights = finished
+    folder, hook = run_folder.create(tmp_path / "run", {}), Watching()
+    assert same(weights, train(ENV, network(), CONFIG, folder, on_iteration=hook))
+    assert list(hook.seen) == [0, 128, 256, 384, 512]
+    assert [step for step, m in hook.seen.items() if "eval/episode_reward" in m] == STEPS
+    assert [step for step, m in hook.seen.items() if "train/policy_loss" in m] == [
+        128, 256, 384, 512
+    ]  # fmt: skip
+    events = read_events(folder)
+    assert [(e.step, e.value) for e in events.Scalars("mine/step")] == [
+        (step, step) for step in (128, 256, 384, 512)
+    ]
+    bias = np.abs(weights.params["params"]["policy"]["Dense_1"]["bias"]).max()
+    assert events.Scalars("mine/bias")[-1].value == pytest.approx(bias)
+    logged = {e.step: e.value for e in events.Scalars("eval/episode_reward")}
+    seen = {step: hook.seen[step]["eval/episode_reward"] for step in STEPS}
+    assert seen == pytest.approx(logged)
+
+
+@pytest.mark.parametrize("stop_at", [0, 128, 256])
+def test_a_hook_that_stops_leaves_a_checkpoint_to_go_on_from(finished, tmp_path, capfd, stop_at):
+    _, weights = finished
+    folder = run_folder.create(tmp_path / "run", {})
+    early = train(ENV, network(), CONFIG, folder, on_iteration=Watching(stop_at))
+    assert checkpoint.steps(folder / run_folder.CHECKPOINTS) == sorted({0, stop_at, stop_at & 256})
+    assert f"stopped early at step {stop_at}: enough" in capfd.readouterr().out
+    assert read_events(folder).Scalars("mine/step")[-1].step == stop_at
+    assert same(early, load_into(ENV, network(), CONFIG, folder).weights)
+    assert not same(early, weights)
+    assert same(weights, train(ENV, network(), CONFIG, folder, resume=True))
+
+
+@pytest.mark.parametrize("error", [KeyError("mistyped"), FileNotFoundError(2, "gone", "my.csv")])
+def test_an_error_in_a_hook_is_told_as_it_is(finished, tmp_path, error):
+    """With its traceback, whatever its kind, and the last checkpoint is whole."""
+    _, weights = finished
+
+    def careless(step, metrics, state):
+        if step == 384:
+            raise error
+
+    folder = run_folder.create(tmp_path / "run", {})
+    with pytest.raises(type(error)) as info:
+        train(ENV, network(), CONFIG, folder, on_iteration=careless)
+    assert info.value is error and info.traceback[-1].name == "careless"
+    assert checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)[0] == 256
+    assert same(weights, train(ENV, network(), CONFIG, folder, resume=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Later(Probe):
+    """A later release of the probe: other metrics, and a name that changed."""
+
+    renamed_leaves = {"x": "shown"}
+
+    def reset(self, key):
+        return self._as_now(super().reset(key))
+
+    def step(self, state, action):
+        data = state.data | {"x": state.data["shown"]}
+        return self._as_now(super().step(dataclasses.replace(state, data=data), action))
+
+    def _as_now(self, state):
+        data = {k: x for k, x in state.data.items() if k != "x"} | {"shown": state.data["x"]}
+        metrics = {"x": state.metrics["x"], "twice": 2 * state.metrics["x"]}
+        return dataclasses.replace(state, data=data, metrics=metrics)
+
+
+def test_a_run_of_an_earlier_release_of_its_environment_goes_on(finished, tmp_path):
+    folder, weights = finished
+    broken = run_folder.create(tmp_path / "broken", {})
+    shutil.copytree(
+        folder / run_folder.CHECKPOINTS / "256", broken / run_folder.CHECKPOINTS / "256"
+    )
+    later = Later(chase, steps=7)
+    check_training(later, network(), CONFIG, broken)
+    close(weights, train(later, network(), CONFIG, broken, resume=True))
+    assert read_events(broken).Scalars("eval/twice")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_run_goes_on_from_the_last_checkpoint_that_is_whole(finished, tmp_path, capfd):
     folder, weights = finished
@@ -277,7 +374,8 @@ def seeds(tmp_path_factory):
     """A finished run of three."""
     config = dataclasses.replace(CONFIG, num_seeds=3)
     folder = run_folder.create(tmp_path_factory.mktemp("runs") / "seeds", {"name": "value"})
-    return config, folder, train(ENV, network(), config, folder)
+    hook = lambda step, metrics, state: {"mine/seed": np.arange(3), "mine/step": step}
+    return config, folder, train(ENV, network(), config, folder, on_iteration=hook)
 
 
 def close(a, b):
@@ -312,6 +410,10 @@ def test_many_seeds_have_curves_of_their_own_and_a_mean_with_its_interval(seeds)
         half = 4.3027 * values.std(0, ddof=1) / np.sqrt(3)
         np.testing.assert_allclose(found["high95/"], values.mean(0) + half, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found["low95/"], values.mean(0) - half, rtol=1e-4, atol=1e-5)
+    # A hook may give a number of each.
+    assert [events.Scalars("mine/seed")[-1].value for events in each] == [0, 1, 2]
+    assert together.Scalars("mine/seed")[-1].value == 1
+    assert {"mine/step", "low95/mine/seed"} <= set(together.Tags()["scalars"])
     assert "eval/action" in each[1].Tags()["histograms"]
     assert "perf/env_steps_per_second" in together.Tags()["scalars"]
 
