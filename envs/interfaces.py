@@ -5,11 +5,11 @@ dataclasses whose fields are their settings; none knows the other two. Every fun
 arrays is traced by JAX for one environment, without a batch axis: `jax.vmap` makes the batch.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import mujoco
 from dm_control import composer, mjcf
 from flax import struct
@@ -17,6 +17,8 @@ from flax import struct
 from envs.kinematics import Poses
 from envs.physics import PhysicsState
 
+Scalar = jax.Array | float
+"""float32[] or bool[], or a number that is the same at all times."""
 WALKER = "walker/"
 """Prefix of the names of the walker's parts in a model; also the body that is attached there."""
 
@@ -72,9 +74,9 @@ class Progress:
         metrics: float32[] by name.
     """
 
-    arrived: jax.Array
-    passed: jax.Array
-    metrics: dict[str, jax.Array]
+    arrived: Scalar = False
+    passed: Scalar = 0.0
+    metrics: Mapping[str, jax.Array] = struct.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -113,53 +115,46 @@ class Outcome:
         success: float32[], 1 where the episode counts as a success as it stands.
         passed: float32[], obstacles passed: gaps, walls, targets.
         metrics: float32[] by name.
-        task: the task's own state for the next step.
+        task: the task's own state for the next step; None where it stays as it is.
     """
 
-    reward: jax.Array
-    failed: jax.Array
-    truncated: jax.Array
-    success: jax.Array
-    passed: jax.Array
-    metrics: dict[str, jax.Array]
-    task: Any
+    reward: Scalar
+    failed: Scalar = False
+    truncated: Scalar = False
+    success: Scalar = 0.0
+    passed: Scalar = 0.0
+    metrics: Mapping[str, jax.Array] = struct.field(default_factory=dict)
+    task: Any = None
 
 
 class Walker(Protocol):
-    """A body. Names are those of its own model, without the prefix `walker/`."""
+    """A body. Names are those of its own model, without the prefix `walker/`.
+
+    Attributes:
+        root: name of the body whose position and centre of mass tasks read.
+        eye: name of the camera that the policy sees through, unless settings name another.
+        film_camera: name of the camera that films it, unless another is asked for.
+        reach: metres from its root, along x and y, within which it can touch anything within a
+            control step.
+        self_collisions: whether its geoms may meet each other. Without, physics is faster.
+        mjx_contacts: contacts that MJX solves for at most, the deepest ones; None for all.
+    """
 
     @property
-    def root(self) -> str:
-        """Name of the body whose position and centre of mass tasks read."""
-        ...
-
+    def root(self) -> str: ...  # noqa: D102
     @property
-    def eye(self) -> str:
-        """Name of the camera that the policy sees through, unless settings name another."""
-        ...
-
+    def eye(self) -> str: ...  # noqa: D102
     @property
-    def film_camera(self) -> str:
-        """Name of the camera that films it, unless another is asked for."""
-        ...
-
+    def film_camera(self) -> str: ...  # noqa: D102
     @property
-    def reach(self) -> float:
-        """Metres from its root within which it can touch anything within a control step."""
-        ...
-
+    def reach(self) -> float: ...  # noqa: D102
     @property
-    def self_collisions(self) -> bool:
-        """Whether its geoms may meet each other. Without, physics is faster."""
-        ...
-
+    def self_collisions(self) -> bool: ...  # noqa: D102
     @property
-    def mjx_contacts(self) -> int | None:
-        """Contacts that MJX solves for at most, the deepest ones; None for all."""
-        ...
+    def mjx_contacts(self) -> int | None: ...  # noqa: D102
 
     def build(self) -> composer.Entity:
-        """Return the body as dm_control has it, with `create_root_joints` and `mjcf_model`."""
+        """Return the body as dm_control has it, whose model is named `walker`."""
         ...
 
     def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
@@ -178,21 +173,28 @@ class Walker(Protocol):
 
 
 class Arena(Protocol):
-    """A place. What differs between episodes is its layout, a pytree of arrays."""
+    """A place. What differs between episodes is its layout, a pytree of arrays.
+
+    One that inherits from this class need only say how it is built: the rest are those of a place
+    that is the same in every episode.
+
+    Attributes:
+        start: where walkers are attached, metres.
+        reductions: how its metrics of an episode are summed up: "mean" over its steps, "last" or
+            "sum".
+    """
 
     @property
-    def start(self) -> tuple[float, float, float]:
-        """Where walkers are attached, metres."""
-        ...
+    def start(self) -> tuple[float, float, float]:  # noqa: D102
+        return 0.0, 0.0, 0.0
 
     @property
-    def reductions(self) -> Mapping[str, str]:
-        """How its metrics of an episode are summed up: "mean" over its steps, "last" or "sum"."""
-        ...
+    def reductions(self) -> Mapping[str, str]:  # noqa: D102
+        return {}
 
     def check(self, reach: float) -> None:
         """Raise a ValueError where a setting is impossible or the walker's reach does not fit."""
-        ...
+        return
 
     def build(self) -> mjcf.RootElement:
         """Return the model of what never changes: floors, walls, sky, lights."""
@@ -204,78 +206,86 @@ class Arena(Protocol):
         The environment moves and sizes them to `boxes` before every step. Their own positions and
         sizes count for a model that is looked at as it is, and for its extent.
         """
-        ...
+        return ()
 
     def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
         """Return the MJCF attributes of the geoms that `visible` moves and sizes."""
-        ...
+        return ()
 
     def colliders(self) -> Sequence[str]:
         """Return the names of the geoms of `build` that MJX lets collide, besides the slots."""
-        ...
+        root = self.build()
+        return [geom.full_identifier for geom in root.find_all("geom") if geom.contype != 0]
 
     def draw(self, key: jax.Array) -> Any:
         """Draw the layout of an episode."""
-        ...
+        return ()
 
     def spawn(self, layout: Any, key: jax.Array) -> Pose:
         """Draw where an episode begins."""
-        ...
+        return Pose(jnp.zeros(3), jnp.zeros(()))
 
     def boxes(self, layout: Any, position: jax.Array, reach: float) -> Boxes:
         """Return the K boxes that a walker at `position` (float32[3]) can touch within `reach`."""
-        ...
+        return Boxes(jnp.zeros((0, 3)), jnp.zeros((0, 3)))
 
     def visible(self, layout: Any) -> Visible:
         """Return everything of a layout that cameras see."""
-        ...
+        return Visible()
 
     def ahead(self, layout: Any, position: jax.Array) -> jax.Array:
         """Return float32[n], the truth about what lies ahead of `position`, in metres."""
-        ...
+        return jnp.zeros(0)
 
     def progress(self, layout: Any, position: jax.Array) -> Progress:
         """Return how far `position` (float32[3]) is."""
-        ...
+        return Progress()
 
     def whole(self, layout: Any) -> mjcf.RootElement:
         """Return the model of a whole layout (concrete arrays) with static geoms: the truth that
         slots and pictures are held against, and what a viewer shows."""
-        ...
+        return self.build()
 
 
 class Task(Protocol):
-    """Rewards, and ends of episodes; it may bring things of its own, such as a target."""
+    """Rewards, and ends of episodes; it may bring things of its own, such as a target.
+
+    One that inherits from this class need only judge: the rest are those of a task that brings
+    nothing.
+
+    Attributes:
+        reductions: how its metrics of an episode are summed up: "mean" over its steps, "last" or
+            "sum".
+        shown: metrics that every script shows, with their titles.
+    """
 
     @property
-    def reductions(self) -> Mapping[str, str]:
-        """How metrics of an episode are summed up: "mean" over its steps, "last" or "sum"."""
-        ...
+    def reductions(self) -> Mapping[str, str]:  # noqa: D102
+        return {}
 
     @property
-    def shown(self) -> Mapping[str, str]:
-        """Metrics that every script shows, with their titles."""
-        ...
+    def shown(self) -> Mapping[str, str]:  # noqa: D102
+        return {}
 
     def check(self) -> None:
         """Raise a ValueError where a setting is impossible."""
-        ...
+        return
 
     def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
         """Return the MJCF attributes of geoms of its own, which nothing collides with."""
-        ...
+        return ()
 
     def draw(self, key: jax.Array) -> Any:
         """Draw its state at the beginning of an episode; `()` if it has none."""
-        ...
+        return ()
 
     def visible(self, state: Any) -> Boxes | None:
         """Return where its geoms are; None without."""
-        ...
+        return None
 
     def ahead(self, now: Now) -> jax.Array:
         """Return float32[n], the truth about things of its own."""
-        ...
+        return jnp.zeros(0)
 
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
         """Judge the state `now` that `action` led to in a control step of `dt` seconds."""
@@ -288,8 +298,3 @@ def check_range(name: str, values: tuple[float, float], least: float = -float("i
     if not least <= low <= high < float("inf"):
         more = f", the lowest at least {least:g}" if least > -float("inf") else ""
         raise ValueError(f"{name} is ({low}, {high}); it has to be (lowest, highest){more}")
-
-
-def settings_of(part: Any) -> dict[str, Any]:
-    """Return the settings of an arena, a walker or a task by name."""
-    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}

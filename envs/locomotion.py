@@ -15,7 +15,7 @@ from flax import struct
 
 from envs import models, physics
 from envs.camera import Camera
-from envs.interfaces import WALKER, Arena, Boxes, Now, Task, Visible, Walker
+from envs.interfaces import WALKER, Arena, Boxes, Now, Outcome, Task, Visible, Walker
 from envs.kinematics import Kinematics, Poses
 from envs.models import SimulationConfig
 from envs.pictures import Pictures
@@ -181,15 +181,17 @@ class Locomotion:
         data = Data(engine, before.layout, root, com, before.task)
         now = self._now(data, poses, (data.com - before.com) / self.dt)
         outcome = self.task.judge(now, action, self.arena, self.dt)
+        task = before.task if outcome.task is None else outcome.task
         failed = outcome.failed | engine.failed
+        truncated = jnp.asarray(outcome.truncated, bool)
         return State(
-            data=dataclasses.replace(data, task=outcome.task),
-            obs=self._observe(dataclasses.replace(now, task=outcome.task)),
-            reward=outcome.reward,
-            done=(failed | outcome.truncated).astype(jnp.float32),
+            data=dataclasses.replace(data, task=task),
+            obs=self._observe(dataclasses.replace(now, task=task)),
+            reward=jnp.asarray(outcome.reward, jnp.float32),
+            done=(failed | truncated).astype(jnp.float32),
             metrics=self._metrics(outcome),
             info={
-                "truncation": (outcome.truncated & ~failed).astype(jnp.float32),
+                "truncation": (truncated & ~failed).astype(jnp.float32),
                 "failed": engine.failed,
             },
         )
@@ -278,12 +280,9 @@ class Locomotion:
         middle, half = self._range
         return middle + half * action
 
-    def _metrics(self, outcome: Any) -> dict[str, jax.Array]:
-        return {
-            **outcome.metrics,
-            "obstacles_passed": outcome.passed,
-            "success": outcome.success,
-        }
+    def _metrics(self, outcome: Outcome) -> dict[str, jax.Array]:
+        own = {"obstacles_passed": outcome.passed, "success": outcome.success}
+        return {k: jnp.asarray(x, jnp.float32) for k, x in {**outcome.metrics, **own}.items()}
 
 
 def _a_key() -> jax.Array:

@@ -18,7 +18,7 @@ from dm_control import mjcf
 from dm_control.locomotion import arenas
 from flax import struct
 
-from envs.interfaces import Boxes, Pose, Progress, Visible, check_range
+from envs.interfaces import Arena, Boxes, Progress, Visible, check_range
 from envs.layouts import distance_ahead, first_ahead, offset_ahead
 
 START_LENGTH = 6.0
@@ -53,7 +53,7 @@ class Layout:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaps:
+class Gaps(Arena):
     """A corridor of platforms and gaps. Lengths are in metres along x; ranges are uniform, lowest
     and highest.
 
@@ -181,10 +181,6 @@ class Gaps:
             drawn = jax.random.uniform(jax.random.fold_in(key, 2), (n,), jnp.float32, low, high)
             shift = jnp.concatenate([jnp.zeros(1), drawn])
         return Layout(jnp.where(used, starts, PARKED), jnp.where(used, ends, PARKED), shift)
-
-    def spawn(self, layout: Layout, key: jax.Array) -> Pose:
-        """Return the start, looking along x."""
-        return Pose(jnp.zeros(3), jnp.zeros(()))
 
     def boxes(self, layout: Layout, position: jax.Array, reach: float) -> Boxes:
         """Return the three platforms around `position`. A slot without a platform is a proper box,

@@ -1,18 +1,15 @@
 """Run along x as far and as fast as one can."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from dm_control import mjcf
 
-from envs.interfaces import Arena, Boxes, Now, Outcome
+from envs.interfaces import Arena, Now, Outcome, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class RunThroughCorridor:
+class RunThroughCorridor(Task):
     """Run along x; the fields weigh the terms of the reward.
 
     Metrics: the terms of the reward (`reward_linvel` is `forward_reward`, `reward_quadctrl` the
@@ -46,22 +43,6 @@ class RunThroughCorridor:
             raise ValueError(
                 f"task.healthy_height is {lowest} to {highest} m; the first has to be the smaller"
             )
-
-    def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
-        """Return nothing: it brings no things."""
-        return []
-
-    def draw(self, key: jax.Array) -> tuple[()]:
-        """Return nothing: it has no state."""
-        return ()
-
-    def visible(self, state: Any) -> Boxes | None:
-        """Return None."""
-        return None
-
-    def ahead(self, now: Now) -> jax.Array:
-        """Return float32[0]: the arena tells what lies ahead."""
-        return jnp.zeros(0)
 
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
         """Return the reward for speed; the episode fails where the root is too low or too high, is
@@ -97,5 +78,4 @@ class RunThroughCorridor:
             success=1.0 - failed.astype(jnp.float32),
             passed=progress.passed,
             metrics=metrics,
-            task=now.task,
         )

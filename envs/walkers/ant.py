@@ -9,12 +9,12 @@ import mujoco
 from dm_control import composer
 from dm_control.locomotion import walkers
 
-from envs.interfaces import WALKER, Now, Pose
+from envs.interfaces import WALKER, Now, Pose, Walker
 from envs.postures import at_rest, with_free_root
 
 
 @dataclasses.dataclass(frozen=True)
-class Ant:
+class Ant(Walker):
     """dm_control's ant with 8 motors.
 
     `proprio` is float32[27]: qpos without x and y, then qvel.
