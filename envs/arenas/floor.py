@@ -2,22 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from dm_control import mjcf
 from dm_control.locomotion import arenas
 
-from envs.interfaces import Boxes, Pose, Progress, Visible, check_range
+from envs.interfaces import Arena, Pose, check_range
 
-GROUND = "groundplane"
 AESTHETICS = ("default", "outdoor_natural")
 
 
 @dataclasses.dataclass(frozen=True)
-class Floor:
+class Floor(Arena):
     """A floor at z = 0 whose middle is the world's origin. Every episode has the same.
 
     Walkers can walk on beyond its edges, where cameras see no floor. `ahead` is float32[0]: there
@@ -32,9 +29,6 @@ class Floor:
     """Where walkers look as they begin, lowest and highest, radians anticlockwise from x; uniform.
     dm_control's own task turns nothing unless asked to."""
 
-    start = (0.0, 0.0, 0.0)
-    reductions = dict[str, str]()
-
     def check(self, reach: float) -> None:
         """See `envs.interfaces.Arena`; every reach fits."""
         if self.aesthetic not in AESTHETICS:
@@ -48,22 +42,6 @@ class Floor:
         """Return the floor and its sky."""
         return arenas.Floor(size=self.size, aesthetic=self.aesthetic).mjcf_model
 
-    def slots(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
-        """Return nothing: the floor never changes."""
-        return []
-
-    def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
-        """Return nothing: the floor never changes."""
-        return []
-
-    def colliders(self) -> Sequence[str]:
-        """Return the floor."""
-        return (GROUND,)
-
-    def draw(self, key: jax.Array) -> tuple[()]:
-        """Return nothing: every episode has the same floor."""
-        return ()
-
     def spawn(self, layout: tuple[()], key: jax.Array) -> Pose:
         """Draw a place as `dm_control`'s `GoToTarget` does, and a yaw."""
         place_key, yaw_key = jax.random.split(key)
@@ -72,23 +50,3 @@ class Floor:
         lowest, highest = self.spawn_yaw
         yaw = jax.random.uniform(yaw_key, (), jnp.float32, lowest, highest)
         return Pose(jnp.append(place, 0.0), yaw)
-
-    def boxes(self, layout: tuple[()], position: jax.Array, reach: float) -> Boxes:
-        """Return no boxes."""
-        return Boxes(jnp.zeros((0, 3)), jnp.zeros((0, 3)))
-
-    def visible(self, layout: tuple[()]) -> Visible:
-        """Return nothing: the floor never changes."""
-        return Visible()
-
-    def ahead(self, layout: tuple[()], position: jax.Array) -> jax.Array:
-        """Return float32[0]."""
-        return jnp.zeros(0)
-
-    def progress(self, layout: tuple[()], position: jax.Array) -> Progress:
-        """Return that there is nothing to pass, and no end."""
-        return Progress(jnp.zeros((), bool), jnp.zeros(()), {})
-
-    def whole(self, layout: tuple[()]) -> mjcf.RootElement:
-        """Return the floor and its sky."""
-        return self.build()

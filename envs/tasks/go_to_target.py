@@ -10,23 +10,23 @@ import jax.numpy as jnp
 from dm_control import mjcf
 from flax import struct
 
-from envs.interfaces import Arena, Boxes, Now, Outcome, check_range
+from envs.interfaces import Arena, Boxes, Now, Outcome, Task, check_range
 from envs.layouts import FAR
 
 NUM_TARGETS = 32
-"""Targets that are drawn for an episode in which they move."""
+"""Places that are drawn for an episode in which the target moves."""
 RGBA = (0.9, 0.6, 0.6, 1.0)
 """dm_control's."""
 
 
 @struct.dataclass
 class Targets:
-    """The targets of an episode, and which of them counts.
+    """The targets of an episode, and which of them is the present one.
 
     Attributes:
         places: float32[M, 2], x and y, metres. M is 1 where the target stays, else `NUM_TARGETS`.
-        moves: int32[], how often the target has moved. Target `moves % M` counts: an episode that
-            needs more of them begins again with the first.
+        moves: int32[], how often the target has moved. It is at `places[moves % M]`: after the last
+            place it comes to the first again.
         steps: int32[], steps that the walker has spent at this target.
     """
 
@@ -36,43 +36,43 @@ class Targets:
 
     @property
     def place(self) -> jax.Array:
-        """float32[2], of the target that counts."""
+        """float32[2], where the target is."""
         return self.places[self.moves % len(self.places)]
 
 
 @dataclasses.dataclass(frozen=True)
-class GoToTarget:
-    """Be within `distance_tolerance` of a target: 1 for each such step, else 0.
+class GoToTarget(Task):
+    """Give a reward of 1 in each step in which the root is within `distance_tolerance` of a target.
 
-    The distance is the root's in x and y. A target that moves does so in the step after
-    `steps_before_moving_target` rewarded ones, which need not follow each other, and that step is
-    judged by its new place; as in dm_control, also that targets may be drawn where the walker is.
-    Episodes are not cut short when a target is reached. Those that dm_control ends because another
-    part than a foot touches the ground go on here; `healthy_height` is what ends them.
+    As in dm_control, an episode goes on after its target was reached; a moving target moves in the
+    step after `steps_before_moving_target` rewarded ones, consecutive or not, and that step is
+    judged by the new place; and a target may be drawn where the walker happens to be. dm_control
+    also ends an episode when any part but a foot touches the ground. This is left out here: an
+    episode fails where the root's height leaves `healthy_height`.
 
-    dm_control's target is a site, which cameras do not draw; here it is a ball that stands on the
-    floor, and nothing collides with it.
+    dm_control's target is a site, which cameras do not draw. Here it is a ball that stands on the
+    floor at z = 0, and nothing collides with it.
 
-    `ahead` is float32[3], the target's place on the floor (z = 0) in the walker's frame: the vector
+    `ahead` is float32[3], the target's place on the floor in the walker's frame, metres: the vector
     from the root, turned into the axes of the root body, and shortened to 5 m where it is longer.
 
-    Metrics: `target_distance` (m) and `targets_reached`, at the episode's end; the terms of the
-    reward, `target_reward`, `approach_reward` and `control_reward`; and what the arena reports. An
-    episode is a success once a target was reached.
+    Metrics: `target_distance` (m, in x and y) and `targets_reached`, as they stand at the episode's
+    end; the terms of the reward, `target_reward`, `approach_reward` and `control_reward`; and what
+    the arena reports. An episode is a success once a target was reached.
     """
 
     distance_tolerance: float = 1.0
     """Metres within which the target counts as reached."""
     target_area: float = 4.0
-    """Targets are drawn uniformly in a square about the world's origin; half its side, metres.
-    dm_control's is half the arena's."""
+    """Half the side, metres, of the square around the world's origin in which targets are drawn
+    uniformly. dm_control takes half the floor's size: 4 of its 8 m."""
     moving_target: bool = False
-    """Whether the target moves once the walker has been at it."""
+    """Whether a target that was reached moves to a new place."""
     steps_before_moving_target: int = 10
-    """Rewarded steps after which it does."""
+    """Rewarded steps at a target after which it moves."""
     approach: float = 0.0
-    """Times the metres by which the centre of mass of the root's subtree came nearer to the target,
-    in x and y, in this step; not in dm_control."""
+    """Times the metres by which the walker's centre of mass came nearer to the target, in x and y,
+    in this step; not in dm_control."""
     control: float = 0.0
     """Times the sum of squared actions; subtracted. Not in dm_control."""
     healthy_height: tuple[float, float] = (-1.0, 10.0)
@@ -157,7 +157,7 @@ class GoToTarget:
         )
 
     def _moved(self, targets: Targets) -> Targets:
-        """Return the targets of this step: the next counts where the last has had its steps."""
+        """Return the targets of this step; the target moves where it has had its steps."""
         if not self.moving_target:
             return targets
         over = targets.steps >= self.steps_before_moving_target

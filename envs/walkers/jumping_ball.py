@@ -10,7 +10,7 @@ import numpy as np
 from dm_control import composer
 from dm_control.locomotion import walkers
 
-from envs.interfaces import WALKER, Now, Pose
+from envs.interfaces import WALKER, Now, Pose, Walker
 from envs.postures import at_rest
 
 JOINTS = ("root_x/", "root_y/", "root_z/", "steer", "kick", "roll")
@@ -18,7 +18,7 @@ JOINTS = ("root_x/", "root_y/", "root_z/", "steer", "kick", "roll")
 
 
 @dataclasses.dataclass(frozen=True)
-class JumpingBall:
+class JumpingBall(Walker):
     """dm_control's ball with a head, and 3 motors: roll, steer and kick. It never tilts.
 
     As dm_control has them, roll drives backwards and steer turns clockwise where positive: -1 is

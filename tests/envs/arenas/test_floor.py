@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dm_control.locomotion import arenas
 
-from envs.arenas.floor import GROUND, Floor
+from envs.arenas.floor import Floor
 from envs.locomotion import Locomotion
 from envs.tasks.go_to_target import GoToTarget
 from envs.walkers.jumping_ball import JumpingBall
@@ -64,7 +64,7 @@ def test_the_floor_is_dm_controls(aesthetic):
     ours = Floor(aesthetic, size).whole(())
     theirs = arenas.Floor(size=size, aesthetic=aesthetic).mjcf_model
     assert ours.to_xml_string() == theirs.to_xml_string()
-    assert ours.find("geom", GROUND) is not None
+    assert Floor().colliders() == ["groundplane"]
 
 
 def test_nothing_is_in_the_way():
@@ -72,6 +72,7 @@ def test_nothing_is_in_the_way():
     assert floor.draw(jax.random.key(0)) == ()
     assert floor.ahead((), position).shape == (0,)
     assert floor.boxes((), position, 1.0).position.shape == (0, 3)
+    assert not floor.visible_geoms(floor.build()) and floor.visible(()).geoms is None
     progress = floor.progress((), position)
     assert not progress.arrived and progress.passed == 0 and progress.metrics == {}
 
