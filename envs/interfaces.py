@@ -5,6 +5,7 @@ dataclasses whose fields are their settings; none knows the other two. Every fun
 arrays is traced by JAX for one environment, without a batch axis: `jax.vmap` makes the batch.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -295,6 +296,6 @@ class Task(Protocol):
 def check_range(name: str, values: tuple[float, float], least: float = -float("inf")) -> None:
     """Raise a ValueError unless `values` are (lowest, highest), finite and not below `least`."""
     low, high = values
-    if not least <= low <= high < float("inf"):
+    if not (least <= low <= high < math.inf and low > -math.inf):
         more = f", the lowest at least {least:g}" if least > -float("inf") else ""
         raise ValueError(f"{name} is ({low}, {high}); it has to be (lowest, highest){more}")
