@@ -4,6 +4,7 @@ import dataclasses
 
 from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps
+from envs.arenas.walls import Walls
 from envs.interfaces import Arena, Task, Walker
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
@@ -50,6 +51,7 @@ TARGETS = GoToTarget(moving_target=True, approach=1.0)
 PRESETS = {
     "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
     "stones_ant": Preset(STONES, Ant(), RunThroughCorridor()),
+    "walls_ant": Preset(Walls(), Ant(), RunThroughCorridor()),
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
 }
