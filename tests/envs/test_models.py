@@ -1,3 +1,5 @@
+"""The models of one world: of physics, of looks, and of the whole arena."""
+
 import dataclasses
 
 import jax
@@ -6,27 +8,40 @@ import mujoco
 import numpy as np
 import pytest
 
-from envs import world
-from envs.corridor import PARKED, CorridorConfig, draw_layout, platform_boxes
+from envs.arenas.gaps import PARKED, PLANES, Gaps, platform_boxes
+from envs.interfaces import WALKER
 from envs.kinematics import Kinematics
+from envs.locomotion import Locomotion
+from envs.models import (
+    SimulationConfig,
+    keep_contacts,
+    physics_model,
+    slot_names,
+    visual_model,
+    walker_cameras,
+    whole_model,
+)
 from envs.physics.mjx import MjxPhysics
-from envs.world import PhysicsConfig
+from envs.tasks.run_through_corridor import RunThroughCorridor
+from envs.walkers.ant import Ant
 
-CORRIDOR, CONFIG = CorridorConfig(), PhysicsConfig()
+ARENA, ANT, TASK, CONFIG = Gaps(), Ant(), RunThroughCorridor(), SimulationConfig()
+SLOTS = slot_names(ARENA)
+TORSO = WALKER + "torso"
 
 
 @pytest.fixture(scope="module")
 def layout():
-    return draw_layout(jax.random.key(0), CORRIDOR)
+    return ARENA.draw(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
 def models(layout):
     return {
-        "physics": world.physics_model(CORRIDOR, CONFIG),
-        "visual": world.visual_model(CORRIDOR, CONFIG),
-        "arena": world.arena_model(layout, CORRIDOR, CONFIG),
-        "mjx": world.physics_model(CORRIDOR, CONFIG, "mjx"),
+        "physics": physics_model(ARENA, ANT, CONFIG),
+        "visual": visual_model(ARENA, ANT, TASK, CONFIG, show_slots=True),
+        "whole": whole_model(ARENA, ANT, TASK, CONFIG, layout, ()),
+        "mjx": physics_model(ARENA, ANT, CONFIG, "mjx"),
     }
 
 
@@ -37,16 +52,16 @@ def geoms(model):
 def test_the_models_share_the_walker(models):
     for model in models.values():
         assert (model.nq, model.nv, model.nu) == (15, 14, 8)
-        np.testing.assert_array_equal(model.qpos0[:7], [*world.SPAWN, 1, 0, 0, 0])
-        assert geoms(model)[:5] == list(world.PLANES)
-        assert model.body(world.TORSO).name and model.camera(world.EGOCENTRIC).name
-        assert {"sideon", "floating", "egocentric"} <= set(world.walker_cameras(model))
+        np.testing.assert_array_equal(model.qpos0[:7], [*ARENA.start, 1, 0, 0, 0])
+        assert geoms(model)[:5] == list(PLANES)
+        assert model.body(TORSO).name and model.camera(WALKER + ANT.eye).name
+        assert {"sideon", "floating", "egocentric"} <= set(walker_cameras(model))
         assert np.all(model.opt.timestep == CONFIG.physics_timestep)
-    walker = lambda m: [g for g in geoms(m) if g.startswith(world.WALKER)]
-    mass = lambda m: m.body(world.WALKER).subtreemass
+    walker = lambda m: [g for g in geoms(m) if g.startswith(WALKER)]
+    mass = lambda m: m.body(WALKER).subtreemass
     for model in models.values():
-        assert walker(model) == walker(models["arena"])
-        np.testing.assert_array_equal(mass(model), mass(models["arena"]))
+        assert walker(model) == walker(models["whole"])
+        np.testing.assert_array_equal(mass(model), mass(models["whole"]))
 
 
 def test_the_torso_starts_at_its_own_height(models):
@@ -54,7 +69,7 @@ def test_the_torso_starts_at_its_own_height(models):
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     # 0.522 m: the torso's height in dm_control's ant.xml.
-    np.testing.assert_allclose(data.body(world.TORSO).xpos, [5, 0, 0.522])
+    np.testing.assert_allclose(data.body(TORSO).xpos, [5, 0, 0.522])
 
 
 def test_ids_of_the_visual_model_are_the_physics_models(models):
@@ -63,17 +78,18 @@ def test_ids_of_the_visual_model_are_the_physics_models(models):
     assert cameras(models["visual"]) == cameras(models["physics"])
     assert models["physics"].ntex == 0
     assert models["visual"].ntex > 0
-    slab = models["visual"].geom(world.SLABS[0])
-    floor = models["arena"].geom("start_floor")
+    slab = models["visual"].geom(SLOTS[0])
+    floor = models["whole"].geom("start_floor")
     names = [
-        m.material(g.matid[0]).name for m, g in ((models["visual"], slab), (models["arena"], floor))
+        m.material(g.matid[0]).name for m, g in ((models["visual"], slab), (models["whole"], floor))
     ]
     assert names == ["aesthetic_material"] * 2
 
 
 def test_the_arena_has_every_platform_where_the_layout_has_it(models, layout):
-    model = models["arena"]
-    position, half = (np.asarray(a) for a in platform_boxes(layout, CORRIDOR))
+    model = models["whole"]
+    every = platform_boxes(ARENA, layout)
+    position, half = np.asarray(every.position), np.asarray(every.size)
     used = np.flatnonzero(np.asarray(layout.starts) < PARKED)
     names = [g for g in geoms(model) if "floor" in g]
     assert names == ["start_floor"] + [f"floor_{i}" for i in range(len(used) - 1)]
@@ -83,42 +99,42 @@ def test_the_arena_has_every_platform_where_the_layout_has_it(models, layout):
         np.testing.assert_array_equal(model.geom(name).size, half[i].astype(np.float64))
 
 
-def test_slabs_come_after_the_walker_and_meet_nothing_else(models):
+def test_slots_come_after_the_walker_and_meet_nothing_else(models):
     model = models["physics"]
     last = max(model.body(i).id for i in range(model.nbody) if "walker" in model.body(i).name)
-    for name in world.SLABS:
+    for name in SLOTS:
         assert model.body(name).id > last
         assert model.body(name).mocapid[0] >= 0
-    fixed = [g for g in range(model.ngeom) if not model.geom(g).name.startswith(world.WALKER)]
+    fixed = [g for g in range(model.ngeom) if not model.geom(g).name.startswith(WALKER)]
     meets = model.geom_contype[fixed][:, None] & model.geom_conaffinity[fixed][None, :]
     assert not meets.any()
 
 
 def test_mjx_looks_for_45_contacts_and_solves_for_24(models):
     engine = lambda model: MjxPhysics(model, CONFIG.num_substeps)
-    assert engine(models["mjx"]).num_contacts == world.MJX_CONTACTS <= 50
+    assert engine(models["mjx"]).num_contacts == ANT.mjx_contacts == 24
     # 5 feet and torso geoms, of which 4 capsules that touch a box or plane in up to 2 points:
-    # 9 contacts with each of 3 slabs and 2 walls.
-    unlimited = world.physics_model(CORRIDOR, CONFIG, "mjx")
+    # 9 contacts with each of 3 slots and 2 walls.
+    unlimited = physics_model(ARENA, ANT, CONFIG, "mjx")
     unlimited.numeric_data[unlimited.numeric("max_contact_points").adr] = -1
     assert engine(unlimited).num_contacts == 45
-    world.keep_contacts(unlimited, [g for g in geoms(unlimited) if "wall" not in g[-5:]])
+    keep_contacts(unlimited, [g for g in geoms(unlimited) if "wall" not in g[-5:]])
     assert engine(unlimited).num_contacts == 27
 
 
 def test_sensors_are_those_asked_for():
     named = dataclasses.replace(CONFIG, sensors=("walker/torso_gyro", "walker/torso_touch"))
-    model = world.physics_model(CORRIDOR, named)
+    model = physics_model(ARENA, ANT, named)
     assert {model.sensor(i).name for i in range(model.nsensor)} == set(named.sensors)
-    assert world.physics_model(CORRIDOR, CONFIG).nsensor == 0
-    with pytest.raises(ValueError, match="unknown sensor 'walker/nose'; there are walker/"):
-        world.physics_model(CORRIDOR, dataclasses.replace(CONFIG, sensors=("walker/nose",)))
+    assert physics_model(ARENA, ANT, CONFIG).nsensor == 0
+    with pytest.raises(ValueError, match="sensors has 'walker/nose'; the walker has walker/"):
+        physics_model(ARENA, ANT, dataclasses.replace(CONFIG, sensors=("walker/nose",)))
 
 
 def test_the_plain_look_builds_too(layout):
-    plain = dataclasses.replace(CORRIDOR, aesthetic="default")
-    assert world.visual_model(plain, CONFIG).geom(world.SLABS[0]).rgba[3] == 1
-    assert "start_floor" in geoms(world.arena_model(layout, plain, CONFIG))
+    plain = Gaps(aesthetic="default")
+    assert visual_model(plain, ANT, TASK, CONFIG, show_slots=True).geom(SLOTS[0]).rgba[3] == 1
+    assert "start_floor" in geoms(whole_model(plain, ANT, TASK, CONFIG, layout, ()))
 
 
 def test_kinematics_are_those_of_c(models):
@@ -147,8 +163,8 @@ def test_kinematics_are_those_of_c(models):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"solver": "pgs"}, "solver is 'pgs'; use one of newton, cg"),
-        ({"cone": "round"}, "cone is 'round'"),
+        ({"solver": "pgs"}, "simulation.solver is 'pgs'; it has to be one of newton, cg"),
+        ({"cone": "round"}, "simulation.cone is 'round'; it has to be one of pyramidal, elliptic"),
         ({"iterations": 0}, "iterations is 0"),
         ({"ls_iterations": 0}, "ls_iterations is 0"),
         ({"noslip_iterations": -1}, "noslip_iterations is -1"),
@@ -157,15 +173,27 @@ def test_kinematics_are_those_of_c(models):
         ({"control_timestep": 0.001}, "whole number"),
     ],
 )
-def test_options_that_cannot_be_are_refused(change, message):
+def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        world.physics_model(CORRIDOR, dataclasses.replace(CONFIG, **change))
+        physics_model(ARENA, ANT, dataclasses.replace(CONFIG, **change))
 
 
-def test_a_corridor_that_cannot_be_is_refused():
+def test_an_environment_refuses_what_cannot_run():
     with pytest.raises(ValueError, match="aesthetic is 'moon'"):
-        world.physics_model(dataclasses.replace(CORRIDOR, aesthetic="moon"), CONFIG)
-    with pytest.raises(ValueError, match="corridor reach"):
-        world.visual_model(dataclasses.replace(CORRIDOR, reach=3.0), CONFIG)
+        Locomotion(Gaps(aesthetic="moon"), ANT, TASK)
+    with pytest.raises(ValueError, match="walker.reach is 3.0 m"):
+        Locomotion(ARENA, Ant(reach=3.0), TASK)
     with pytest.raises(ValueError, match="back end 'bullet'"):
-        world.physics_model(CORRIDOR, CONFIG, "bullet")
+        Locomotion(ARENA, ANT, TASK, back_end="bullet")
+
+
+class Beetle(Ant):
+    def build(self):
+        body = super().build()
+        body.mjcf_model.model = "beetle"
+        return body
+
+
+def test_a_walker_under_another_name_is_refused():
+    with pytest.raises(ValueError, match="is named 'beetle'; its `build` has to name it 'walker'"):
+        physics_model(ARENA, Beetle(), CONFIG)
