@@ -1,0 +1,125 @@
+"""A walker from an MJCF file of the user's own."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from dm_control import composer, mjcf
+
+from envs.interfaces import WALKER, Now, Pose, Walker
+from envs.postures import at_rest, with_free_root
+
+
+class Body(composer.Entity):
+    """A model that is read from a file, free to move.
+
+    Args:
+        path: of an MJCF file.
+    """
+
+    def _build(self, path: str) -> None:
+        self._root = mjcf.from_path(path)
+        self._root.model = WALKER.rstrip("/")
+
+    @property
+    def mjcf_model(self) -> mjcf.RootElement:
+        """The model."""
+        return self._root
+
+    def create_root_joints(self, frame: Any) -> None:
+        """Give it a free joint."""
+        frame.add("freejoint")
+
+
+@dataclasses.dataclass(frozen=True)
+class MjcfWalker(Walker):
+    """A walker from an MJCF file, whose bodies hang in its worldbody as they stand on the ground.
+
+    The file has one tree of bodies without a free joint of its own, actuators, and cameras; it has
+    no floor. `proprio` is qpos without x and y of the root, then qvel: float32[nq - 2 + nv].
+    """
+
+    path: str = ""
+    """The file; relative paths are from where the program runs."""
+    root: str = "torso"
+    """Body whose position and centre of mass tasks read."""
+    eye: str = "egocentric"
+    """Camera that the policy sees through, fixed to a body of the animal."""
+    film_camera: str = ""
+    """Camera that films it; by default the eye."""
+    reach: float = 1.0
+    """Metres from its root, along x and y, within which it can touch anything within a control
+    step."""
+    reset_noise: float = 1e-2
+    """Half-width of the uniform noise on positions at a reset, and deviation of the normal noise
+    on velocities."""
+    feet: tuple[str, ...] = ()
+    """Geoms that MJX lets collide with the world; by default all that collide at all."""
+    self_collisions: bool = True
+    """Whether its geoms may meet each other, as the file has it."""
+    mjx_contacts: int | None = None
+    """Contacts that MJX solves for at most; by default all."""
+
+    def __post_init__(self) -> None:
+        if not self.film_camera:
+            object.__setattr__(self, "film_camera", self.eye)
+        for name, least in (("reach", "above 0"), ("reset_noise", "0 or more")):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf") or (name == "reach" and value == 0):
+                raise ValueError(f"walker.{name} is {value}; it has to be {least} and finite")
+
+    def build(self) -> composer.Entity:
+        """Read the file.
+
+        Raises:
+            ValueError: there is no such file, it cannot be read, or it lacks what is named.
+        """
+        if not os.path.isfile(self.path):
+            raise ValueError(
+                f"walker.path is {self.path!r}, but there is no such file; give the path of an "
+                f"MJCF file, from {os.getcwd()} or absolute"
+            )
+        try:
+            body = Body(self.path)
+        except Exception as error:
+            # dm_control raises whatever its parser meets.
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise ValueError(f"walker.path {self.path} cannot be read: {reason}") from error
+        model = body.mjcf_model
+        wanted = (("body", self.root), ("camera", self.eye), ("camera", self.film_camera))
+        for kind, name in wanted:
+            if model.find(kind, name) is None:
+                known = ", ".join(str(x.name) for x in model.find_all(kind)) or "none"
+                raise ValueError(f"{self.path} has no {kind} {name!r}; it has {known}")
+        if model.find_all("joint") and any(
+            getattr(joint, "type", None) == "free" or joint.tag == "freejoint"
+            for joint in model.find_all("joint")
+        ):
+            raise ValueError(
+                f"{self.path} has a free joint; take it out: the walker gets one where it is put"
+            )
+        if not model.find_all("actuator"):
+            raise ValueError(f"{self.path} has no actuator, so nothing could act; add one")
+        return body
+
+    def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
+        """Return `feet`, or all of its geoms that collide at all."""
+        if self.feet:
+            return [WALKER + name for name in self.feet]
+        names = [model.geom(g).name for g in range(model.ngeom) if model.geom_contype[g]]
+        return [name for name in names if name.startswith(WALKER)]
+
+    def reset(
+        self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the file's own posture at `pose`, with noise."""
+        qpos, qvel = at_rest(model, self.reset_noise, position_key, velocity_key)
+        return with_free_root(qpos, pose), qvel
+
+    def proprioception(self, model: mujoco.MjModel, now: Now) -> jax.Array:
+        """Return float32[nq - 2 + nv]; see the class."""
+        return jnp.concatenate([now.physics.qpos[2:], now.physics.qvel])
