@@ -1,4 +1,4 @@
-"""Few images at a time on a CPU, so that what is computed on the way stays in its cache."""
+"""Run layers on few images at a time on a CPU, so that values between layers stay in its cache."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def in_batches(
         [B, ...], one result of `layers` per sample.
     """
     count = len(x)
-    # Whoever looks at what lies between the layers gets it for all samples, too.
+    # Recorded values of the layers in between have to be those of all samples.
     watched = module.is_mutable_collection("intermediates")
     if jax.default_backend() != "cpu" or count <= size or watched:
         return layers(module, x)

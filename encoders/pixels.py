@@ -1,4 +1,4 @@
-"""What every encoder of images needs first: pixels as numbers between 0 and 1."""
+"""Scale pixels to numbers between 0 and 1, as every encoder of images does first."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def scale_pixels(image: jax.Array) -> jax.Array:
 
 
 def white(image: jax.Array) -> int:
-    """The value of a pixel as bright as can be: 255 in uint8, 1 in floating point.
+    """Return the value of the brightest pixel: 255 in uint8, 1 in floating point.
 
     Raises:
         ValueError: if the array has fewer than three axes, or holds neither uint8 nor floats.

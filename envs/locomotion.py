@@ -159,13 +159,13 @@ class Locomotion:
         poses = self._kinematics(qpos)
         root, com = poses.xpos[self._root], poses.subtree_com[self._root]
         boxes = self.arena.boxes(layout, root, self.walker.reach)
-        engine = self._physics.init(qpos, qvel, boxes.position, boxes.size)
-        data = Data(engine, layout, root, com, task)
+        simulated = self._physics.init(qpos, qvel, boxes.position, boxes.size)
+        data = Data(simulated, layout, root, com, task)
         now = self._now(data, poses, jnp.zeros(3))
         zero = jnp.zeros(())
         outcome = self.task.judge(now, jnp.zeros(self.action_size), self.arena, self.dt)
         metrics = jax.tree.map(jnp.zeros_like, self._metrics(outcome))
-        info = {"truncation": zero, "failed": engine.failed}
+        info = {"truncation": zero, "failed": simulated.failed}
         return State(data, self._observe(now), zero, zero, metrics, info)
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -174,15 +174,15 @@ class Locomotion:
         # Slots stand for what the walker can touch from where it is now.
         boxes = self.arena.boxes(before.layout, before.root, self.walker.reach)
         slots = {"mocap_pos": boxes.position, "geom_size": boxes.size}
-        engine = dataclasses.replace(before.physics, **slots)
-        engine = self._physics.step(engine, self._control(action))
-        poses = self._kinematics(engine.qpos)
+        simulated = dataclasses.replace(before.physics, **slots)
+        simulated = self._physics.step(simulated, self._control(action))
+        poses = self._kinematics(simulated.qpos)
         root, com = poses.xpos[self._root], poses.subtree_com[self._root]
-        data = Data(engine, before.layout, root, com, before.task)
+        data = Data(simulated, before.layout, root, com, before.task)
         now = self._now(data, poses, (data.com - before.com) / self.dt)
         outcome = self.task.judge(now, action, self.arena, self.dt)
         task = before.task if outcome.task is None else outcome.task
-        failed = outcome.failed | engine.failed
+        failed = outcome.failed | simulated.failed
         truncated = jnp.asarray(outcome.truncated, bool)
         return State(
             data=dataclasses.replace(data, task=task),
@@ -192,7 +192,7 @@ class Locomotion:
             metrics=self._metrics(outcome),
             info={
                 "truncation": (truncated & ~failed).astype(jnp.float32),
-                "failed": engine.failed,
+                "failed": simulated.failed,
             },
         )
 

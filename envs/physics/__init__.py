@@ -1,10 +1,10 @@
-"""Physics: one interface, two engines.
+"""Step physics: one interface, two back ends.
 
 A `Physics` advances one simulation by one control step. It has no batch axis: `jax.vmap` makes the
 batch, and every call works inside `jit`, `scan` and `pmap`. Its state holds only what integration
 needs, so that rollouts carry little and a checkpoint is small and exact.
 
-- `mujoco`: MuJoCo's C engine on the host's cores. Fast on CPU, and runs whatever MuJoCo runs.
+- `mujoco`: MuJoCo in C on the host's cores. Fast on CPU, and runs whatever MuJoCo runs.
 - `mjx`: MuJoCo in JAX. For GPU and TPU, and wherever everything must be traced.
 """
 
@@ -19,7 +19,7 @@ BACK_ENDS = ("mujoco", "mjx")
 
 
 def choose(name: str) -> str:
-    """The back end that `name` stands for here: "mujoco" or "mjx".
+    """Return the back end that `name` stands for here: "mujoco" or "mjx".
 
     Args:
         name: "mujoco", "mjx" or "auto", which is `mujoco` where JAX computes on CPU, else `mjx`.
@@ -36,7 +36,7 @@ def choose(name: str) -> str:
 
 
 def make_physics(name: str, model: MjModel, num_substeps: int) -> Physics:
-    """The engine called `name`, ready to step `model`.
+    """Return the back end called `name`, ready to step `model`.
 
     Args:
         name: "mujoco", "mjx" or "auto", see `choose`.

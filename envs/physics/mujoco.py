@@ -1,4 +1,4 @@
-"""MuJoCo's C engine on the host's cores, as a function that JAX can call."""
+"""Step simulations by MuJoCo in C on the host's cores, called from JAX."""
 
 import collections
 import dataclasses
@@ -29,7 +29,7 @@ _BREAKDOWNS = [
 
 
 class MujocoPhysics:
-    """MuJoCo in C, see `envs.physics.Physics`.
+    """The back end `mujoco`, see `envs.physics.Physics`.
 
     A batch of simulations is one call from JAX to the host, whatever transformations made it. Each
     simulation's result is the same, bit for bit, in any batch and on any number of threads.
@@ -212,7 +212,7 @@ class _SlabBatch:
 
 
 def double_bits(x: jax.Array) -> jax.Array:
-    """The bits of `x` as float64, without float64 in JAX.
+    """Return the bits of `x` as float64, without float64 in JAX.
 
     Args:
         x: float32[n]. Subnormal numbers count as 0.
@@ -231,14 +231,14 @@ def double_bits(x: jax.Array) -> jax.Array:
 
 
 def content(model: mujoco.MjModel) -> bytes:
-    """All of a model, as MuJoCo writes it to a file."""
+    """Return all of a model, as MuJoCo writes it to a file."""
     buffer = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)
     return buffer.tobytes()
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

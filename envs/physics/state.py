@@ -1,4 +1,4 @@
-"""What a physics back end is, and the state that it advances."""
+"""Define what a physics back end does, and the state that it advances."""
 
 from typing import Protocol
 
@@ -14,7 +14,7 @@ class PhysicsState:
     """The state of one simulation. Names and units are `mujoco.MjData`'s.
 
     To move the world's slabs, replace `mocap_pos` and `geom_size`. To change anything else, make a
-    new state with `Physics.init`: the C engine goes on from `bits`, not from its float32 copies.
+    new state with `Physics.init`: `mujoco` goes on from `bits`, not from its float32 copies.
 
     Attributes:
         qpos: float32[nq], positions: metres, radians, quaternions.
@@ -29,7 +29,7 @@ class PhysicsState:
         failed: bool[], whether the simulation has ever broken down: a position, velocity or
             acceleration that is not finite or beyond 1e10 (`mjMAXVAL`). The step that breaks down
             leaves the state as it was before it.
-        bits: uint32[k], the C engine's float64 state, 2 words each (low, high): time, qpos, qvel,
+        bits: uint32[k], the float64 state of `mujoco`, 2 words each (low, high): time, qpos, qvel,
             act, warm start. Nothing is rounded between control steps. Empty for `mjx`.
     """
 
@@ -46,7 +46,7 @@ class PhysicsState:
 
 
 class Physics(Protocol):
-    """An engine, bound to a model and to a number of physics steps per control step."""
+    """A back end, bound to a model and to a number of physics steps per control step."""
 
     model: mujoco.MjModel
     num_substeps: int
@@ -58,17 +58,19 @@ class Physics(Protocol):
         mocap_pos: jax.Array | None = None,
         geom_size: jax.Array | None = None,
     ) -> PhysicsState:
-        """The state at time 0 with these positions and velocities, and the model's own mocap bodies
-        where they are not given. Sensors read 0 until the first step."""
+        """Return the state at time 0 with these positions and velocities.
+
+        Mocap bodies that are not given are the model's own. Sensors read 0 until the first step.
+        """
         ...
 
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
-        """Holds `ctrl`, float32[nu], for `num_substeps` physics steps."""
+        """Hold `ctrl`, float32[nu], for `num_substeps` physics steps."""
         ...
 
 
 def mocap_geoms(model: mujoco.MjModel) -> np.ndarray:
-    """int32[nmocap], the geom of each mocap body.
+    """Return int32[nmocap], the geom of each mocap body.
 
     Raises:
         ValueError: a mocap body has no geom, several, or one that is not a box.
@@ -86,7 +88,8 @@ def mocap_geoms(model: mujoco.MjModel) -> np.ndarray:
 
 
 def default_slabs(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array]:
-    """The mocap bodies' positions and their boxes' half sizes in `model`, float32[nmocap, 3]."""
+    """Return the positions of a model's mocap bodies and the half sizes of their boxes, each
+    float32[nmocap, 3]."""
     bodies = np.argsort(np.where(model.body_mocapid < 0, model.nbody, model.body_mocapid))
     position = model.body_pos[bodies[: model.nmocap]]
     size = model.geom_size[mocap_geoms(model)]
@@ -94,6 +97,6 @@ def default_slabs(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array]:
 
 
 def is_bad(*arrays: jax.Array) -> jax.Array:
-    """bool[], whether any number is not finite or beyond `mjMAXVAL`, as MuJoCo's `mju_isBad`."""
+    """Return bool[], whether any number is not finite or beyond `mjMAXVAL` (`mju_isBad`)."""
     worst = [jnp.any(~(jnp.abs(a) <= mujoco.mjMAXVAL)) for a in arrays]
     return jnp.any(jnp.stack(worst))
