@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib
+import inspect
 import os
 import sys
 from typing import Any
@@ -36,7 +37,7 @@ def find(name: str) -> Preset | Any | None:
         return _import(name, module, own)
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else "."
         raise ValueError(
             f"there is no environment {name!r}{hint} There are {', '.join(PRESETS)}, "
             f"package.module:OBJECT, brax:NAME and playground:NAME"
@@ -74,7 +75,8 @@ def make(
         preset = dataclasses.replace(found, **parts)
         env: Env = preset.make(seeing=seeing, back_end=physics, ahead=ahead)
     elif parts or ahead:
-        raise ValueError(f"{name} is no preset; {', '.join(parts) or 'ahead'} cannot be set")
+        asked = ", ".join([*parts, *(["ahead"] if ahead else [])])
+        raise ValueError(f"{name} is not a preset, so {asked} cannot be set")
     elif found is None:
         env = foreign.make(name, foreign.MJX if physics == "auto" else physics)
     else:
@@ -83,29 +85,41 @@ def make(
 
 
 def _import(name: str, module: str, own: str) -> Any:
+    if not all(part.isidentifier() for part in [*module.split("."), own]):
+        raise ValueError(f"env is {name!r}; write a name of your own as package.module:OBJECT")
     # As `python -m` does: a script's own folder is on the path, and where one works is not.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), own)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"env is {name!r}, but there is no module {error.name!r}; name a module that Python "
             f"finds from here ({os.getcwd()}), or set PYTHONPATH"
         ) from error
-    except AttributeError as error:
-        raise ValueError(f"env is {name!r}, but {module} has no {own}") from error
+    if not hasattr(imported, own):
+        close = difflib.get_close_matches(own, vars(imported), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"env is {name!r}, but {module} has no {own}{hint}")
+    found = getattr(imported, own)
     is_environment = lambda x: all(hasattr(x, part) for part in ("reset", "step", "action_size"))
     if isinstance(found, type) or not (isinstance(found, Preset) or is_environment(found)):
         if not callable(found):
             raise ValueError(
-                f"env is {name!r}, a {type(found).__name__}; it has to be a preset, an environment "
-                f"with reset, step and action_size, or a function that makes one"
+                f"env is {name!r}, of type {type(found).__name__}; it has to be a preset, an "
+                f"environment with reset, step and action_size, or a function that makes one"
             )
+        try:
+            inspect.signature(found).bind()
+        except TypeError as error:
+            raise ValueError(
+                f"env is {name!r}, which needs arguments ({error}); name a function without any "
+                f"that makes the environment"
+            ) from error
         found = found()
     if not (isinstance(found, Preset) or is_environment(found)):
         raise ValueError(
-            f"{name} makes a {type(found).__name__}; it has to be a preset, or an environment with "
-            f"reset, step and action_size"
+            f"env is {name!r}, which makes something of type {type(found).__name__}; it has to be "
+            f"a preset, or an environment with reset, step and action_size"
         )
     return found
