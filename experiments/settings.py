@@ -189,7 +189,8 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
         raise ValueError(
             f"{source}: {astray[0]} is said on the command line, not in a file; leave it out there"
         )
-    data = of_release_0_1(data) if "env" not in data or isinstance(data["env"], Mapping) else data
+    if isinstance(data.get("env", {}), Mapping):
+        data = of_release_0_1(data, source)
     if not isinstance(data["env"], str):
         raise ValueError(f"{source}: env: {data['env']!r} is not a text")
     return from_plain(type_for(data["env"]), _completed(data), source)
@@ -206,20 +207,23 @@ def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
     return {**data, **merged}
 
 
-def of_release_0_1(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a gap ant of release 0.1 under today's names."""
+def of_release_0_1(data: Mapping[str, Any], source: str = "config.json") -> dict[str, Any]:
+    """Return the settings of a gap ant of release 0.1 under today's names.
+
+    Raises:
+        ValueError: a group of settings has no fields.
+    """
     new = dict(data)
     old = dict(new.pop("env", {}))
-    arena, task = dict(old.pop("corridor", {})), dict(old.pop("reward", {}))
+    for name in ("corridor", "reward"):
+        if not isinstance(group := old.setdefault(name, {}), Mapping):
+            raise ValueError(f"{source}: env.{name}: {group!r} is not an object with fields")
+    arena, task = dict(old.pop("corridor")), dict(old.pop("reward"))
     walker = {}
     for place, name in ((arena, "reach"), (old, "reset_noise")):
         if name in place:
             walker[name] = place.pop(name)
     if "healthy_height" in old:
         task["healthy_height"] = old.pop("healthy_height")
-    simulation = old.pop("simulation", {})
-    # What is left was unknown then too, and is named as such.
-    return {
-        **new, "env": "gap_ant", "arena": arena, "walker": walker, "task": task,
-        "simulation": simulation, **old,
-    }  # fmt: skip
+    # What is left of `old` was unknown then too, and is named as such.
+    return {"env": "gap_ant", "arena": arena, "walker": walker, "task": task, **old, **new}
