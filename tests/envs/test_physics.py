@@ -11,20 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs import physics, world
-from envs.corridor import PARKED, CorridorConfig, Layout, draw_layout, slab_boxes
+from envs import physics
+from envs.arenas.gaps import PARKED, Gaps
+from envs.models import SimulationConfig, physics_model, slot_names, whole_model
 from envs.physics.mujoco import MujocoPhysics, double_bits
-from envs.world import PhysicsConfig
+from envs.tasks.run_through_corridor import RunThroughCorridor
+from envs.walkers.ant import Ant
 
-CORRIDOR, CONFIG = CorridorConfig(), PhysicsConfig()
+ARENA, ANT, CONFIG = Gaps(), Ant(), SimulationConfig()
+STONES = Gaps(platform_width=3.0, platform_shift=(-1.0, 1.0))
+DM_CONTROL = SimulationConfig(
+    cone="elliptic", noslip_iterations=5, iterations=100, ls_iterations=50
+)
 GAPS = (0.1, 0.3, 0.8)
 STARTS = 8
 
 
 @functools.cache
-def c_engine(config=CONFIG, threads=None):
+def c_engine(config=CONFIG, threads=None, arena=ARENA):
     return MujocoPhysics(
-        world.physics_model(CORRIDOR, config), config.num_substeps, num_threads=threads
+        physics_model(arena, ANT, config), config.num_substeps, num_threads=threads
     )
 
 
@@ -32,26 +38,27 @@ def doubles(state):
     return np.asarray(state.bits).view(np.float64)
 
 
-def advance(engine, state, layout, action):
+def advance(engine, arena, state, layout, action):
     """One control step of one environment, as an environment makes it."""
     _, _, _, w, x, y, z = state.qpos[:7]
     # The torso is 0.522 m along the z axis of the root, which tilts.
     torso_x = state.qpos[0] + 0.522 * 2 * (x * z + w * y)
-    position, size = slab_boxes(layout, torso_x, CORRIDOR)
-    return engine.step(state.replace(mocap_pos=position, geom_size=size), action)
+    boxes = arena.boxes(layout, jnp.stack([torso_x, 0.0, 0.0]), ANT.reach)
+    slots = {"mocap_pos": boxes.position, "geom_size": boxes.size}
+    return engine.step(dataclasses.replace(state, **slots), action)
 
 
 @functools.cache
-def batched(engine):
+def batched(engine, arena=ARENA):
     """`advance` for a batch, jitted."""
-    return jax.jit(jax.vmap(functools.partial(advance, engine)))
+    return jax.jit(jax.vmap(functools.partial(advance, engine, arena)))
 
 
-def rollout(engine, states, layouts, actions):
+def rollout(engine, states, layouts, actions, arena=ARENA):
     """The last state of a batch along actions[T, N, nu], and every one."""
     every = []
     for action in actions:
-        states = batched(engine)(states, layouts, action)
+        states = batched(engine, arena)(states, layouts, action)
         every.append(states)
     return states, jax.tree.map(lambda *a: np.stack(a), *every)
 
@@ -80,11 +87,11 @@ def gap_starts(layout, rng):
 
 def padded(layout, size):
     pad = lambda a: jnp.pad(a, (0, size - a.shape[0]), constant_values=PARKED)
-    return Layout(starts=pad(layout.starts), ends=pad(layout.ends))
+    return jax.tree.map(pad, layout)
 
 
-def arena_trajectory(model, qpos, actions, num_substeps):
-    """mj_step in the full arena: float64[T, k] as `PhysicsState.bits`, and, for each control step,
+def whole_trajectory(model, qpos, actions, num_substeps):
+    """mj_step in the whole arena: float64[T, k] as `PhysicsState.bits`, and, for each control step,
     how many platforms the ant touched."""
     data = mujoco.MjData(model)
     data.qpos[:] = qpos
@@ -101,24 +108,19 @@ def arena_trajectory(model, qpos, actions, num_substeps):
 
 
 @pytest.mark.parametrize(
-    "config",
-    [
-        CONFIG,
-        dataclasses.replace(
-            CONFIG, cone="elliptic", noslip_iterations=5, iterations=100, ls_iterations=50
-        ),
-    ],
-    ids=["ours", "dm_control"],
+    ("arena", "config"),
+    [(ARENA, CONFIG), (ARENA, DM_CONTROL), (STONES, CONFIG)],
+    ids=["ours", "dm_control", "stones"],
 )
-def test_the_window_equals_the_whole_arena_bit_for_bit(config):
-    """Issue point 4. 24 environments in one batch: 8 starts around each of three gap lengths."""
+def test_the_window_equals_the_whole_arena_bit_for_bit(arena, config):
+    """24 environments in one batch: 8 starts around each of three gap lengths."""
     rng = np.random.default_rng(0)
     T = 60
-    engine = c_engine(config)
+    engine = c_engine(config, arena=arena)
     corridors = [
-        dataclasses.replace(CORRIDOR, platform_length=(1.5, 1.5), gap_length=(g, g)) for g in GAPS
+        dataclasses.replace(arena, platform_length=(1.5, 1.5), gap_length=(g, g)) for g in GAPS
     ]
-    layouts = [draw_layout(jax.random.key(i), c) for i, c in enumerate(corridors)]
+    layouts = [corridor.draw(jax.random.key(i)) for i, corridor in enumerate(corridors)]
     widest = max(layout.starts.shape[0] for layout in layouts)
     qpos = [gap_starts(layout, rng) for layout in layouts]
     actions = rng.uniform(-1, 1, (T, len(GAPS) * STARTS, 8)).astype(np.float32)
@@ -129,15 +131,15 @@ def test_the_window_equals_the_whole_arena_bit_for_bit(config):
         *(padded(layout, widest) for layout in layouts),
     )
     init = jax.vmap(lambda q: engine.init(q, jnp.zeros(engine.model.nv)))
-    _, ours = rollout(engine, init(jnp.asarray(np.concatenate(qpos))), batch, actions)
+    _, ours = rollout(engine, init(jnp.asarray(np.concatenate(qpos))), batch, actions, arena)
 
     steps_on_several, steps_on_three, falls = 0, 0, 0
     for i, (layout, corridor) in enumerate(zip(layouts, corridors, strict=True)):
-        arena = world.arena_model(layout, corridor, config)
+        whole = whole_model(corridor, ANT, RunThroughCorridor(), config, layout, ())
         for j in range(STARTS):
             n = i * STARTS + j
-            theirs, touched = arena_trajectory(
-                arena, qpos[i][j], actions[:, n], engine.num_substeps
+            theirs, touched = whole_trajectory(
+                whole, qpos[i][j], actions[:, n], engine.num_substeps
             )
             np.testing.assert_array_equal(doubles(ours)[:, n], theirs, err_msg=f"{GAPS[i]} m, {j}")
             steps_on_several += np.sum(touched >= 2)
@@ -156,7 +158,7 @@ def start_batch(engine, n):
 
     def start(key, x):
         qpos = jnp.asarray(engine.model.qpos0, jnp.float32).at[0].set(x)
-        return engine.init(qpos, jnp.zeros(engine.model.nv)), draw_layout(key, CORRIDOR)
+        return engine.init(qpos, jnp.zeros(engine.model.nv)), ARENA.draw(key)
 
     return jax.jit(jax.vmap(start))(jax.random.split(jax.random.key(0), n), jnp.linspace(4, 8.5, n))
 
@@ -200,7 +202,7 @@ def test_any_leading_axes():
     engine = c_engine()
     states, layouts = start_batch(engine, 6)
     action = random_actions(1, 6)[0]
-    step = functools.partial(advance, engine)
+    step = functools.partial(advance, engine, ARENA)
     flat = jax.vmap(step)(states, layouts, action)
     grid = jax.tree.map(lambda a: a.reshape(2, 3, *a.shape[1:]), (states, layouts, action))
     nested = jax.jit(jax.vmap(jax.vmap(step)))(*grid)
@@ -277,29 +279,29 @@ MJX_ENVS = 6
 @pytest.fixture(scope="module")
 def mjx():
     """MJX on the model made for it, and its compiled step."""
-    model = world.physics_model(CORRIDOR, CONFIG, "mjx")
+    model = physics_model(ARENA, ANT, CONFIG, "mjx")
     engine = physics.make_physics("mjx", model, CONFIG.num_substeps)
     return engine, batched(engine)
 
 
 def c_control_step(model, data, state, ctrl):
-    """One control step in C from `state`; (qpos, qvel, whether anything met a slab's edge)."""
+    """One control step in C from `state`; (qpos, qvel, whether anything met a slot's edge)."""
     data.time = 0
     data.qpos[:], data.qvel[:] = state.qpos, state.qvel
     data.qacc_warmstart[:], data.ctrl[:] = state.qacc_warmstart, ctrl
     on_edge = False
     for _ in range(CONFIG.num_substeps):
         mujoco.mj_step(model, data)
-        # On a face of an upright slab or wall the normal is an axis.
+        # On a face of an upright slot or wall the normal is an axis.
         normals = data.contact.frame[:, :3]
         on_edge |= bool(np.any(np.abs(normals).max(axis=1, initial=0) < 1 - 1e-6))
     return data.qpos.copy(), data.qvel.copy(), on_edge
 
 
-def fixed_slabs(model, position, size):
-    """A copy of `model` for C with its slabs of these sizes, and its data with them in place."""
+def fixed_slots(model, position, size):
+    """A copy of `model` for C with its slots of these sizes, and its data with them in place."""
     model = copy.copy(model)
-    geoms = [model.geom(name).id for name in world.SLABS]
+    geoms = [model.geom(name).id for name in slot_names(ARENA)]
     model.geom_size[geoms] = size
     model.geom_rbound[geoms] = np.linalg.norm(size, axis=1)
     model.geom_aabb[geoms, 3:] = size
@@ -329,7 +331,7 @@ def test_mjx_follows_c(mjx):
         assert not np.any(after.failed)
         for i in range(MJX_ENVS):
             before, now = pick(states, i), pick(after, i)
-            model, data = fixed_slabs(engine.model, now.mocap_pos, now.geom_size)
+            model, data = fixed_slots(engine.model, now.mocap_pos, now.geom_size)
             qpos, qvel, on_edge = c_control_step(model, data, before, action[i])
             on_edges.append(on_edge)
             positions.append(np.abs(now.qpos - qpos).max())
@@ -368,7 +370,7 @@ def test_what_cannot_run_is_refused():
         physics.make_physics("bullet", model, 5)
     with pytest.raises(ValueError, match="num_substeps is 0"):
         physics.make_physics("mujoco", model, 0)
-    noslip = world.physics_model(CORRIDOR, dataclasses.replace(CONFIG, noslip_iterations=5), "mjx")
+    noslip = physics_model(ARENA, ANT, dataclasses.replace(CONFIG, noslip_iterations=5), "mjx")
     with pytest.raises(ValueError, match="5 noslip_iterations; set 0, or use 'mujoco'"):
         physics.make_physics("mjx", noslip, 5)
     eggs = mujoco.MjModel.from_xml_string(
@@ -385,7 +387,7 @@ def test_what_cannot_run_is_refused():
         physics.make_physics("mujoco", ball, 5)
 
 
-def test_c_runs_what_mjx_cannot_and_models_without_slabs():
+def test_c_runs_what_mjx_cannot_and_models_without_slots():
     model = mujoco.MjModel.from_xml_string(
         """<mujoco><worldbody><geom type="box" size="1 1 .1"/><body pos="0 0 1"><freejoint/>
         <geom type="ellipsoid" size=".1 .2 .3"/></body></worldbody></mujoco>"""
