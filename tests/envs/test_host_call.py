@@ -65,11 +65,11 @@ def test_a_number_stands_for_a_function():
 
 SCRIPT = """
     import jax
-    from envs.gap_ant import GapAnt
+    import envs
     from vnl_ppo.runtime import keep_compilations
     compilations = keep_compilations()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    physics = GapAnt(back_end="mujoco")._physics
+    physics = envs.make("gap_ant", seeing=False, physics="mujoco")._physics
     state = physics.init(physics.model.qpos0, physics.model.qpos0[1:] * 0)
     jax.block_until_ready(jax.jit(physics.step)(state, state.qvel[:8]))
     print(compilations.found, compilations.made, state.qpos.sum())
