@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 import vnl_ppo
-from experiments import command_line, evaluate, gap_ant, gap_ant_vision, render, watch
+from experiments import evaluate, players, render, watch
+from experiments.command_line import parse
+from experiments.settings import BUILDER, build, to_dict
 from vnl_ppo import checkpoint, run_folder
+from vnl_ppo.intervals import interval
 from vnl_ppo.ppo import make_policy, make_ppo
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.train import weights_of
@@ -26,10 +29,11 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A blind run as it stands before its first iteration, with two checkpoints."""
-    settings = gap_ant_vision.parse(["--encoder", "none", "--num-envs", "2", "--physics", "mujoco"])
-    env, network = gap_ant.build(settings)
+    options = "--encoder none --num-envs 2 --physics mujoco"
+    settings = parse(options.split(), None, "gap_ant")
+    env, network = build(settings)
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    run_folder.create(folder, command_line.to_dict(settings), gap_ant.BUILDER)
+    run_folder.create(folder, to_dict(settings), BUILDER)
     state = make_ppo(env, network, settings.ppo).init(0)
     checkpoint.save(folder / run_folder.CHECKPOINTS, 0, state)
     other = jax.tree.map(lambda x: x + 0.01, state.weights.params)
@@ -58,9 +62,9 @@ def test_a_policy_is_loaded_in_three_lines(trained):
 
 def test_a_policy_with_memory_carries_it(tmp_path):
     options = "--encoder none --network.memory 5 --num-envs 2 --physics mujoco"
-    settings = gap_ant_vision.parse(options.split())
-    env, network = gap_ant.build(settings)
-    folder = run_folder.create(tmp_path / "mine", command_line.to_dict(settings), gap_ant.BUILDER)
+    settings = parse(options.split(), None, "gap_ant")
+    env, network = build(settings)
+    folder = run_folder.create(tmp_path / "mine", to_dict(settings), BUILDER)
     state = make_ppo(env, network, settings.ppo).init(0)
     checkpoint.save(folder / run_folder.CHECKPOINTS, 0, state)
     policy = vnl_ppo.load(folder)
@@ -101,56 +105,59 @@ def test_what_cannot_be_loaded_is_named(trained, tmp_path):
         vnl_ppo.load(run_folder.create(tmp_path / "lost", {}, "my_lab.eyes:build"))
     settings = run_folder.read_settings(folder)
     with pytest.raises(ValueError, match="has no checkpoint yet"):
-        vnl_ppo.load(run_folder.create(tmp_path / "new", settings, gap_ant.BUILDER))
+        vnl_ppo.load(run_folder.create(tmp_path / "new", settings, BUILDER))
 
 
 @pytest.fixture(scope="module")
 def evaluated(trained):
-    folder = trained[0]
-    players = [gap_ant.load_player(name) for name in (str(folder), "random")]
-    return players, [evaluate.evaluate(p, N, STEPS, seed=4) for p in players]
+    name = str(trained[0])
+    world = players.settings_of(name)
+    both = players.load_players((name, "random"), world)
+    return both, [evaluate.evaluate(p, N, STEPS, seed=4) for p in both], world
 
 
 def test_every_policy_runs_in_the_same_corridors(evaluated):
-    players, _ = evaluated
+    both, _, _ = evaluated
     keys = jax.random.split(jax.random.key(0), 2)
     layouts = [
         jax.jit(jax.vmap(lambda key, env=p.env: env.reset(key).data.layout.starts))(keys)
-        for p in players
+        for p in both
     ]
     np.testing.assert_array_equal(*layouts)
     assert (layouts[0][0] != layouts[0][1]).any()
 
 
 def test_an_evaluation_has_each_episode(evaluated):
-    _, found = evaluated
-    for metrics in found:
-        assert set(evaluate.SHOWN) <= set(metrics)
-        assert all(metrics[k].shape == (N,) for k in evaluate.SHOWN)
+    both, found, _ = evaluated
+    for player, metrics in zip(both, found, strict=True):
+        assert set(player.shown) <= set(metrics)
+        assert all(metrics[k].shape == (N,) for k in player.shown)
         assert (metrics["episode_length"] == STEPS).all()
         # The ant starts at 5 m.
-        np.testing.assert_allclose(metrics["distance"], metrics["x_position"] - 5, atol=1e-5)
-        assert (np.abs(metrics["distance"]) < 1).all()
+        distance = metrics["distance_along_x"]
+        np.testing.assert_allclose(distance, metrics["x_position"] - 5, atol=1e-5)
+        assert (np.abs(distance) < 1).all()
     assert (found[0]["episode_reward"] != found[1]["episode_reward"]).all()
 
 
 def test_the_interval_is_students():
     # Mean 3, deviation sqrt(2.5), t_(0.975, 4) = 2.776.
-    mean, half = evaluate.interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0], np.float32))
+    mean, half = interval(np.array([1.0, 2.0, 3.0, 4.0, 5.0], np.float32))
     assert (mean, half) == (3.0, pytest.approx(2.7764 * (2.5 / 5) ** 0.5, abs=1e-3))
     luck = np.random.RandomState(0)
-    intervals = [evaluate.interval(luck.normal(1.0, 2.0, 6)) for _ in range(1000)]
+    intervals = [interval(luck.normal(1.0, 2.0, 6)) for _ in range(1000)]
     assert 0.93 < np.mean([abs(m - 1.0) < h for m, h in intervals]) < 0.97
 
 
 def test_the_table_and_the_json_say_the_same(evaluated):
-    _, found = evaluated
-    content = json.loads(
-        json.dumps(evaluate.as_json(["a", "b"], found, gap_ant.CorridorConfig(), 4))
-    )
+    both, found, world = evaluated
+    both = [p._replace(name=name) for p, name in zip(both, "ab", strict=True)]
+    content = json.loads(json.dumps(evaluate.as_json(both, found, world, 4)))
     mean = content["policies"][1]["episode_reward"]["mean"]
     assert mean == pytest.approx(np.mean(found[1]["episode_reward"]))
-    shown = evaluate.table(["a", "b"], found, N, STEPS)
+    assert content["world"]["arena"]["gap_length"] == [0.05, 0.2]
+    assert (content["world"]["env"], content["seed"]) == ("gap_ant", 4)
+    shown = evaluate.table(both, found, N, STEPS)
     assert [c.header for c in shown.columns] == ["", "a", "b", "b - a"]
     assert next(iter(shown.columns[2].cells)).startswith(f"{mean:.2f} ± ")
 
@@ -225,12 +232,12 @@ def test_without_a_display_it_says_what_to_do(monkeypatch):
         (evaluate, ["nowhere"], "there is no run folder nowhere"),
         (evaluate, ["random", "--episodes", "1"], "--episodes is 1"),
         (evaluate, ["random", "--seed", "-1"], "--seed is -1"),
-        (evaluate, ["random", "--gap-length", "3", "1"], r"gap_length is \(3.0, 1.0\)"),
+        (evaluate, ["random", "--arena.gap-length", "3", "1"], r"gap_length is \(3.0, 1.0\)"),
         (evaluate, ["RUN@x"], "'x' is no checkpoint's step"),
-        (evaluate, ["RUN@9"], "no checkpoint of step 9"),
+        (evaluate, ["RUN@9"], "no checkpoint of step 9; it has 0, 5120"),
         (render, ["RUN", "random", "random"], "3 policies"),
         (render, ["RUN", "--camera", "nose"], "no camera 'nose'"),
-        (render, ["RUN", "--camera", "9"], "--camera is 9; the walker has 0 "),
+        (render, ["RUN", "--camera", "9"], "--camera is 9; there are 0 "),
         (render, ["RUN", "--output", "film.avi"], "end in .mp4 or .gif"),
         (
             render,
@@ -241,14 +248,14 @@ def test_without_a_display_it_says_what_to_do(monkeypatch):
         (render, ["random", "--inset", "460"], "--inset is 460"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(trained, monkeypatch, module, arguments, message):
+def test_bad_input_is_one_sentence(trained, monkeypatch, module, arguments, message):
     folder = str(trained[0])
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run_main(monkeypatch, module, [a.replace("RUN", folder) for a in arguments])
 
 
 def test_a_checkpoint_is_named_behind_the_runs_own_name():
-    assert gap_ant.split_name("runs/mine") == (Path("runs/mine"), "")
-    assert gap_ant.split_name("runs/mine@300") == (Path("runs/mine"), "300")
-    assert gap_ant.split_name("me@lab/mine") == (Path("me@lab/mine"), "")
-    assert gap_ant.split_name("me@lab/mine@300") == (Path("me@lab/mine"), "300")
+    assert players.split_name("runs/mine") == (Path("runs/mine"), "")
+    assert players.split_name("runs/mine@300") == (Path("runs/mine"), "300")
+    assert players.split_name("me@lab/mine") == (Path("me@lab/mine"), "")
+    assert players.split_name("me@lab/mine@300") == (Path("me@lab/mine"), "300")
