@@ -46,12 +46,15 @@ class Preset:
 
 STONES = Gaps(gap_length=(0.1, 0.2), platform_width=2.5, platform_shift=(-1.0, 1.0))
 ANYWHERE = Floor(spawn_yaw=(-3.1416, 3.1416))
-TARGETS = GoToTarget(moving_target=True, approach=1.0)
+TARGETS = GoToTarget(moving_target=True, approach=10.0)
+# Its eye is below the edges of walls, and it jumps.
+LOW_BALL = JumpingBall(camera_height=0.0)
 
 PRESETS = {
     "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
     "stones_ant": Preset(STONES, Ant(), RunThroughCorridor()),
     "walls_ant": Preset(Walls(), Ant(), RunThroughCorridor()),
+    "walls_ball": Preset(Walls(), LOW_BALL, RunThroughCorridor(healthy_height=(0.0, 3.0))),
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
 }

@@ -114,7 +114,7 @@ class GoToTarget(Task):
     def visible(self, state: Targets) -> Boxes:
         """Return the ball, upon the floor at the target's place."""
         position = jnp.append(state.place, self.target_radius)
-        return Boxes(position[None], jnp.full((1, 3), self.target_radius))
+        return Boxes(position[None], jnp.array([[self.target_radius, 0.0, 0.0]]))
 
     def ahead(self, now: Now) -> jax.Array:
         """Return float32[3]; see the class."""

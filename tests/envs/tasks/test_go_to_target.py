@@ -170,7 +170,7 @@ def test_the_target_is_seen_upon_the_floor_and_met_by_nothing():
     for model in (looks, whole):
         ball = model.ngeom - 1
         assert model.geom_type[ball] == mujoco.mjtGeom.mjGEOM_SPHERE
-        assert model.geom_size[ball, 0] == seen.size[0, 0] == 0.25
+        np.testing.assert_array_equal(model.geom_size[ball], seen.size[0])
         assert not model.geom_contype[ball] and not model.geom_conaffinity[ball]
         np.testing.assert_allclose(model.geom_rgba[ball], [0.9, 0.6, 0.6, 1.0])
     assert whole.body_pos[-1].tolist() == [0, 0, 0]

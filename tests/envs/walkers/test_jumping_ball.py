@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from envs.arenas.floor import Floor
+from envs.arenas.walls import Walls
 from envs.interfaces import WALKER, Pose
 from envs.kinematics import Kinematics
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig, physics_model
 from envs.tasks.go_to_target import GoToTarget, Targets
+from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.walkers.jumping_ball import JOINTS, JumpingBall
 
 AHEAD = jnp.array([-1.0, 0.0, 0.0])
@@ -172,6 +174,31 @@ def test_the_ball_is_what_meets_the_world_first():
             wide = np.linalg.norm(data.geom_xpos[g][:2] - axis) + model.geom_rbound[g]
             assert wide < 0.2 == model.geom_size[shell, 0]
             assert data.geom_xpos[g][2] - model.geom_rbound[g] > data.geom_xpos[shell][2]
+
+
+def test_walls_stop_it_as_in_the_whole_corridor_bit_for_bit():
+    task = RunThroughCorridor(healthy_height=(0.0, 3.0))
+    env = Locomotion(Walls(), JumpingBall(), task, None, back_end="mujoco")
+    step, rng = jax.jit(env.step), np.random.default_rng(0)
+    state = jax.jit(env.reset)(jax.random.key(0))
+    world = env.whole(state.data)
+    data = mujoco.MjData(world)
+    data.qpos[:], data.qvel[:] = env.joints(state.data)
+    touches, shell = 0, world.geom(WALKER + "shell").id
+    walls = [g for g in range(world.ngeom) if world.geom(g).name.startswith("wall_")]
+    for i in range(200):
+        # Straight at the first wall, then wherever.
+        action = AHEAD if i < 60 else np.float32([-1, *rng.uniform(-1, 1, 2)])
+        state = step(state, action)
+        data.ctrl[:] = action
+        for _ in range(5):
+            mujoco.mj_step(world, data)
+            pairs = data.contact.geom
+            assert np.all((pairs == shell).any(1)), "the head met something"
+            touches += np.isin(pairs, walls).sum()
+        for ours, theirs in zip(env.joints(state.data), (data.qpos, data.qvel), strict=True):
+            np.testing.assert_array_equal(ours, theirs.astype(np.float32))
+    assert touches > 50 and not state.done
 
 
 def test_its_eye_may_be_lower():
