@@ -1,10 +1,10 @@
-"""Environments of Brax and of MuJoCo Playground, made by name, as the learner takes them.
+"""Wrap environments of Brax and of MuJoCo Playground as a `vnl_ppo.env.Env`, by name.
 
-Their shape is ours but for three things: keys are raw uint32 words there, an observation may be a
-bare array, and sizes are told apart from shapes. Physics, rewards and ends of episodes are theirs.
+They differ from it in three things: keys are raw uint32 words, an observation may be a bare array,
+and sizes take the place of shapes. Physics, rewards and ends of episodes stay as they are.
 
-Nor is everything carried from one step to the next that they put into a state. Most of `mjx.Data`
-is worked out anew in each step; the little that a step reads is found by looking at the program.
+Most of their states, such as `mjx.Data`, is computed anew in each step. Only the leaves that a step
+reads are carried from one step to the next; they are found in the step's jaxpr.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import difflib
 import functools
 import importlib
 import subprocess
+import warnings
 from collections.abc import Mapping
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -26,21 +28,21 @@ from vnl_ppo.env import Env, ObservationSpec, State
 
 MJX = "mjx"
 _TRAINING_WRAPPERS = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "BraxAutoResetWrapper")
-"""What batches environments, counts steps and restarts episodes, all of which the learner does."""
+"""Wrappers that batch environments, count steps and restart episodes: the learner does all that."""
 _SHARED = ("obs", "reward", "done", "metrics", "info")
 
 
 class Foreign(Env):
-    """One environment of another house.
+    """One environment of Brax or of MuJoCo Playground.
 
-    Wrappers that Brax trains with are taken off, as the learner batches, times out and restarts.
+    Brax's training wrappers are taken off, as the learner batches, times out and restarts.
 
     Args:
-        env: an object with Brax's or Playground's `reset`, `step` and `action_size`; what it
-            observes is an array or a dictionary of arrays.
+        env: an object with Brax's or Playground's `reset`, `step` and `action_size`, whose
+            observation is an array or a dictionary of arrays.
 
     Raises:
-        ValueError: it is a batch of environments, or draws its own models for each.
+        ValueError: it is a batch of environments, or draws a model for each environment.
     """
 
     def __init__(self, env: Any) -> None:
@@ -64,7 +66,7 @@ class Foreign(Env):
 
     @property
     def action_size(self) -> int:
-        """Entries of an action, each in [-1, 1]."""
+        """Number of entries of an action, each in [-1, 1]."""
         return self.env.action_size
 
     @functools.cached_property
@@ -82,7 +84,7 @@ class Foreign(Env):
 
     @functools.cached_property
     def view(self) -> ModelView | None:
-        """What films it, where it has a MuJoCo model that it steps by MJX; else None."""
+        """The camera for films, where the environment steps a MuJoCo model by MJX; else None."""
         model = getattr(self.env, "mj_model", None)
         model = model or getattr(getattr(self.env, "sys", None), "mj_model", None)
         if model is None or not hasattr(_simulation(self._first), "qpos"):
@@ -96,7 +98,7 @@ class Foreign(Env):
 
     @functools.cached_property
     def _read(self) -> list[bool]:
-        """Which leaves of a state, without what is shared with ours, any step to come reads."""
+        """Which leaves of their state, without those of `_SHARED`, any later step reads."""
 
         def step(leaves: list[jax.Array], shared: dict[str, Any], action: jax.Array) -> Any:
             state = jax.tree.unflatten(self._tree, leaves).replace(**shared)
@@ -106,7 +108,7 @@ class Foreign(Env):
         action = jax.ShapeDtypeStruct((self.action_size,), jnp.float32)
         program = jaxpr.program_of(step, self._specs, _shared(self._first), action)
         count = len(self._specs)
-        # A key cannot be filled up with zeros.
+        # Keys are carried in any case: `_theirs` cannot replace them by zeros.
         read = [jnp.issubdtype(spec.dtype, jax.dtypes.extended) for spec in self._specs]
         while True:
             wanted = read + [True] * (len(program.outvars) - count)
@@ -117,7 +119,7 @@ class Foreign(Env):
             read = more
 
     def _carried(self, state: Any) -> State:
-        """Ours, of a state of theirs."""
+        """Return our state of theirs."""
         leaves = zip(jax.tree.leaves(_without_shared(state)), self._read, strict=True)
         shared = _shared(state)
         if self._bare:
@@ -125,14 +127,14 @@ class Foreign(Env):
         return State(data=[leaf for leaf, read in leaves if read], **shared)
 
     def _theirs(self, state: State) -> Any:
-        """Theirs, with zeros for what no step reads."""
+        """Return their state of ours, with zeros for leaves that no step reads."""
         shared = _shared(state)
         if self._bare:
             shared["obs"] = state.obs["state"]
         return self._unread(state.data).replace(**shared)
 
     def _unread(self, data: Any) -> Any:
-        """A state of theirs, without what is shared, with zeros for what no step reads."""
+        """Return their state without the fields of `_SHARED`, with zeros for what no step reads."""
         carried = iter(data)
         leaves = [
             next(carried) if read else jnp.zeros(spec.shape, spec.dtype)
@@ -142,7 +144,7 @@ class Foreign(Env):
 
 
 def _shared(state: Any) -> dict[str, Any]:
-    """What a state of theirs has under the same names as one of ours."""
+    """The fields of a state of theirs that ours has under the same name."""
     return {name: getattr(state, name) for name in _SHARED}
 
 
@@ -156,15 +158,15 @@ def _without_shared(state: Any) -> Any:
 
 
 def make(name: str, physics: str = MJX) -> Foreign:
-    """An environment by its maker and its name, such as `brax:ant`.
+    """Make an environment by name, such as `brax:ant`.
 
     Args:
         name: `brax:NAME` or `playground:NAME`.
-        physics: mjx, or of Brax another engine: spring, positional or generalized.
+        physics: the back end: mjx or, for Brax, spring, positional or generalized.
 
     Raises:
-        ValueError: there is none of this name, its maker's package is not installed (the message
-            says which extra brings it), or these physics do not train here.
+        ValueError: there is no environment of this name, its package is not installed (the message
+            says which extra brings it), or this back end does not train here.
     """
     maker, _, own = name.partition(":")
     if maker not in _MAKERS or not own:
@@ -176,7 +178,14 @@ def make(name: str, physics: str = MJX) -> Foreign:
 
 
 def _brax(name: str, physics: str) -> Any:
+    # Brax reads what MJX is about to move, and JAX says so in every step that is traced.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"brax\.")
     envs = _module("brax.envs", "brax")
+    if not hasattr(envs, "_envs"):
+        raise RuntimeError(
+            f"brax {metadata.version('brax')} no longer has brax.envs._envs: envs/foreign.py has "
+            f"to be adapted"
+        )
     _check_choice("brax", name, envs._envs)
     _check_physics("Brax", physics, (MJX, "spring", "positional", "generalized"))
     try:
@@ -184,19 +193,19 @@ def _brax(name: str, physics: str) -> Any:
     except TypeError as error:
         if "backend" not in str(error):
             raise
-        # One that has no physics at all takes no back end.
+        # An environment without physics takes no back end.
         return envs.get_environment(name)
 
 
 def _playground(name: str, physics: str) -> Any:
     registry = _module("mujoco_playground", "playground").registry
     _check_choice("playground", name, registry.ALL_ENVS)
-    # Warp's states hold arrays without an axis for the batch, which no learner of ours can split.
+    # Warp's states hold arrays without a batch axis, which cannot be split over devices.
     _check_physics("MuJoCo Playground", physics, (MJX,))
     try:
         return registry.load(name, config_overrides={"impl": "jax"})
     except (subprocess.CalledProcessError, OSError) as error:
-        # Robots and hands are made from models that Playground clones at first use.
+        # Playground clones the models of robots and hands at first use.
         raise ValueError(
             f"MuJoCo Playground could not make {name} ({error}); where it says above that it "
             f"downloads mujoco_menagerie, it needs git and a network once"
@@ -234,5 +243,5 @@ def _check_physics(maker: str, physics: str, known: tuple[str, ...]) -> None:
 
 
 def _raw(key: jax.Array) -> jax.Array:
-    """The words of a key, uint32[2], as `jax.random.PRNGKey` makes them."""
+    """Return a typed key as uint32[2], as of `jax.random.PRNGKey`."""
     return jax.random.key_data(key)

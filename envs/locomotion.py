@@ -130,7 +130,7 @@ class Locomotion:
     @property
     def shown(self) -> Mapping[str, str]:
         """Metrics that every script shows, with their titles."""
-        passed = {"obstacles_passed": "obstacles passed", "success": "success, share of episodes"}
+        passed = {"obstacles_passed": "obstacles passed", "success": "success, share"}
         return {**self.task.shown, **passed}
 
     @property
