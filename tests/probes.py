@@ -15,7 +15,7 @@ SIGNS = np.array([-1.0, 1.0], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One agent that sees `x`, drawn afresh in every step, and is rewarded for its action.
+    """An environment that shows a sign `x`, drawn anew in every step, and rewards the action.
 
     reward: (x float32[], action float32[]) -> float32[].
     steps: after how many the episode fails; 0 for never.
@@ -81,9 +81,9 @@ class Pixels(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Senses:
-    """Three signs to be added up, each shown by one sense alone; the rest is the same at all times.
+    """Three signs to be added up, each shown by one leaf alone; everything else is constant.
 
-    `faint` and `loud` are numbers a million times apart; of two pictures only the right one tells.
+    `faint` and `loud` are numbers a million times apart; of two images only the right one varies.
     The reward is -(action - target)^2; see `target`.
     """
 
@@ -121,9 +121,9 @@ class Senses:
 class Worlds:
     """Six worlds in one, drawn at each reset and named in the observation; each step earns 1.
 
-    What is to come is worth, discounted by d: 1 / (1 - d) in a world that goes on, whether a limit
-    of time is set from outside ("endless") or the world stops itself in its fifth step ("stops");
-    1 where it fails in its first; and nothing where its first step breaks down.
+    The value with discount d is 1 / (1 - d) in a world that goes on, whether it is cut short from
+    outside ("endless") or by itself in its fifth step ("stops"); 1 where it fails in its first
+    step; and 0 where its first step breaks down.
     """
 
     action_size: int = 1
@@ -203,9 +203,9 @@ class Scripted:
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """A sign is shown in the first step of an episode alone, and asked for in each of its steps.
+    """A sign is shown in the first step of an episode only, and has to be repeated in every step.
 
-    The reward is -(action - sign / 2)^2. Whoever forgets does best by doing nothing: -1/4 a step.
+    The reward is -(action - sign / 2)^2. Without memory the best action is 0, for -1/4 a step.
     """
 
     steps: int = 6

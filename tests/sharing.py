@@ -1,4 +1,4 @@
-"""A program for tests of work that is shared out: by devices that XLA is forced to make, or by
+"""A program for tests of training on several devices, which XLA is made to simulate, or in several
 processes.
 
     python -m tests.sharing devices OUT.npz
@@ -36,13 +36,13 @@ ITERATIONS = 4
 
 
 CASES = {
-    # Two senses are images, which are shifted at random; environments come in chunks.
+    # Two leaves are images, which are shifted at random; environments come in chunks.
     "seeing": (
         Senses(),
         ActorCritic(1, {"eye_left": Pixels(), "eye_right": Pixels()}, (8,), (8,)),
         dataclasses.replace(CONFIG, image_shift=1, env_chunk_size=2),
     ),
-    # Minibatches are of unrolls; two agents at once; the KL steers and stops.
+    # Minibatches of unrolls; two agents at once; adaptive learning rate and a limit of the KL.
     "remembering": (
         Recall(),
         ActorCritic(1, {}, (8,), (8,), core=GRU(8), state_dependent_std=False),
@@ -55,7 +55,7 @@ CASES = {
 
 
 def on_devices(case, num_devices):
-    """The state and the metrics after `ITERATIONS` on so many devices."""
+    """The state and the metrics after `ITERATIONS` on `num_devices`."""
     ppo = make_ppo(*CASES[case], jax.devices()[:num_devices])
     state = ppo.init(0)
     for _ in range(ITERATIONS):

@@ -1,4 +1,4 @@
-"""What the layers of the encoders do: how strong, how varied, how many units never answer."""
+"""Statistics of the encoders' layers: mean, standard deviation and share of dead units."""
 
 import math
 from typing import Any
@@ -13,13 +13,13 @@ from vnl_ppo.policy import Weights
 from vnl_ppo.recurrence import initial_memory, remembers
 
 _ENCODERS = ("encoders_", "value_encoders_")
-"""How `vnl_ppo.networks.ActorCritic` names its encoders; the leaf's name follows."""
+"""Prefixes of the encoders' names in `vnl_ppo.networks.ActorCritic`; the leaf's name follows."""
 
 
 def encoder_activations(
     network: nn.Module, weights: Weights, obs: Observation, counts: jax.Array
 ) -> dict[str, jax.Array]:
-    """Statistics of the output of every layer of every encoder, whoever wrote it.
+    """Compute statistics of the output of every layer of every encoder.
 
     A layer is a flax module inside an encoder, and the encoder itself. A unit is an entry of the
     last axis, at all positions. It is dead if it is never above 0: a ReLU after it, or in it, then
@@ -27,13 +27,13 @@ def encoder_activations(
 
     Args:
         network: as `vnl_ppo.networks.ActorCritic`; one without encoders has no statistics.
-        weights: its parameters, and the statistics of observations.
+        weights: its parameters, and the moments of observations.
         obs: leaves [B, ...].
-        counts: bool[B], which of them are to be counted.
+        counts: bool[B], which observations count.
 
     Returns:
-        float32[] by `LEAF/LAYER/mean`, `.../std`, `.../dead`, the last a share from 0 to 1. The
-        encoder itself has LAYER `output`; those of the value function alone begin with `value_`.
+        float32[] by `LEAF/LAYER/mean`, `.../std` and `.../dead`, a share from 0 to 1. LAYER is
+        `output` for the encoder itself. Encoders of the value function alone begin with `value_`.
     """
     normalized = normalization.normalize(weights.moments, obs)
     memory = initial_memory(network, len(counts))
@@ -59,7 +59,7 @@ def encoder_activations(
 
 
 def _statistics(x: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
-    """Of float[B, ..., units], over the rows that count."""
+    """Statistics of float[B, ..., units] over the rows that count."""
     rows = x.astype(jnp.float32).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
     where = counts[:, None, None]
     size = jnp.maximum(counts.sum(), 1) * math.prod(rows.shape[1:])

@@ -14,14 +14,14 @@ def generalized_advantages(
     discounting: float,
     gae_lambda: float,
 ) -> jax.Array:
-    """Advantages of one unroll, by backward recursion.
+    """Compute the advantages of one unroll by backward recursion.
 
     With the temporal difference `delta_t = r_t + discounting (1 - termination_t) v_t - v_tm1`,
 
         A_tm1 = delta_t + discounting gae_lambda (1 - end_t) A_t,    A_T = 0.
 
-    An episode that failed has no value after its last step; one that was cut short has, that of
-    its own last observation, yet nothing of the episode after it may leak back.
+    An episode that failed has no value after its last step. One that was cut short has the value of
+    its own last observation. Nothing leaks back from the episode that follows.
 
     Source: Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16; Pardo et al. 2018,
     arXiv:1712.00378, for the value at a time limit.

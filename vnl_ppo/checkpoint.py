@@ -1,8 +1,8 @@
-"""Save and restore a whole training state, so that a run resumed equals one never broken.
+"""Save and restore a whole training state, so that a resumed run equals an unbroken one.
 
 A checkpoint is a folder named by its environment step. Orbax writes it under another name and
-renames it when it is complete, so a half-written one is never taken for a checkpoint. What a disk
-does to it later is found by the SHA-256 digest of each array, kept in the checkpoint's metadata.
+renames it when it is complete, so a half-written one is never taken for a checkpoint. A file that
+is torn later is found by the SHA-256 digest of each array, kept in the checkpoint's metadata.
 """
 
 import contextlib
@@ -36,11 +36,12 @@ class CheckpointConfig:
     """When checkpoints are made, and which are kept."""
 
     minutes: float = 10.0
-    """At least so often, besides after every evaluation; 0 for after evaluations only."""
+    """Longest time between two checkpoints, besides those after every evaluation; 0 for after
+    evaluations only."""
     keep_last: int = 5
-    """How many of the newest stay; 0 for all that there ever were."""
+    """How many of the newest are kept; 0 for all."""
     keep_best: int = 1
-    """How many with the highest return in their evaluation stay besides."""
+    """How many with the highest return in their evaluation are kept besides."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.minutes < float("inf"):
@@ -53,7 +54,7 @@ class CheckpointConfig:
 
 
 class TornCheckpointError(ValueError):
-    """A checkpoint is not what was saved."""
+    """A checkpoint is torn: it does not hold what was saved."""
 
 
 def save(folder: Path, step: int, state: Any, score: float | None = None) -> Path:
@@ -63,13 +64,13 @@ def save(folder: Path, step: int, state: Any, score: float | None = None) -> Pat
         folder: the run's `checkpoints` folder; made if missing.
         step: environment steps taken so far.
         state: a pytree of arrays, typed PRNG keys among them.
-        score: how good its policy is, if it was evaluated; see `prune`.
+        score: of its policy, if it was evaluated; higher is better. See `prune`.
 
     Returns:
         the checkpoint's path.
 
     Raises:
-        OSError: it cannot be written. What was there before is as it was.
+        OSError: it cannot be written. Earlier checkpoints are untouched.
     """
     path = (folder / str(step)).resolve()
     if path.exists():
@@ -83,7 +84,7 @@ def save(folder: Path, step: int, state: Any, score: float | None = None) -> Pat
             checkpointer.save(path, leaves, custom_metadata={_DIGESTS: digests, _SCORE: score})
         read(folder, step)
     except Exception as error:
-        # Orbax and TensorStore tell a full disk by many classes; all mean that there is none.
+        # Orbax and TensorStore report a full disk by many classes of exceptions.
         _discard(path)
         _remove_unfinished(path)
         raise OSError(f"checkpoint {path} could not be written: {_first_line(error)}") from error
@@ -91,7 +92,7 @@ def save(folder: Path, step: int, state: Any, score: float | None = None) -> Pat
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the complete checkpoints in `folder`, ascending; none if there is no folder."""
+    """Return the steps of the complete checkpoints in `folder`, ascending."""
     if not folder.is_dir():
         return []
     complete = (p for p in folder.iterdir() if p.name.isdigit() and is_checkpoint_finalized(p))
@@ -99,9 +100,9 @@ def steps(folder: Path) -> list[int]:
 
 
 def read(folder: Path, step: int) -> Leaves:
-    """The arrays of the checkpoint `folder/<step>`, each the same as when it was saved.
+    """Read the arrays of the checkpoint `folder/<step>` and compare them with their digests.
 
-    A checkpoint without digests, of an early version of this code, is taken as it is.
+    A checkpoint of an early version of this code has no digests and is taken as it is.
 
     Raises:
         TornCheckpointError: a file is missing, cut short or altered.
@@ -116,7 +117,7 @@ def read(folder: Path, step: int) -> Leaves:
             empty = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
             leaves = {k: np.asarray(x) for k, x in checkpointer.restore(path, empty).items()}
     except Exception as error:
-        # A torn file shows as whatever the parser that met it raises.
+        # A torn file can raise anything, depending on the parser that met it.
         raise TornCheckpointError(
             f"checkpoint {path} cannot be read: {_first_line(error)}"
         ) from error
@@ -131,11 +132,11 @@ def read(folder: Path, step: int) -> Leaves:
 
 
 def read_last(folder: Path, warn: Callable[[str], None]) -> tuple[int, Leaves] | None:
-    """The newest checkpoint that is whole, and its step; None where none was ever completed.
+    """Read the newest whole checkpoint: its step and arrays, or None where there is none.
 
     Args:
         folder: the run's `checkpoints` folder.
-        warn: told of each newer one that is torn, in one sentence that names it.
+        warn: called with one sentence for each newer one that is torn.
 
     Raises:
         TornCheckpointError: there are checkpoints, and all are torn.
@@ -156,11 +157,11 @@ def read_last(folder: Path, warn: Callable[[str], None]) -> tuple[int, Leaves] |
 
 
 def check(leaves: Mapping[str, np.ndarray], like: Any, name: str) -> None:
-    """Raise a ValueError unless a checkpoint has the structure of a state.
+    """Raise a ValueError unless a checkpoint has the arrays of a state, by name, shape and dtype.
 
     Args:
         leaves: of the checkpoint.
-        like: a state of that structure, or its shapes (`jax.eval_shape`).
+        like: the state, or its shapes (`jax.eval_shape`).
         name: of the checkpoint, for the message.
     """
     saved, wanted = _described(leaves), _described(_leaves(jax.eval_shape(_key_data, like)))
@@ -203,11 +204,11 @@ def adapt(leaves: Leaves, like: Any, renamed: Mapping[str, str] | None = None) -
 
 
 def fill(leaves: Mapping[str, np.ndarray], like: Tree, prefix: str = "") -> Tree:
-    """The arrays of a checkpoint as a tree.
+    """Return the arrays of a checkpoint in the structure of `like`.
 
     Args:
         leaves: of the checkpoint.
-        like: a tree of the structure that was saved, or its shapes. Typed keys stay raw numbers.
+        like: a tree of the structure that was saved, or its shapes. Typed keys become raw numbers.
         prefix: of the names, where `like` is a part of what was saved, such as `weights.`.
     """
     empty = lambda x: np.zeros(x.shape, x.dtype)
@@ -217,13 +218,13 @@ def fill(leaves: Mapping[str, np.ndarray], like: Tree, prefix: str = "") -> Tree
 
 
 def restore(leaves: Mapping[str, np.ndarray], like: Tree, layout: Any) -> Tree:
-    """Put the arrays of a checkpoint, of the structure of `like` (see `check`), onto devices.
+    """Put the arrays of a checkpoint onto devices, in the structure of `like`.
 
     Args:
-        leaves: of the checkpoint.
-        like: a state of that structure, as the algorithm's `init` makes it.
-        layout: the sharding of each part of it (`vnl_ppo.ppo.PPO.layout`). There may be other
-            devices than there were.
+        leaves: of the checkpoint, which passed `check`.
+        like: a state, or its shapes, typed keys included.
+        layout: the sharding of each part of it (`vnl_ppo.ppo.PPO.layout`); devices may be others
+            than those of the run that saved it.
     """
     keys = jax.tree.map(_is_key, like)
     wrap = lambda x, is_key: jax.random.wrap_key_data(x) if is_key else x
@@ -232,7 +233,7 @@ def restore(leaves: Mapping[str, np.ndarray], like: Tree, layout: Any) -> Tree:
 
 
 def set_aside(folder: Path, after: int) -> None:
-    """Rename the checkpoints after step `after`, which are torn: their steps will come again."""
+    """Rename the torn checkpoints after step `after`: a resumed run saves these steps again."""
     for step in steps(folder):
         if step > after:
             path = folder / str(step)
@@ -241,7 +242,7 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def prune(folder: Path, config: CheckpointConfig) -> list[int]:
-    """Delete what `config` does not keep; never the newest, nor any file that is not ours.
+    """Delete the checkpoints that `config` does not keep; never the newest, nor any other file.
 
     Returns:
         the steps that were deleted.
@@ -250,7 +251,6 @@ def prune(folder: Path, config: CheckpointConfig) -> list[int]:
     if not config.keep_last:
         return []
     notes = {step: _notes(folder / str(step)) for step in saved}
-    # An evaluation that was not a number is no evaluation.
     scores = {
         step: score
         for step in saved
@@ -258,16 +258,16 @@ def prune(folder: Path, config: CheckpointConfig) -> list[int]:
     }
     best = sorted(scores, key=lambda step: (scores[step], step))[::-1][: config.keep_best]
     old = saved[: -config.keep_last]
-    doomed = [step for step in old if step not in best and _DIGESTS in notes[step]]
-    for step in doomed:
+    deleted = [step for step in old if step not in best and _DIGESTS in notes[step]]
+    for step in deleted:
         _discard(folder / str(step))
-    return doomed
+    return deleted
 
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[ocp.StandardCheckpointer]:
-    """A checkpointer that only raises. By itself Orbax also prints the traceback of every thread
-    that failed, long before the one sentence that says what to do."""
+    """A checkpointer that raises and does not print: Orbax logs the traceback of every thread that
+    failed, far more than the one sentence that says what to do."""
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -281,7 +281,7 @@ def _orbax() -> Iterator[ocp.StandardCheckpointer]:
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
-    """Of this process alone: by itself Orbax would wait for all others to write their part."""
+    """A checkpointer of this process alone: Orbax would wait for all others to write their part."""
     if jax.process_count() == 1:
         return ocp.StandardCheckpointer()
     own = jax.process_index()
@@ -292,7 +292,7 @@ def _checkpointer() -> ocp.StandardCheckpointer:
 
 
 class _LateAnswers:
-    """Drops what TensorStore's threads say to an event loop that closed at another's failure."""
+    """Drops errors of TensorStore's threads whose event loop another thread's failure closed."""
 
     def __init__(self, others: Callable[[Any], Any]) -> None:
         self._others = others
@@ -303,16 +303,16 @@ class _LateAnswers:
 
 
 def _discard(path: Path) -> None:
-    """Delete a checkpoint. Under another name, so that what is half deleted is none."""
+    """Delete a checkpoint, after renaming it: a half-deleted one must not be taken for one."""
     if path.exists():
-        grave = path.with_name(f".{path.name}.deleted")
-        shutil.rmtree(grave, ignore_errors=True)
-        os.replace(path, grave)
-        shutil.rmtree(grave, ignore_errors=True)
+        renamed = path.with_name(f".{path.name}.deleted")
+        shutil.rmtree(renamed, ignore_errors=True)
+        os.replace(path, renamed)
+        shutil.rmtree(renamed, ignore_errors=True)
 
 
 def _remove_unfinished(path: Path) -> None:
-    """Delete what a write of `path` that was broken off left, which takes room and is no use."""
+    """Delete what an interrupted write of `path` left behind."""
     for part in path.parent.glob(f"{path.name}{_UNFINISHED}*"):
         shutil.rmtree(part, ignore_errors=True)
 
@@ -323,7 +323,7 @@ def _notes(path: Path) -> dict[str, Any]:
         with _checkpointer() as checkpointer:
             return checkpointer.metadata(path.resolve()).custom_metadata or {}
     except Exception:
-        # As in `read`: whatever the parser that met it raises. Resuming will tell.
+        # As in `read`. Resuming will tell.
         return {}
 
 
@@ -345,13 +345,13 @@ def _key_data(tree: Any) -> Any:
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """The leaves by name. Those without a single entry are left out: Orbax refuses them."""
+    """The leaves by name, without empty arrays, which Orbax refuses."""
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {_name(path): x for path, x in paths if x.size > 0}
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """One name for a leaf, whether its containers are dicts, tuples or dataclasses."""
+    """The name of a leaf, whether its containers are dicts, tuples or dataclasses."""
     parts = (getattr(p, "name", getattr(p, "key", getattr(p, "idx", p))) for p in path)
     return ".".join(str(p) for p in parts)
 

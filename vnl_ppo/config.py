@@ -1,4 +1,4 @@
-"""The hyper-parameters, under the names and with the meanings that Brax gave them."""
+"""The hyper-parameters of PPO, with Brax's names and meanings."""
 
 import dataclasses
 import math
@@ -19,66 +19,66 @@ class PPOConfig:
     num_envs: int = 256
     """Environments stepped together, over all devices."""
     episode_length: int = 400
-    """Steps after which an episode is cut short (not failed)."""
+    """Steps after which an episode is cut short (truncated, not failed)."""
     unroll_length: int = 20
     """Steps between two bootstraps of the value."""
     batch_size: int = 32
     """Unrolls in a minibatch."""
     num_minibatches: int = 8
-    """Minibatches into which the data of an iteration are split."""
+    """Minibatches that the data of an iteration are split into."""
     num_updates_per_batch: int = 4
     """Passes (epochs) over the data of an iteration."""
     learning_rate: float = 3e-4
-    """Adam's step size, in the beginning."""
+    """Adam's step size, at the beginning."""
     learning_rate_schedule: Literal["constant", "linear", "adaptive_kl"] = "constant"
-    """Constant, falling to 0 on a line over the run, or steered towards the desired KL."""
+    """constant; linear: falls to 0 over the run; adaptive_kl: steered towards `desired_kl`."""
     learning_rate_schedule_min_lr: float = 1e-5
     """Lower bound of the adaptive learning rate."""
     learning_rate_schedule_max_lr: float = 1e-2
     """Upper bound of the adaptive learning rate."""
     desired_kl: float = 0.01
-    """KL from the policy that acted to the one that learns, at which the adaptive rate aims."""
+    """KL from the policy that acted to the one that learns, the target of adaptive_kl."""
     max_kl: float | None = None
-    """KL beyond which the rest of an iteration's updates is left out; None for no limit."""
+    """KL beyond which the rest of an iteration's updates is skipped; None for no limit."""
     discounting: float = 0.97
     """Discount of one step."""
     gae_lambda: float = 0.95
     """Decay of generalized advantage estimation."""
     clipping_epsilon: float = 0.2
-    """How far the ratio of new to old policy may leave 1 before its gradient is cut."""
+    """Distance of the ratio of new to old policy from 1 at which the objective is clipped."""
     clipping_epsilon_value: float | None = None
-    """How far a value may leave the one of the rollout before its gradient is cut; None for no
-    limit."""
+    """Distance of a value from the old one at which the value loss is clipped; None for no
+    clipping."""
     entropy_cost: float = 1e-2
     """Weight of the policy's entropy in the loss."""
     entropy_cost_final: float | None = None
-    """What that weight becomes over the run, on a line; None for constant."""
+    """Its weight at the end of the run, approached linearly; None for constant."""
     vf_loss_coefficient: float = 0.5
-    """Weight of the value function's mean squared error in the loss, halved once more as usual."""
+    """Weight of half the value function's mean squared error in the loss."""
     max_grad_norm: float = 1.0
     """Global norm to which gradients are clipped."""
     reward_scaling: float = 0.1
-    """Factor on every reward that the learner sees; logged returns are unscaled."""
+    """Factor on rewards in the loss; logged returns are unscaled."""
     normalize_observations: bool = True
-    """Whether float leaves are given mean 0 and variance 1."""
+    """Whether float leaves are scaled to mean 0 and variance 1, by running statistics."""
     normalize_advantage: bool = True
-    """Whether the advantages of a minibatch are given mean 0 and variance 1."""
+    """Whether the advantages of a minibatch are scaled to mean 0 and variance 1."""
     image_shift: int = 0
-    """Pixels by which images are shifted at random when they are learned from; 0 for not at all."""
+    """Largest random shift of images in the loss, pixels; 0 for none."""
     num_evals: int = 6
-    """Evaluations, with a checkpoint each, the first before and the last after training."""
+    """Evaluations, each with a checkpoint: the first before and the last after training."""
     num_eval_envs: int = 32
     """Episodes in an evaluation."""
     deterministic_eval: bool = True
     """Whether evaluations take the policy's mode instead of a sample."""
     env_chunk_size: int = 0
-    """Environments of a device that are stepped, rendered and judged at once; 0 for all. Smaller
-    chunks need less memory besides the stored observations."""
+    """Environments of a device that are stepped and rendered at once; 0 for all. Smaller chunks
+    need less memory besides the stored observations."""
     seed: int = 0
-    """Of everything random."""
+    """Of all random numbers."""
     num_seeds: int = 1
-    """Independent agents trained together, from this seed and the ones after it. All numbers of
-    environments and steps are those of each."""
+    """Independent agents trained together, from this seed and the ones after it. Numbers of
+    environments and steps are those of each agent."""
 
     @property
     def steps_per_iteration(self) -> int:
@@ -92,8 +92,8 @@ class PPOConfig:
 
     @property
     def num_groups(self) -> int:
-        """Groups of environments of which each gives an equal share to every minibatch, so that a
-        minibatch holds the same however many devices share the groups; as many as there can be."""
+        """Groups of environments, as many as possible. Each gives an equal share to every
+        minibatch, so that a minibatch holds the same on any number of devices."""
         return math.gcd(self.num_envs, self.batch_size)
 
     @property
@@ -103,7 +103,7 @@ class PPOConfig:
 
 
 def check(config: PPOConfig, num_devices: int = 1) -> None:
-    """Raise a ValueError that names the first setting that cannot be.
+    """Raise a ValueError that names the first impossible setting.
 
     Args:
         config: the settings.

@@ -1,8 +1,8 @@
-"""Several processes, on one host or on many, that train as one.
+"""Join several processes, on one host or on many, that train as one.
 
-JAX joins them; CPUs then talk over gloo and GPUs over NCCL. All processes do the same things in the
-same order, each with its share of the environments, and the first alone writes and prints. A
-process that dies breaks the others' connections, which ends them too.
+CPUs talk over gloo and GPUs over NCCL. All processes run the same program, each with its share of
+the environments, and the first alone writes and prints. A process that dies breaks the others'
+connections, which ends them too.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 Tree = TypeVar("Tree")
 
 _HEARTBEAT = 30
-"""Seconds without a sign of life after which a process counts as dead. One that is killed is
-noticed at once, by its broken connections; this is for hosts that vanish."""
+"""Seconds without an answer after which a process counts as dead, for hosts that vanish. A process
+that is killed is noticed at once, by its broken connections."""
 _LONGEST = 7 * 24 * 3600
-"""Seconds to wait for others at most, a week: a timer overflows at some number."""
+"""Longest timeout in seconds, a week: timers overflow at some number."""
 _BROKEN = ("gloo", "nccl", "connection reset", "connection closed", "heartbeat", "coordination")
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """How to find the other processes."""
+    """Where the other processes are."""
 
     coordinator: str = ""
-    """host:port at which process 0 listens. Where SLURM or Open MPI started the processes, JAX
+    """HOST:PORT at which process 0 listens. Where SLURM or Open MPI started the processes, JAX
     finds this and the next two by itself."""
     num_processes: int | None = None
     """How many there are."""
@@ -50,16 +50,16 @@ class PeerLostError(Exception):
 
 
 def join(config: DistributedConfig) -> None:
-    """Join the other processes. Has to come before anything that uses a device.
+    """Join the other processes. Call it before anything that uses a device.
 
-    Where the others do not come in time, the process ends with a message and status 1: JAX would
-    abort it with a trace of its stack.
+    If the others are not there in time, the process ends with a message and status 1, where JAX
+    would abort it with a stack trace.
 
     Raises:
-        ValueError: a setting cannot be; the message says which.
+        ValueError: a setting is impossible, or the processes cannot be joined.
     """
     _check(config)
-    # A signal has to end the run after an iteration, as it does in one process.
+    # Signals are handled by `vnl_ppo.interruption`, as in one process.
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     waiting = threading.Timer(config.timeout, _give_up, [config])
@@ -118,7 +118,7 @@ def _check(config: DistributedConfig) -> None:
 
 
 def _give_up(config: DistributedConfig) -> None:
-    """From another thread, as the main one is in a call that nothing breaks into."""
+    """End the process from another thread: the main one is in a call that cannot be interrupted."""
     where = config.coordinator or "the address that was found"
     print(
         f"error: process {config.process_id} waited {config.timeout} s at {where} for the "
@@ -131,12 +131,12 @@ def _give_up(config: DistributedConfig) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and prints; so is one alone."""
+    """Return whether this process is the one that writes and prints; a single process is."""
     return jax.process_index() == 0
 
 
 def everyone(numbers: Sequence[int]) -> np.ndarray:
-    """int32[processes, K]: what each process has for these K numbers. All have to ask."""
+    """Gather K numbers of each process, int32[processes, K]. Every process has to call this."""
     own = np.asarray(numbers, np.int32)
     if jax.process_count() == 1:
         return own[None]
@@ -144,12 +144,12 @@ def everyone(numbers: Sequence[int]) -> np.ndarray:
 
 
 def wait_for_all() -> None:
-    """Go on when all processes have come here: while the first writes, the others may not leave."""
+    """Wait until every process has called this."""
     everyone([0])
 
 
 def check_same(what: str, text: str) -> None:
-    """Raise a ValueError unless all processes have the same `text`. All have to ask."""
+    """Raise a ValueError unless `text` is the same in all processes. Every one has to call this."""
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.int32)
     found = everyone(digest.tolist())
     other = np.flatnonzero((found != found[0]).any(axis=1))
@@ -161,9 +161,10 @@ def check_same(what: str, text: str) -> None:
 
 
 def whole(tree: Tree) -> Tree:
-    """Arrays that lie on devices of several processes, as one device of this process has them.
+    """Gather arrays that are shared out over processes onto one device of this process.
 
-    Typed PRNG keys become raw numbers. All processes have to ask; in one alone nothing changes.
+    Typed PRNG keys become raw numbers. Every process has to call this; a single one gets `tree`
+    back as it is.
     """
     if jax.process_count() == 1:
         return tree
@@ -179,7 +180,7 @@ def _raw(tree: Any) -> Any:
 
 @contextlib.contextmanager
 def watching() -> Iterator[None]:
-    """Raise a PeerLostError for whatever JAX raises inside when another process is gone."""
+    """Turn the errors that JAX raises when another process is gone into a PeerLostError."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -194,7 +195,7 @@ def watching() -> Iterator[None]:
 
 
 def leave(status: int) -> None:
-    """End this process at once where others may wait for it; by itself JAX would wait for them."""
+    """End this process at once if it is one of several; otherwise JAX would wait for the others."""
     sys.stdout.flush()
     sys.stderr.flush()
     if jax.distributed.is_initialized():

@@ -1,8 +1,8 @@
-"""The policy's distribution: a diagonal normal brought into [-1, 1], by tanh or by clipping.
+"""The policy's distribution: a diagonal normal squashed into [-1, 1], by tanh or by clipping.
 
-The raw action, before it is brought there, is what gets stored: its log-probability is exact, while
-that of a squashed action near +-1 is lost to rounding. distrax offers neither entropy nor mode for
-a tanh transform, so both are made here from its parts.
+The raw action, before squashing, is stored: its log-probability is exact, while that of a squashed
+action near +-1 is lost to rounding. distrax has neither entropy nor mode of a tanh transform, so
+both are made here from its parts.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 with warnings.catch_warnings():
-    # TensorFlow Probability, below distrax, says at its import how it will have to change for JAX.
+    # TensorFlow Probability, which distrax imports, warns about its own use of JAX.
     warnings.simplefilter("ignore", DeprecationWarning)
     import distrax
 
@@ -25,7 +25,7 @@ _tanh = distrax.Tanh()
 
 
 def normal(logits: jax.Array) -> distrax.MultivariateNormalDiag:
-    """Distribution of raw actions.
+    """Return the distribution of raw actions.
 
     Args:
         logits: float32[..., 2A], the means, then the inverse softplus of the scales.
@@ -35,48 +35,47 @@ def normal(logits: jax.Array) -> distrax.MultivariateNormalDiag:
 
 
 def sample(logits: jax.Array, key: jax.Array) -> jax.Array:
-    """float32[..., A], raw actions; `key` is one or several (see `vnl_ppo.randomness.draw`)."""
+    """Draw raw actions, float32[..., A]; `key` as for `vnl_ppo.randomness.draw`."""
     raw = normal(logits)
     return raw.loc + raw.scale_diag * draw(jax.random.normal, key, raw.loc.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class SquashedNormal:
-    """A normal raw action, then a function into [-1, 1].
+    """A normal distribution of raw actions, and a function from these into [-1, 1].
 
     Attributes:
         squash: raw action float32[..., A] -> action for the environment, same shape.
-        log_det: raw action -> float32[..., A], the logarithm of the function's derivative by which
-            densities are corrected.
+        log_det: raw action -> float32[..., A], logarithm of the derivative of `squash`.
     """
 
     squash: Callable[[jax.Array], jax.Array]
     log_det: Callable[[jax.Array], jax.Array]
 
     def mode(self, logits: jax.Array) -> jax.Array:
-        """float32[..., A], the action at the centre of the raw distribution."""
+        """Return the action at the mode of the raw distribution, float32[..., A]."""
         return self.squash(normal(logits).mode())
 
     def log_prob(self, logits: jax.Array, raw_action: jax.Array) -> jax.Array:
-        """float32[...], log-density of the action, by change of variables."""
+        """Return the action's log-density by change of variables, float32[...]."""
         return normal(logits).log_prob(raw_action) - self.log_det(raw_action).sum(-1)
 
     def entropy(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """float32[...], an unbiased one-sample estimate, as tanh leaves it without closed form;
-        `key` as for `sample`."""
+        """Estimate the entropy from one sample, without bias, float32[...]: there is no closed form
+        for tanh. `key` as for `sample`."""
         return normal(logits).entropy() + self.log_det(sample(logits, key)).sum(-1)
 
 
 TANH_NORMAL = SquashedNormal(_tanh.forward, _tanh.forward_log_det_jacobian)
 
 CLIPPED_NORMAL = SquashedNormal(lambda x: jnp.clip(x, -1, 1), jnp.zeros_like)
-"""Clipping is taken for a part of the environment: the density is that of the raw action."""
+"""Clipping counts as part of the environment: the density is that of the raw action."""
 
 DISTRIBUTIONS = {"tanh_normal": TANH_NORMAL, "clipped_normal": CLIPPED_NORMAL}
 
 
 def of(network: Any) -> SquashedNormal:
-    """The distribution whose logits a network makes: its attribute `distribution`, else tanh.
+    """Return the distribution of a network's logits: its attribute `distribution`, else tanh.
 
     Raises:
         ValueError: there is none of that name.

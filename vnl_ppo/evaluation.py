@@ -1,4 +1,4 @@
-"""How well a policy does: whole episodes, apart from training."""
+"""Evaluate a policy over whole episodes."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -22,11 +22,11 @@ _MOMENTS = (0.0, 0.125, 0.25, 0.5)
 
 
 class Actor(NamedTuple):
-    """Somebody who acts.
+    """What chooses the actions of an episode.
 
     Attributes:
         act: (obs [N, ...], key, memory) -> action float32[N, A], value float32[N], memory.
-        memory: N -> what they remember at the beginning of an episode, leaves [N, ...].
+        memory: N -> the memory at the beginning of N episodes, leaves [N, ...].
     """
 
     act: Callable[[Observation, jax.Array, Any], tuple[jax.Array, jax.Array, Any]]
@@ -35,15 +35,15 @@ class Actor(NamedTuple):
 
 @struct.dataclass
 class Watched:
-    """What the first K episodes of an evaluation were like, step by step.
+    """The first K episodes of an evaluation, step by step.
 
     Attributes:
         action: float32[T, K, A].
-        value: float32[T, K], the policy's own estimate.
+        value: float32[T, K], the policy's value estimate.
         alive: bool[T, K], whether the step belongs to the episode.
-        obs: leaves [V, K, ...], what was observed at V moments; 0 where the episode was over.
-        seen: bool[V, K], whether it was not.
-        activations: float32[] by name, of the encoders' layers under `obs`, where there is a
+        obs: leaves [V, K, ...], the observations at V moments; 0 where the episode was over.
+        seen: bool[V, K], whether the episode was not over.
+        activations: float32[] by name, of the encoders' layers under `obs`; empty without a
             network (see `vnl_ppo.activations`).
     """
 
@@ -63,9 +63,9 @@ def run_episodes(
     The same key gives the same episodes to any policy.
 
     Returns:
-        float32[N] by name: each metric of the environment, summed up over its episode as
-        `vnl_ppo.env.metric_reductions` says, `episode_reward` and `episode_length`; and what the
-        first of them were like.
+        float32[N] by name: each metric of the environment, reduced over its episode as
+        `vnl_ppo.env.metric_reductions` says, `episode_reward` and `episode_length`; and the first
+        episodes, step by step.
     """
     reset_key, act_key = jax.random.split(key)
     keys = jax.random.split(reset_key, num_episodes)
@@ -84,11 +84,11 @@ def run_episodes(
         seen=jnp.zeros((len(_MOMENTS), watch), bool),
     )
 
-    def going_on(carry):
+    def any_alive(carry):
         _, over, _, _, step = carry
         return (step < episode_length) & ~over.all()
 
-    def go_on(carry):
+    def take_step(carry):
         episodes, over, sums, watched, step = carry
         obs = episodes.state.obs
         key = jax.random.fold_in(act_key, step)
@@ -108,13 +108,13 @@ def run_episodes(
         moved, faults = advance(env, dataclasses.replace(episodes, memory=memory), action)
         ends = (moved.state.done > 0) | is_broken(faults)
         sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in moved.state.metrics.items()}
-        # An episode that is over stands still, while the others go on.
+        # An episode that is over keeps its last state until all are.
         return select(over, episodes, moved), over | ends, sums, watched, step + 1
 
     none_over = jnp.zeros(num_episodes, bool)
     no_sums = jax.tree.map(jnp.zeros_like, episodes.state.metrics)
     episodes, _, sums, watched, _ = jax.lax.while_loop(
-        going_on, go_on, (episodes, none_over, no_sums, nothing, 0)
+        any_alive, take_step, (episodes, none_over, no_sums, nothing, 0)
     )
     by_reduction: Mapping[str, Metrics] = {
         "mean": {k: x / episodes.length for k, x in sums.items()},
@@ -132,17 +132,9 @@ def run_episodes(
 
 def make_evaluate(
     env: Env, network: nn.Module, config: PPOConfig
-) -> Callable[[Weights, jax.Array], Metrics]:
-    """Build (weights, key) -> means over `config.num_eval_envs` episodes of what `run_episodes`
-    returns, and `episode_reward_std`, over episodes."""
-    evaluate = make_watched_evaluate(env, network, config)
-    return jax.jit(lambda weights, key: evaluate(weights, key)[0])
-
-
-def make_watched_evaluate(
-    env: Env, network: nn.Module, config: PPOConfig
 ) -> Callable[[Weights, jax.Array], tuple[Metrics, Watched]]:
-    """As `make_evaluate`, with what the episodes were like."""
+    """Build (weights, key) -> means over `config.num_eval_envs` episodes of the metrics of
+    `run_episodes`, with `episode_reward_std` over episodes; and the first episodes step by step."""
 
     def evaluate(weights: Weights, key: jax.Array) -> tuple[Metrics, Watched]:
         actor = acting(network, weights, config.deterministic_eval)
@@ -159,7 +151,7 @@ def make_watched_evaluate(
 
 
 def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Actor:
-    """A policy as `run_episodes` and `record` take it."""
+    """Return a network's policy for `run_episodes` and `record`."""
     decide, _ = make_policy(network, weights, deterministic)
 
     def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, jax.Array, Any]:
@@ -170,7 +162,7 @@ def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Actor:
 
 
 def acting_at_random(action_size: int) -> Actor:
-    """Uniform actions in [-1, 1]: the first check of a new body, and the floor of every figure."""
+    """Return uniform actions in [-1, 1]: a first check of a new body, and a baseline."""
 
     def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, jax.Array, Any]:
         n = jax.tree.leaves(obs)[0].shape[0]
@@ -180,7 +172,7 @@ def acting_at_random(action_size: int) -> Actor:
 
 
 def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, jax.Array]:
-    """One episode as the environment lived it, of at most `length` steps.
+    """Record the environment's states in one episode of at most `length` steps.
 
     The same key gives the same episode to any policy.
 
@@ -191,7 +183,7 @@ def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, ja
     reset_key, act_key = jax.random.split(key)
     first = start_episodes(env, jax.random.split(reset_key, 1), actor.memory(1))
 
-    def go_on(carry, key):
+    def take_step(carry, key):
         episodes, over = carry
         action, _, memory = actor.act(episodes.state.obs, key, episodes.memory)
         moved, faults = advance(env, dataclasses.replace(episodes, memory=memory), action)
@@ -200,7 +192,7 @@ def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, ja
         return (episodes, over | ends), (episodes.state.data, ~over)
 
     _, (data, alive) = jax.lax.scan(
-        go_on, (first, jnp.zeros(1, bool)), jax.random.split(act_key, length)
+        take_step, (first, jnp.zeros(1, bool)), jax.random.split(act_key, length)
     )
     data = jax.tree.map(lambda x, xs: jnp.concatenate([x, xs[:, 0]]), first.state.data, data)
     return data, jnp.concatenate([jnp.ones(1, bool), alive[:, 0]])

@@ -1,8 +1,8 @@
-"""TensorBoard's event file, written at once and by the thread that asks.
+"""Write TensorBoard's event files, without a thread.
 
 tensorboardX's `SummaryWriter` hands events to a thread. When the disk is full that thread dies, its
-queue fills up, and training waits for it for ever; and what it holds back for up to two minutes is
-lost when the process is killed. Its summaries and its file format are used here without the thread.
+queue fills up, and training waits for ever; what it holds back for up to two minutes is lost when
+the process is killed. Its summaries and its file format are used here without that thread.
 """
 
 import io
@@ -23,14 +23,14 @@ _BINS = 64
 
 
 class EventFile:
-    """An event file of its own for each start of a run.
+    """A new event file; each start of a run has its own.
 
     Every method raises OSError where the file cannot be written.
 
     Args:
-        folder: of the run, or one in it, which is made if missing.
-        purge_step: events of this step and later ones, written by a run that was broken off, are
-            withdrawn; by default none.
+        folder: of the run, or one in it; made if missing.
+        purge_step: TensorBoard drops events of this step and later ones in the folder's older
+            files; by default none.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -47,7 +47,7 @@ class EventFile:
             self._add(step, summary.scalar(name, value))
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
-        """Write how the finite ones of `values`, any shape, are spread."""
+        """Write a histogram of the finite entries of `values`, any shape."""
         finite = values[np.isfinite(values)]
         if finite.size:
             self._add(step, summary.histogram(name, finite, _BINS))
@@ -57,7 +57,7 @@ class EventFile:
         self._add(step, summary.image(name, image, dataformats="HWC"))
 
     def film(self, step: int, name: str, frames: Sequence[np.ndarray], fps: float) -> None:
-        """Write frames uint8[H, W, 3] as a moving image."""
+        """Write frames uint8[H, W, 3] as an animated image."""
         content = io.BytesIO()
         imageio.mimwrite(content, frames, format="gif", duration=1000 / fps, loop=0)  # type: ignore[call-overload]
         height, width, _ = frames[0].shape
@@ -67,7 +67,7 @@ class EventFile:
         self._add(step, Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def text(self, step: int, name: str, markdown: str) -> None:
-        """Write a text."""
+        """Write a text in Markdown."""
         self._add(step, summary.text(name, markdown))
 
     def settings(self, settings: Mapping[str, Any], metrics: list[str]) -> None:
@@ -85,11 +85,11 @@ class EventFile:
             self._add(0, part)
 
     def flush(self) -> None:
-        """Bring everything onto the disk."""
+        """Write everything to disk."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Flush, and let go of the file."""
+        """Flush and close the file."""
         self._writer.close()
 
     def _add(self, step: int, part: Summary) -> None:
@@ -102,7 +102,7 @@ class EventFile:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names."""
+    """Return nested settings by dotted names."""
     result: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What a training run will hold in memory, known before anything is compiled."""
+"""Estimate the memory of a training run before anything is compiled."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ _LIMIT_1 = "memory.limit_in_bytes"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table: what, and its size on one device in bytes."""
+    """One part of the memory, and its size on one device in bytes."""
 
     name: str
     num_bytes: int
@@ -31,23 +31,23 @@ class Row:
 def memory_table(
     env: Env, network: nn.Module, config: PPOConfig, num_devices: int = 1
 ) -> list[Row]:
-    """What lives through a whole training iteration on one device. Nothing is compiled.
+    """List what one device holds through a whole training iteration, without compiling anything.
 
     Args:
         env, network, config: as for `vnl_ppo.ppo.make_ppo`.
-        num_devices: that share the environments.
+        num_devices: devices that share the environments.
 
     Returns:
         parameters, optimiser, statistics and environments; then the rollout's buffer, leaf by
-        leaf. What XLA needs besides is in `peak_bytes` alone.
+        leaf. XLA's temporary memory is in `peak_bytes` alone.
     """
     init, _ = on_one_device(env, network, config, num_devices)
 
     def state_and_rollout(seed):
         state = init(seed)
-        act, judge = make_policy(network, state.weights)
+        act, value_fn = make_policy(network, state.weights)
         keys = jax.random.split(state.key, len(state.episodes.length))
-        return state, collect(env, act, judge, state.episodes, keys, config)[1]
+        return state, collect(env, act, value_fn, state.episodes, keys, config)[1]
 
     # One of the devices: the sizes are the same on all.
     one = jax.vmap(state_and_rollout, axis_name=DEVICES)
@@ -69,18 +69,18 @@ def memory_table(
 
 
 def size_of(tree: Any) -> int:
-    """Bytes of all arrays in a tree, or of their shapes (`jax.eval_shape`)."""
+    """Return the bytes of all arrays in a tree, or of their shapes (`jax.eval_shape`)."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def compile_step(ppo: PPO) -> Any:
-    """One training iteration as XLA made it, a `jax.stages.Compiled`."""
+    """Compile one training iteration to a `jax.stages.Compiled`."""
     step: Any = ppo.step
     return step.lower(jax.eval_shape(ppo.init, 0)).compile()
 
 
 def peak_bytes(program: Any) -> int:
-    """What a program of `compile_step` takes at its peak on each device, as XLA plans it."""
+    """Return the peak memory of a program of `compile_step` on each device, as XLA plans it."""
     memory = program.memory_analysis()
     # The state passed in is donated: what comes out in its place takes no memory of its own.
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -88,10 +88,10 @@ def peak_bytes(program: Any) -> int:
 
 
 def available_bytes(device: jax.Device) -> int | None:
-    """What a device has for a run; None where nobody says.
+    """Return the bytes that a device has for a run; None where that is unknown.
 
-    An accelerator says what it lends JAX. CPUs, of which XLA may be told to make several, share
-    what the host still has and this process's control group allows (Linux).
+    An accelerator reports its limit. CPU devices, of which XLA can be told to make several, share
+    what the host has free and this process's control group allows (Linux).
     """
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
@@ -127,7 +127,7 @@ def _limit_of_group(groups: Path = Path("/proc/self/cgroup"), root: str = "/sys/
 
 
 def check_fits(rows: list[Row], peak: int, available: int | None) -> None:
-    """Raise a ValueError that holds the table if a run takes more than the device has."""
+    """Raise a ValueError with the table if a run takes more than the device has."""
     if available is None or peak <= available:
         return
     table = "\n".join(f"  {row.name}: {row.num_bytes / 2**20:,.1f} MiB" for row in rows)

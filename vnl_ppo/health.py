@@ -1,4 +1,4 @@
-"""Whether a run still learns, or only counts numbers that are not finite."""
+"""Give up a run that only produces numbers that are not finite."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 PATIENCE = 10
 """Iterations in a row after which a run is given up."""
 SHARE = 0.01
-"""Of an iteration's steps: so many may break down without it."""
+"""Share of an iteration's steps that may break down."""
 _STEP_FAULTS = "train/nonfinite_"
 _EPISODES = _STEP_FAULTS + "episodes"
 _UPDATES, _SKIPPED = "train/updates", "train/skipped_updates"
@@ -17,11 +17,11 @@ class NotFiniteError(Exception):
 
 
 class Health:
-    """Reads the counts that an iteration reports.
+    """Watches the counts of numbers that are not finite.
 
-    One broken episode in a while is nothing: it ends, and the others go on. A run in which for
-    `PATIENCE` iterations in a row no update could be made, or more than `SHARE` of the steps broke
-    down, will not recover.
+    A broken episode now and then is harmless: it ends, and the others go on. A run is given up
+    where, for `PATIENCE` iterations in a row, no update was made or more than `SHARE` of the steps
+    broke down.
 
     Args:
         steps: environment steps of an iteration.
@@ -33,14 +33,14 @@ class Health:
         self._bad_in_a_row = 0
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take an iteration into account.
+        """Check the metrics of an iteration.
 
         Args:
             step: environment steps so far.
-            metrics: of the iteration; counts that are missing count as none.
+            metrics: of the iteration; missing counts are 0.
 
         Raises:
-            NotFiniteError: the run is to be given up.
+            NotFiniteError: the run is given up.
         """
         faults = {k: n for k, n in metrics.items() if k.startswith(_STEP_FAULTS) and k != _EPISODES}
         worst = max(faults, key=faults.__getitem__, default="")
@@ -62,11 +62,11 @@ class Health:
 
 
 class HealthOfAll:
-    """`Health` of agents that train together: a run is given up when the last of them is.
+    """`Health` of agents that train together; a run is given up with the last of them.
 
     Args:
         steps: environment steps of an iteration.
-        agents: the name of each; none where there is only one.
+        agents: the name of each; empty where there is only one.
     """
 
     def __init__(self, steps: int, agents: Sequence[str] = ()) -> None:
@@ -74,12 +74,12 @@ class HealthOfAll:
         self._healthy = {i: Health(steps) for i in range(len(self._agents))}
 
     def check(self, step: int, metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
-        """Take an iteration into account.
+        """Check the metrics of an iteration.
 
         Args:
             step: environment steps so far.
             metrics: of the iteration; those of agents are float[S].
-            warn: told of an agent that is given up, while others go on.
+            warn: called with a sentence for an agent that is given up while others go on.
 
         Raises:
             NotFiniteError: no agent is left.
@@ -92,4 +92,4 @@ class HealthOfAll:
                 del self._healthy[i]
                 if not self._healthy:
                     raise
-                warn(f"{self._agents[i]} is beyond hope, while the others go on: {error}")
+                warn(f"{self._agents[i]} is given up, while the others go on: {error}")

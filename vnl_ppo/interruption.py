@@ -1,4 +1,4 @@
-"""Stop a run when the system or a person asks: at the next good moment, or at once."""
+"""Stop a run on a signal: after its iteration, or at once on a second signal."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """A run was stopped by a signal; the message says what was saved and how to go on."""
+    """A run was stopped by a signal; the message says at which step."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -20,10 +20,10 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Whether somebody asked to stop.
+    """Whether a signal came.
 
     Attributes:
-        number: of the signal that came, or 0.
+        number: of the signal, or 0.
     """
 
     number: int = 0
@@ -31,14 +31,14 @@ class Interruption:
 
 @contextlib.contextmanager
 def catch_signals(tell: Callable[[str], None]) -> Iterator[Interruption]:
-    """While inside, a first SIGINT or SIGTERM is noted, and a second ends the process at once.
+    """Note a first SIGINT or SIGTERM; end the process at once on a second one.
 
-    Python runs its handlers between two of its own instructions, and one call into XLA may take
-    minutes. So the signals wake a thread, which acts while the main thread is in such a call.
-    Outside the main thread, where Python handles no signals, nothing is changed.
+    Python runs its handlers between two of its own instructions, and one call into XLA can take
+    minutes. So signals wake a thread, which acts while the main thread is in such a call. Outside
+    the main thread, where Python handles no signals, this does nothing.
 
     Args:
-        tell: is given one line when the first signal comes.
+        tell: called with one line when the first signal comes.
     """
     asked = Interruption()
     if threading.current_thread() is not threading.main_thread():
@@ -62,7 +62,7 @@ def catch_signals(tell: Callable[[str], None]) -> Iterator[Interruption]:
             )
 
     watcher = threading.Thread(target=watch, daemon=True)
-    # The handlers do nothing: they are there so that Python writes the signal to the socket.
+    # The handlers do nothing; with them Python writes the signal to the socket.
     old = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     watcher.start()

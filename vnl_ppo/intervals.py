@@ -1,4 +1,4 @@
-"""What several independent numbers come to: a mean, and how sure it is."""
+"""Means of independent values and their 95 % intervals."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,9 @@ from scipy import stats
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """The mean of n independent values, and half the width of its 95 % interval (Student's t).
+    """Return the mean of n independent values and half the width of its 95 % interval.
+
+    The interval is Student's: t(0.975, n - 1) s / sqrt(n), with the sample deviation s.
 
     Args:
         values: float[n], n of at least 2.
@@ -19,20 +21,20 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def over_seeds(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Curves of agents that differ by their seed, as those of all of them together.
+    """Average the metrics of agents that differ by their seed.
 
     Args:
-        metrics: float[S] by name, a number of each of S agents. NaN stands for none.
+        metrics: float[S] by name, a number of each of S agents, NaN for none.
 
     Returns:
-        the mean by name and, of two agents or more, both ends of its 95 % interval by
+        the mean by name and, of two numbers or more, both ends of its 95 % interval by
         `low95/<name>` and `high95/<name>`. NaN where no agent has a number.
     """
-    together: dict[str, float] = {}
+    averaged: dict[str, float] = {}
     for name, values in metrics.items():
         known = values[~np.isnan(values)]
-        together[name] = float(known.mean()) if len(known) else math.nan
+        averaged[name] = float(known.mean()) if len(known) else math.nan
         if len(known) > 1:
             mean, half = interval(known)
-            together |= {f"low95/{name}": mean - half, f"high95/{name}": mean + half}
-    return together
+            averaged |= {f"low95/{name}": mean - half, f"high95/{name}": mean + half}
+    return averaged

@@ -1,4 +1,4 @@
-"""A trained policy, ready to use.
+"""Load a trained policy.
 
     import vnl_ppo
     policy = vnl_ppo.load("runs/mine")
@@ -9,9 +9,8 @@ and where the policy has a memory, which begins empty in each episode
     action, memory = policy.act(obs)
     action, memory = policy.act(obs, memory)
 
-This package knows no environments and may not import any. So a run's config.json names the function
-that builds its environment and network, as `package.module:function`, and that is imported here by
-this name, as an encoder on the command line is.
+This package imports no environments. A run's config.json names the function that builds its
+environment and network, as `package.module:function`, which is imported here by this name.
 """
 
 import importlib
@@ -33,7 +32,8 @@ from vnl_ppo.policy import Weights, init_params, make_policy
 from vnl_ppo.recurrence import initial_memory, remembers
 
 Builder = Callable[[dict[str, Any]], tuple[Env, nn.Module, PPOConfig]]
-"""The settings of a config.json -> what they describe. Raises a ValueError where they cannot be."""
+"""The settings of a config.json -> environment, network, hyper-parameters. Raises a ValueError for
+impossible settings."""
 
 
 class Policy:
@@ -43,8 +43,8 @@ class Policy:
         env: the environment.
         network: obs -> (logits, value).
         config: the settings of its training.
-        weights: what it learned.
-        step: environment steps it learned for.
+        weights: its parameters and the moments of observations.
+        step: environment steps that it was trained for.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Policy:
         self._jitted = decide
 
     def __call__(self, obs: Observation, key: jax.Array | None = None) -> jax.Array:
-        """Act by what is seen alone.
+        """Return the action of a policy without memory.
 
         Args:
             obs: as the environment gives it, with any leading axes [...].
-            key: of the sample; by default the policy's mode is taken.
+            key: to sample the action; by default it is the policy's mode.
 
         Returns:
             float32[..., A] in (-1, 1).
@@ -87,13 +87,13 @@ class Policy:
     def act(
         self, obs: Observation, memory: Any = None, key: jax.Array | None = None
     ) -> tuple[jax.Array, Any]:
-        """Act, and remember.
+        """Return the action, and the memory for the next step.
 
         Args:
             obs: as the environment gives it, with any leading axes [...].
-            memory: what was returned a step ago, leaves [..., M]; None where episodes begin. Where
-                only some of a batch begin, their rows are to be 0.
-            key: of the sample; by default the policy's mode is taken.
+            memory: returned by the step before, leaves [..., M]; None at the beginning of episodes.
+                Where only some episodes of a batch begin, set their rows to 0.
+            key: to sample the action; by default it is the policy's mode.
 
         Returns:
             float32[..., A] in (-1, 1), and the memory afterwards: `()` if the policy has none.
@@ -102,7 +102,7 @@ class Policy:
         return action, memory
 
     def value(self, obs: Observation, memory: Any = None) -> jax.Array:
-        """float32[...], the scaled return that it expects from here; see `act`."""
+        """Return the value, float32[...], in units of scaled rewards; arguments as for `act`."""
         return self._decide(obs, memory, None)[1]
 
     @property
@@ -129,16 +129,15 @@ class Policy:
 
 
 def load(run_dir: str | Path, step: int | None = None) -> Policy:
-    """The policy of a run, on any device, with its environment built again.
+    """Load the policy of a run, with its environment, on any device.
 
     Args:
-        run_dir: the run's folder; RUN/seed_3 for the agent of that seed, where many were trained
-            together, else that of the first.
+        run_dir: the run's folder, for the agent of its first seed; RUN/seed_3 for another one.
         step: which checkpoint; by default the newest that is whole.
 
     Raises:
-        ValueError: there is no such run or checkpoint, it is torn, or its settings can no longer
-            be.
+        ValueError: there is no such run or checkpoint, it is torn, or its settings are no longer
+            possible.
     """
     folder, _ = run_folder.split_agent(Path(run_dir))
     builder = _builder(run_folder.read_builder(folder), folder)
@@ -149,7 +148,7 @@ def load(run_dir: str | Path, step: int | None = None) -> Policy:
 def load_into(
     env: Env, network: nn.Module, config: PPOConfig, folder: Path, step: int | None = None
 ) -> Policy:
-    """As `load`, with an environment and a network that were built already."""
+    """Load the policy of a run for an environment and a network that are there; see `load`."""
     folder, seed = run_folder.split_agent(folder)
     agent = 0 if seed is None else seed - config.seed
     if not 0 <= agent < config.num_seeds:

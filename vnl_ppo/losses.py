@@ -19,14 +19,14 @@ def ppo_loss(
     entropy_cost: jax.Array | float,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The loss of one minibatch.
+    """Compute the loss of one minibatch.
 
     With the ratio `rho = pi(a|s) / pi_old(a|s)` and the advantage A,
 
         L = -E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] + c_v/2 E[(v - v_target)^2] - c_e H.
 
-    Where `clipping_epsilon_value` is set, the squared error is the larger one of v and of v kept
-    within that distance of the old value.
+    Where `clipping_epsilon_value` is set, the squared error is the larger of that of v and that of
+    v clipped to this distance from the old value.
 
     Source: Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9; for the value's clip, Huang
     et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization", detail 9.
@@ -39,12 +39,12 @@ def ppo_loss(
         key: for the entropy's estimate; one or several (see `vnl_ppo.randomness.draw`).
         config: `clipping_epsilon`, `clipping_epsilon_value`, `vf_loss_coefficient`,
             `normalize_advantage`.
-        distribution: what the logits mean.
-        entropy_cost: the weight of the entropy.
-        axis_name: devices over which the advantages are normalised together.
+        distribution: of the logits.
+        entropy_cost: c_e.
+        axis_name: axis of devices over which the advantages are normalised together.
 
     Returns:
-        float32[], the loss; its parts and some diagnostics, float32[] each.
+        the loss, float32[]; its parts and diagnostics, float32[] by name.
     """
     chex.assert_equal_shape([value, batch.advantage, batch.decision.log_prob])
 

@@ -1,4 +1,4 @@
-"""The actor-critic: an encoder per sense, their features side by side, a memory, two heads."""
+"""The actor-critic: an encoder for each leaf, a recurrent core if wanted, and two heads."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -43,14 +43,14 @@ class ActorCritic(nn.Module):
         policy_hidden, value_hidden: the widths of the heads' hidden layers.
         share_encoders: whether policy and value see the same features, or each its own.
         policy_leaves, value_leaves: the leaves that each of them sees; None for all. A critic may
-            see what the actor does not (Pinto et al. 2018, arXiv:1710.06542).
+            see leaves that the actor does not (Pinto et al. 2018, arXiv:1710.06542).
         core: a memory between encoders and heads, such as `vnl_ppo.recurrence.GRU`; None for none.
-            Where policy and value do not see the same, each has one.
-        state_dependent_std: whether the scales of actions are outputs of the policy, or parameters
-            that are the same everywhere.
-        distribution: what the logits mean, a name in `vnl_ppo.distributions.DISTRIBUTIONS`.
-        encoder_dtype: in which encoders compute, such as bfloat16. Their parameters, and everything
-            else, stay float32.
+            Where policy and value have different features, each has its own core.
+        state_dependent_std: whether the scales of actions are outputs of the policy head, or
+            parameters that do not depend on the observation.
+        distribution: of the logits, a name in `vnl_ppo.distributions.DISTRIBUTIONS`.
+        encoder_dtype: dtype in which encoders compute, such as bfloat16. Their parameters, and
+            everything else, stay float32.
     """
 
     action_size: int
@@ -71,7 +71,7 @@ class ActorCritic(nn.Module):
         return self.share_encoders and self.policy_leaves == self.value_leaves
 
     def setup(self) -> None:
-        """Name the parts."""
+        """Make the submodules; parameters are named by these attributes."""
         self.shared = dict(self.encoders)
         if not self.share_encoders:
             self.value_encoders = {k: e.clone() for k, e in self.encoders.items()}
@@ -86,42 +86,43 @@ class ActorCritic(nn.Module):
 
     @nn.nowrap
     def initial_memory(self, num_envs: int) -> Any:
-        """The memory at the beginning of episodes, leaves [num_envs, ...]; `()` without a core."""
+        """Return the memory at the beginning of episodes, leaves [num_envs, ...]; `()` without a
+        core."""
         if self.core is None:
             return ()
         streams = ("policy",) if self.one_stream else ("policy", "value")
         return {k: self.core.initial_memory(num_envs) for k in streams}
 
     def __call__(self, obs: Leaves, memory: Any = (), end: jax.Array | None = None):
-        """Act and judge.
+        """Compute the policy's logits and the value.
 
         Args:
             obs: leaves [..., *leaf shape] by name, any leading batch axes; [B, T, ...] for unrolls.
             memory: of a network with a core, see `initial_memory`.
-            end: bool[B, T], for the unrolls of a network with a core (see `recurrence.GRU`).
+            end: bool[B, T], for unrolls of a network with a core (see `recurrence.GRU`).
 
         Returns:
-            float32[..., 2 * action_size], the logits of `vnl_ppo.distributions`; float32[...], the
-            value; with a core also the memory afterwards.
+            logits of `vnl_ppo.distributions`, float32[..., 2 * action_size]; value, float32[...];
+            with a core also the memory afterwards.
         """
-        seen = self._features(self.shared, obs, self.policy_leaves)
+        actor = self._features(self.shared, obs, self.policy_leaves)
         if self.one_stream:
-            judged = seen
+            critic = actor
         else:
             encoders = self.shared if self.share_encoders else self.value_encoders
-            judged = self._features(encoders, obs, self.value_leaves)
+            critic = self._features(encoders, obs, self.value_leaves)
         if self.core is None:
-            return self._logits(seen), self.value(judged)[..., 0]
+            return self._logits(actor), self.value(critic)[..., 0]
 
         if not memory:
             raise ValueError("this network has a core; pass it a memory, see `initial_memory`")
-        remembered, memory = memory, {}
-        seen, memory["policy"] = self.core(seen, remembered["policy"], end)
+        before, memory = memory, {}
+        actor, memory["policy"] = self.core(actor, before["policy"], end)
         if self.one_stream:
-            judged = seen
+            critic = actor
         else:
-            judged, memory["value"] = self.value_core(judged, remembered["value"], end)
-        return self._logits(seen), self.value(judged)[..., 0], memory
+            critic, memory["value"] = self.value_core(critic, before["value"], end)
+        return self._logits(actor), self.value(critic)[..., 0], memory
 
     def _features(
         self, encoders: Mapping[str, nn.Module], obs: Leaves, leaves: Sequence[str] | None
@@ -144,10 +145,10 @@ class ActorCritic(nn.Module):
 
 
 def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array:
-    """Run a bound module on `x` so that its layers compute in `dtype`.
+    """Apply a bound module to `x` so that its layers compute in `dtype`.
 
-    Parameters stay float32 and are cast on their way in, so are the inputs of each layer; a layer
-    that sets a dtype of its own keeps it.
+    Parameters stay float32; they and the inputs of each layer are cast when it is called. A layer
+    with a dtype of its own keeps it.
     """
     lower = lambda tree: jax.tree.map(
         lambda x: x.astype(dtype) if hasattr(x, "dtype") and x.dtype == jnp.float32 else x, tree
@@ -161,7 +162,7 @@ def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array
 
 
 def check_network(observation_spec: Any, network: ActorCritic) -> None:
-    """Raise a ValueError unless the network can be run on such observations."""
+    """Raise a ValueError unless the network can be applied to such observations."""
     names = sorted(flatten(observation_spec))
     for field in ("policy_leaves", "value_leaves"):
         wanted = getattr(network, field)
@@ -182,7 +183,13 @@ def check_encoders(
     encoders: Mapping[str, nn.Module],
     used: Collection[str] | None = None,
 ) -> None:
-    """Raise a ValueError unless every leaf, or every one of those used, can reach the heads."""
+    """Raise a ValueError unless every leaf in use has an encoder or is a vector of floats.
+
+    Args:
+        observation_spec: of the environment.
+        encoders: by leaf.
+        used: names of leaves; None for all.
+    """
     leaves = flatten(observation_spec)
     for key, spec in leaves.items():
         if key in encoders or (used is not None and key not in used):

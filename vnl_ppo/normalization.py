@@ -1,6 +1,6 @@
-"""Running mean and variance of the float leaves of an observation.
+"""Normalize the float leaves of observations by their running mean and variance.
 
-Images have none: their range is known, and their encoder scales them.
+Images are left to their encoders: their range is known.
 """
 
 from typing import Any
@@ -15,10 +15,10 @@ from vnl_ppo.observations import flatten
 
 @struct.dataclass
 class Moments:
-    """Mean and variance of everything seen so far, one entry per component of each float leaf.
+    """Mean and variance of all observations so far, for each component of each float leaf.
 
     Attributes:
-        count: float32[], how many observations.
+        count: float32[], number of observations.
         mean: float32 by leaf, in the leaf's shape.
         variance: float32 by leaf, in the leaf's shape.
     """
@@ -29,7 +29,7 @@ class Moments:
 
 
 def init_moments(observation_spec: Any) -> Moments:
-    """Moments under which `normalize` changes nothing; leaves are named as by `flatten`."""
+    """Return mean 0 and variance 1 for each float leaf, by its name (see `flatten`)."""
     leaves = flatten(observation_spec)
     floats = {k: s for k, s in leaves.items() if jnp.issubdtype(s.dtype, jnp.floating)}
     return Moments(
@@ -40,16 +40,15 @@ def init_moments(observation_spec: Any) -> Moments:
 
 
 def update_moments(moments: Moments, batch: Observation, axis_name: str | None = None) -> Moments:
-    """Take a batch into account.
+    """Return the moments of the observations so far and a batch.
 
     The moments of two sets are joined as in Chan, Golub and LeVeque 1979, equation 2.1, which
     stays exact where sums of squares would cancel.
 
     Args:
-        moments: those of what came before.
-        batch: observations with leading axes, [B, ...] or [B, T, ...]; leaves without moments are
-            ignored.
-        axis_name: devices that each hold a part of the batch, equally large.
+        moments: of the observations so far.
+        batch: observations [B, ...] or [B, T, ...]; leaves without moments are ignored.
+        axis_name: axis of devices that hold equal parts of the batch.
     """
     mean_over_devices = (lambda x: jax.lax.pmean(x, axis_name)) if axis_name else (lambda x: x)
     devices = jax.lax.psum(1, axis_name) if axis_name else 1
@@ -74,15 +73,15 @@ def update_moments(moments: Moments, batch: Observation, axis_name: str | None =
 
 
 def normalize(moments: Moments, obs: Observation, limit: float = 10.0) -> dict[str, jax.Array]:
-    """Give each float leaf mean 0 and variance 1, clipped to +-`limit`; pass the others through.
+    """Scale each float leaf to mean 0 and variance 1 and clip it to +-`limit`.
 
     Returns:
-        the leaves by name (see `flatten`); float leaves are float32.
+        all leaves by name (see `flatten`); float leaves are float32, others are unchanged.
     """
 
     def scaled(k, x):
         deviation = jnp.sqrt(jnp.maximum(moments.variance[k], 1e-12))
-        # A component that never varied, or hardly, must not be blown up to unit variance.
+        # A component that hardly varies must not be scaled up to unit variance.
         z = (x - moments.mean[k]) / jnp.maximum(deviation, 1e-6)
         return jnp.clip(z, -limit, limit)
 
@@ -90,5 +89,5 @@ def normalize(moments: Moments, obs: Observation, limit: float = 10.0) -> dict[s
 
 
 def _in_rows(x: jax.Array, leaf_axes: int) -> jax.Array:
-    """float32[B, *leaf], all leading axes made one."""
+    """Merge all leading axes: float32[B, *leaf]."""
     return x.reshape(-1, *x.shape[x.ndim - leaf_axes :]).astype(jnp.float32)

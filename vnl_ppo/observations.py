@@ -1,4 +1,4 @@
-"""Observations of any nesting, as flat dictionaries of named leaves."""
+"""Turn observations of any nesting into flat dictionaries of named leaves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 Leaves = Mapping[str, jax.Array]
-"""An observation that `flatten` made flat."""
+"""A flat observation, see `flatten`."""
 
 
 def flatten(obs: Any) -> dict[str, Any]:

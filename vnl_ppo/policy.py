@@ -1,5 +1,6 @@
-"""What acts: a network under its parameters and statistics."""
+"""The policy and its value function: a network with parameters and moments of observations."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +17,11 @@ from vnl_ppo.rollout import Decision
 
 @struct.dataclass
 class Weights:
-    """All that acting needs.
+    """What a policy has learned.
 
     Attributes:
         params: the network's parameters.
-        moments: the statistics by which float leaves are normalised.
+        moments: mean and variance by which float leaves are normalised.
     """
 
     params: Any
@@ -28,7 +29,7 @@ class Weights:
 
 
 def init_params(network: nn.Module, observation_spec: Any, key: jax.Array) -> Any:
-    """The network's initial parameters, drawn from `key`."""
+    """Draw the network's initial parameters."""
     zeros = {k: jnp.zeros((1, *s.shape), s.dtype) for k, s in flatten(observation_spec).items()}
     memory = initial_memory(network, 1)
     return network.init(key, zeros, memory) if remembers(memory) else network.init(key, zeros)
@@ -41,15 +42,15 @@ def apply(
     memory: Any = (),
     end: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Any]:
-    """Run a network on raw observations, of any nesting.
+    """Apply a network to raw observations of any nesting.
 
     Args:
-        network: flat obs -> (logits, value); or, if it remembers, (flat obs, memory, end) ->
-            (logits, value, memory).
-        weights: its parameters, and the statistics of observations.
+        network: flat obs -> (logits, value); with memory, (flat obs, memory, end) -> (logits,
+            value, memory).
+        weights: its parameters, and the moments of observations.
         obs: leaves [..., *leaf shape].
-        memory: leaves [..., *memory shape]; `()` for a network without.
-        end: bool[B, T], for the unrolls of a network with memory (see `recurrence.GRU`).
+        memory: leaves [..., *memory shape]; `()` for a network without memory.
+        end: bool[B, T], for unrolls of a network with memory (see `recurrence.GRU`).
 
     Returns:
         logits float32[..., 2A], value float32[...], the memory afterwards.
@@ -63,15 +64,16 @@ def apply(
     return logits, value, memory
 
 
-def make_policy(network: nn.Module, weights: Weights, deterministic: bool = False):
-    """The two things a policy does with observations of any leading axes [...].
-
-    Both take the memory so far as their last argument; a network without one needs none. A key is
-    one for all, or one for each entry of the first axis.
+def make_policy(
+    network: nn.Module, weights: Weights, deterministic: bool = False
+) -> tuple[Callable[..., tuple[jax.Array, Decision]], Callable[..., jax.Array]]:
+    """Build the policy and the value function, for observations of any leading axes [...].
 
     Returns:
-        act: (obs, key, memory) -> action float32[..., A] in [-1, 1], `Decision`.
-        judge: (obs, memory) -> value float32[...].
+        act: (obs, key, memory) -> action float32[..., A] in [-1, 1], `Decision`. The key is one for
+            all, or one for each entry of the first axis.
+        value_fn: (obs, memory) -> value float32[...].
+        A network without memory needs none.
     """
     distribution = distributions.of(network)
 
@@ -84,7 +86,7 @@ def make_policy(network: nn.Module, weights: Weights, deterministic: bool = Fals
         log_prob = distribution.log_prob(logits, raw_action)
         return distribution.squash(raw_action), Decision(raw_action, log_prob, value, memory)
 
-    def judge(obs: Observation, memory: Any = ()) -> jax.Array:
+    def value_fn(obs: Observation, memory: Any = ()) -> jax.Array:
         return apply(network, weights, obs, memory)[1]
 
-    return act, judge
+    return act, value_fn

@@ -1,8 +1,8 @@
-"""Proximal policy optimisation, one iteration from top to bottom: collect, judge, learn.
+"""Proximal policy optimisation, one iteration from top to bottom: collect experience and learn.
 
-Environments are vmapped and shared out over devices; a device holds its share of the environments
-and a copy of everything else, and gradients and statistics are averaged over the axis `DEVICES`.
-What comes out depends on the number of devices only by the order in which sums are rounded.
+Environments are vmapped and shared out over devices. A device holds its share of the environments
+and a copy of everything else; gradients and statistics are averaged over the axis `DEVICES`.
+Results depend on the number of devices only by the order in which sums are rounded.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ Metrics = dict[str, jax.Array]
 
 @struct.dataclass
 class TrainingState:
-    """All that training needs to go on: saved and restored, the run continues bit for bit.
+    """All that training needs to go on; a run restored from it continues bit for bit.
 
     Attributes:
         weights: of the policy so far.
         optimizer: the state of optax.
-        episodes: the environments, in an order of which each device holds a stretch.
+        episodes: the environments; each device holds a contiguous part of them.
         key: the PRNG key that all devices share.
         iteration: int32[], training iterations done.
     """
@@ -55,14 +55,14 @@ class TrainingState:
 class PPO(NamedTuple):
     """An algorithm bound to an environment, a network and its settings.
 
-    States and metrics have a leading axis of agents, `config.num_seeds` of them: agent i is what a
-    single one would be from `seed + i`, up to the order in which sums are rounded.
+    States and metrics have a leading axis of `config.num_seeds` agents: agent i equals a single one
+    with seed `seed + i`, up to the order in which sums are rounded.
 
     Attributes:
         init: seed -> TrainingState.
         step: TrainingState -> (TrainingState, Metrics): one iteration. The state passed in is
             donated: its memory is reused, so it must not be used again.
-        layout: where the parts of a state lie, a TrainingState of shardings.
+        layout: a TrainingState of shardings.
     """
 
     init: Callable[[int], TrainingState]
@@ -83,19 +83,19 @@ def make_ppo(
         env: one environment, without a batch axis.
         network: as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
         config: the settings.
-        devices: to share the work; by default those of all processes.
+        devices: that share the work; by default those of all processes.
         keep: see `vnl_ppo.program_cache.ProgramCache.keep`.
 
     Raises:
-        ValueError: a setting cannot be, or does not divide over the devices; the network does not
-            suit the observations.
+        ValueError: a setting is impossible, or does not divide over the devices; the network does
+            not fit the observations.
     """
     mesh = Mesh(np.asarray(devices or jax.devices()), (DEVICES,))
     init, step = (
         over_agents(function, config.num_seeds)
         for function in on_one_device(env, network, config, mesh.size)
     )
-    # A state of shardings, which its types do not foresee.
+    # A TrainingState of specs, not of arrays as its types say.
     everywhere: Any = PartitionSpec()
     shared_out: Any = PartitionSpec(None, DEVICES)
     specs = TrainingState(everywhere, everywhere, shared_out, everywhere, everywhere)
@@ -115,14 +115,14 @@ def make_ppo(
 
 
 def over_agents(function: Callable[..., Any], num_agents: int) -> Callable[..., Any]:
-    """`jax.vmap`, over a leading axis of agents. One agent alone is not batched: under `jax.vmap`
+    """Map a function over a leading axis of agents, by `jax.vmap` where there are several: under it
     both branches of every condition are computed."""
     if num_agents > 1:
         return jax.vmap(function)
 
     def of_one(*arguments: Any) -> Any:
-        alone = jax.tree.map(lambda x: x[0], arguments)
-        return jax.tree.map(lambda x: x[None], function(*alone))
+        single = jax.tree.map(lambda x: x[0], arguments)
+        return jax.tree.map(lambda x: x[None], function(*single))
 
     return of_one
 
@@ -130,7 +130,7 @@ def over_agents(function: Callable[..., Any], num_agents: int) -> Callable[..., 
 def on_one_device(
     env: Env, network: nn.Module, config: PPOConfig, num_devices: int
 ) -> tuple[Callable[..., TrainingState], Callable[..., tuple[TrainingState, Metrics]]]:
-    """What each of `num_devices` devices does for one agent, joined by the axis `DEVICES`.
+    """Build the part of each of `num_devices` devices, joined by the axis `DEVICES`, for one agent.
 
     Returns:
         init: seed -> TrainingState, of which `episodes` are the device's.
@@ -148,8 +148,8 @@ def on_one_device(
         params = init_params(network, env.observation_spec, params_key)
         reset_keys = keys_of(reset_key, of_this_device(num_envs))
         episodes = start_episodes(env, reset_keys, initial_memory(network, num_envs))
-        # Were all episodes to time out together, an iteration would see only their beginnings and
-        # another only their ends.
+        # If all episodes timed out together, some iterations would see only their beginnings and
+        # others only their ends.
         spread_keys = keys_of(spread_key, of_this_device(num_envs))
         spread = partial(jax.random.randint, minval=0, maxval=config.episode_length)
         return TrainingState(
@@ -165,9 +165,9 @@ def on_one_device(
         # The weights, moments included, stay as they are while experience is collected and learned
         # from: the first minibatch meets the very policy that acted.
         weights = state.weights
-        act, judge = make_policy(network, weights)
+        act, value_fn = make_policy(network, weights)
         env_keys = keys_of(collect_key, of_this_device(num_envs))
-        episodes, experience, totals = collect(env, act, judge, state.episodes, env_keys, config)
+        episodes, experience, totals = collect(env, act, value_fn, state.episodes, env_keys, config)
         chex.assert_size(experience.advantage, config.steps_per_iteration // num_devices)
         groups = groups_in_rows(episodes, config)
         params, optimizer_state, metrics = learn(
@@ -187,7 +187,7 @@ def on_one_device(
 
 
 def of_this_device(n: int) -> jax.Array:
-    """int32[n], where each device has n of something: the numbers of its own, over all devices."""
+    """Return int32[n], the global indices of n items of this device, where each device has n."""
     return jax.lax.axis_index(DEVICES) * n + jnp.arange(n)
 
 
@@ -200,24 +200,24 @@ def learn(
     key: jax.Array,
     config: PPOConfig,
 ) -> tuple[Any, optax.OptState, Metrics]:
-    """Minibatch SGD over the experience of one iteration.
+    """Run minibatch SGD over the experience of one iteration.
 
-    Only indices are shuffled, of transitions or of whole unrolls; a minibatch is gathered when its
-    turn comes, so images are stored once, as bytes. They are shuffled within each of the groups,
-    and every minibatch takes as many from one group as from another. An update whose gradient is
-    not finite is skipped; all that remain are, once the policy has moved by `config.max_kl`.
+    Only indices are shuffled, of transitions or of whole unrolls; each minibatch is gathered just
+    before its update, so images are stored once, as bytes. Indices are shuffled within each group,
+    and every minibatch takes equally many from each group. An update whose gradient is not finite
+    is skipped; so are all later ones of the iteration once the KL exceeds `config.max_kl`.
 
     Args:
         network, optimizer, config: as in `on_one_device`.
-        state: before; its weights have acted.
+        state: before the update, with the weights that acted.
         experience: of this device, leaves [B, ...].
-        groups: int32[G, R], which of its B = G R rows belong together (see `groups_in_rows`).
+        groups: int32[G, R], the rows of each group, B = G R (see `groups_in_rows`).
         key: that all devices share.
 
     Returns:
         the new parameters and optimiser state; metrics averaged over the updates made, how many
-        were made and how many were skipped for their gradient, and `first_ratio`, the mean ratio of
-        the first minibatch: it has to be 1.
+        were made, how many were skipped for their gradient, and `first_ratio`, the mean ratio of
+        the first minibatch, which is 1 unless something is wrong.
     """
     group_numbers = of_this_device(len(groups))
     distribution = distributions.of(network)
@@ -250,7 +250,7 @@ def learn(
         metrics["gradient_norm"] = norm = optax.tree.norm(gradient)
 
         too_far = jnp.zeros((), bool) if config.max_kl is None else kl > config.max_kl
-        # Adam would carry a single NaN on for ever.
+        # Adam would keep a single NaN for ever.
         sound = jnp.isfinite(norm)
         made = sound & ~too_far
         params, optimizer_state = jax.lax.cond(made, move, lambda old, _: old, learner, gradient)
@@ -266,7 +266,7 @@ def learn(
         shuffle_key, loss_key = jax.random.split(key)
         keys = keys_of(shuffle_key, group_numbers)
         shuffled = jax.vmap(jax.random.permutation)(keys, groups)
-        # The rows of a group stay together in a minibatch, for its key draws for them.
+        # The rows of a group stay together in a minibatch: its key draws for all of them.
         indices = shuffled.reshape(len(groups), config.num_minibatches, -1).swapaxes(0, 1)
         indices = indices.reshape(config.num_minibatches, -1)
         return jax.lax.scan(
@@ -289,8 +289,8 @@ def learn(
 
 
 def _reduce(totals: Metrics, steps: int) -> Metrics:
-    """Means per step of the environments' metrics and per finished episode of its return; counts
-    of what broke down."""
+    """Means of the environments' metrics per step and of returns per finished episode; counts of
+    what broke down."""
     episodes = totals["episodes"]
     of_steps = {k[5:]: x / steps for k, x in totals.items() if k.startswith("step/")}
     of_episodes = {k: _mean(totals[k], episodes) for k in ("episode_reward", "episode_length")}
@@ -299,12 +299,12 @@ def _reduce(totals: Metrics, steps: int) -> Metrics:
 
 
 def _mean(total: jax.Array, count: jax.Array) -> jax.Array:
-    """Where there is nothing there is no mean: NaN, which loggers leave out."""
+    """The mean; NaN, which is not logged, where `count` is 0."""
     return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
 
 
 def _value_metrics(experience: Experience) -> Metrics:
-    """How much of the targets' variance the value function already explains; 1 is all."""
+    """The mean value, and the share of the targets' variance that the values explain."""
     mean = lambda x: jax.lax.pmean(x.mean(), DEVICES)
     variance = lambda x: mean(jnp.square(x - mean(x)))
     value, advantage = experience.decision.value, experience.advantage

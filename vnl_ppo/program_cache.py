@@ -1,10 +1,9 @@
-"""Compiled programs kept whole on disk, so that a second start need not even trace them.
+"""Keep compiled programs on disk, so that a second start neither traces nor compiles them.
 
-JAX's own cache keeps what XLA made of a program and finds it by the program: to ask for it, Python
-has to run through the network, the camera and the physics once more, and to write all that down for
-XLA, which takes about as long as everything else that a start does. A program kept here is found by
-what it is made from: the settings, the code, the machine. So only programs may be kept that depend
-on nothing else; whoever makes a `ProgramCache` promises that.
+JAX's own cache is looked up by the lowered program: Python has to trace and lower the network, the
+camera and the physics once more, which takes about as long as the rest of a start. A program kept
+here is looked up by what it is made from: the settings, the code, the machine. It must depend on
+nothing else.
 """
 
 import contextlib
@@ -25,17 +24,17 @@ from vnl_ppo.runtime import Compilations
 
 _SUFFIX = ".program"
 MOST = 100
-"""ProgramCache that stay in a folder, the last used ones; each takes a few megabytes."""
+"""Programs that stay in a folder, the last used ones; each takes a few megabytes."""
 _NOT_OF_THE_PROGRAM = ("cache", "log", "traceback")
-"""JAX's own settings with these in their names do not change what is computed."""
+"""Settings of JAX with these in their names do not change what is computed."""
 
 
 class ProgramCache:
     """The programs of one kind of run.
 
     Args:
-        compilations: where JAX's cache is; they are kept beside what is in there.
-        identity: all that they are made from, besides the code that is loaded by now.
+        compilations: JAX's cache, whose folder they share.
+        identity: all that they are made from, besides the modules that are loaded by now.
     """
 
     def __init__(self, compilations: Compilations, *identity: bytes) -> None:
@@ -43,32 +42,32 @@ class ProgramCache:
         self._digest = _digest(*identity, _code(), _machine())
 
     def keep(self, name: str, function: Any) -> "Kept":
-        """A function that behaves as `function`, from `jax.jit` or `jax.pmap`, and is kept.
+        """Return a function that behaves as `function` and whose program is kept.
 
         Args:
-            name: tells it from the other programs of the run.
-            function: to be called with arguments of the same shapes at all times.
+            name: unique among the programs of the run.
+            function: from `jax.jit`; always called with arguments of the same shapes.
         """
         return Kept(self, name, function)
 
     def has(self, *names: str) -> bool:
-        """Whether all programs of these names are there."""
+        """Return whether all programs of these names are kept."""
         return all(self.path(name).is_file() for name in names)
 
     def path(self, name: str) -> Path:
-        """Where a program is kept."""
+        """Return the file of a program."""
         return self.compilations.folder / f"{name}-{self._digest}{_SUFFIX}"
 
 
 class Kept:
-    """A function that is compiled when it is first called, or read from where it was kept."""
+    """A function whose program is read from disk, or compiled, when it is first called."""
 
     def __init__(self, programs: ProgramCache, name: str, function: Any) -> None:
         self._programs, self._name, self._function = programs, name, function
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        """What the function returns."""
+        """Call the function."""
         if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments)):
             return self._function(*arguments)
         if self._compiled is None:
@@ -76,7 +75,7 @@ class Kept:
         return self._compiled(*arguments)
 
     def lower(self, *arguments: Any) -> Any:
-        """As of `jax.jit`'s functions."""
+        """Lower the function, as one of `jax.jit`."""
         return self._function.lower(*arguments)
 
     def _read(self) -> Callable[..., Any] | None:
@@ -87,7 +86,7 @@ class Kept:
                 return None
             compiled = executables.from_bytes(zlib.decompress(packed))
         except Exception:
-            # Not there, or not for this machine after all: it is compiled anew, and written anew.
+            # Not there, or not for this machine: it is compiled and written again.
             return None
         with contextlib.suppress(OSError):
             os.utime(self._programs.path(self._name))
@@ -97,14 +96,14 @@ class Kept:
     def _compile(self, *arguments: Any) -> Callable[..., Any]:
         before = self._programs.compilations.found
         compiled = self._function.lower(*arguments).compile()
-        # XLA cannot write down again what it read itself (jaxlib 0.10.2: "Function not found").
+        # XLA cannot serialize what it read from JAX's cache (jaxlib 0.10.2: "Function not found").
         if self._programs.compilations.found == before:
             _write(self._programs.path(self._name), compiled)
         return compiled
 
 
 def as_it_is(name: str, function: Any) -> Any:
-    """Instead of `ProgramCache.keep`: nothing is kept."""
+    """Return `function`: the `keep` that keeps nothing."""
     return function
 
 
@@ -112,7 +111,7 @@ def _write(path: Path, compiled: Any) -> None:
     try:
         content = executables.to_bytes(compiled)
     except Exception:
-        # A program that holds an address of this process, such as a callback's, cannot be kept.
+        # A program that holds an address of this process, such as a callback's.
         return
     packed = zlib.compress(content, level=1)
     part = path.with_name(f".{uuid.uuid4().hex}.part")
@@ -121,15 +120,14 @@ def _write(path: Path, compiled: Any) -> None:
         part.write_bytes(hashlib.sha256(packed).digest() + packed)
         os.replace(part, path)
     except OSError:
-        # A full disk, or a home that is not writable: the run does not depend on it.
+        # A full disk, or a folder that is not writable: the run goes on without.
         with contextlib.suppress(OSError):
             part.unlink()
     _forget(path.parent)
 
 
 def _forget(folder: Path) -> None:
-    """Delete all but the programs that were used last: edited code leaves some that nobody asks
-    for again."""
+    """Delete all but the programs that were used last: edited code leaves some behind."""
     with contextlib.suppress(OSError):
         used = sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stat().st_mtime_ns)
         for path in used[:-MOST]:
@@ -137,7 +135,7 @@ def _forget(folder: Path) -> None:
 
 
 def _code() -> bytes:
-    """Every module that is loaded, by its file, its size and when it was written."""
+    """Every loaded module's file, size and time of modification."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     known = []
     for file in sorted(file for file in files if file):
@@ -164,13 +162,13 @@ def _machine() -> bytes:
 
 
 def _cores() -> tuple[int | None, int | None]:
-    """How many there are, and how many of them this process may use."""
+    """How many cores there are, and how many of them this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return os.cpu_count(), usable
 
 
 def _processor() -> str:
-    """What kind of processor it is: compiled programs use all its instructions."""
+    """The processor's features: compiled programs use all its instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""Random numbers that are the same however the work is shared out.
+"""Draw random numbers that do not depend on how many devices share the work.
 
-Whoever draws has a key of its own: an environment while it acts, a group of environments while it
-is learned from (see `vnl_ppo.rollout.groups_in_rows`). These keys are folded from one that all
-devices share and a number that tells environments, or groups, from each other over all devices.
+Each environment has its own key for acting, and each group of environments (see
+`vnl_ppo.rollout.groups_in_rows`) its own key for learning. These keys are folded from a key that
+all devices share and the global index of the environment or group.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ import jax
 
 
 def keys_of(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Keys [K], one for each of `numbers`, int32[K]."""
+    """Fold each of `numbers`, int32[K], into a key: keys [K]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def fold_in(key: jax.Array, number: jax.Array | int) -> jax.Array:
-    """`jax.random.fold_in` for one key or for each of several, [...]."""
+    """Fold a number into one key, or into each of several keys [...]."""
     fold = jax.vmap(fold_in, (0, None)) if key.ndim else jax.random.fold_in
     return fold(key, number)
 
@@ -26,13 +26,13 @@ def draw(
     key: jax.Array,
     shape: tuple[int, ...],
 ) -> jax.Array:
-    """An array of random numbers, [*shape].
+    """Draw an array of random numbers, [*shape].
 
     Args:
         sample: (key, shape) -> array, such as `jax.random.normal`.
-        key: one that draws all, or keys [K], each of which draws its share of the first axis, one
-            after the other. K divides that axis.
-        shape: of all.
+        key: one key, or keys [K], of which each draws an equal part of the first axis, in order.
+            K divides that axis.
+        shape: of the whole array.
     """
     if not key.ndim:
         return sample(key, shape)

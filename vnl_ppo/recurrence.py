@@ -1,8 +1,8 @@
 """Memory: a recurrent core between the encoders and the heads of a network.
 
-A network with a core takes its memory and returns it anew; one without has an empty memory, `()`.
-The rollout carries memories beside the environments and empties them where an episode ends, so the
-one loop serves both.
+A network with a core takes its memory and returns the next one; a network without has an empty
+memory, `()`. The rollout carries memories beside the environments and resets them to zeros where an
+episode ends, so one loop serves both.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ class GRU(nn.Module):
 
     @nn.nowrap
     def initial_memory(self, *batch: int) -> jax.Array:
-        """float32[*batch, features], the memory at the beginning of an episode."""
+        """Return the memory at the beginning of an episode, zeros float32[*batch, features]."""
         return jnp.zeros((*batch, self.features))
 
     @nn.compact
@@ -35,8 +35,7 @@ class GRU(nn.Module):
         Args:
             x: float32[..., F] for one step; float32[B, T, F] for T of them.
             memory: float32[..., features], or float32[B, features] before the first of T steps.
-            end: bool[B, T] for an unroll: the step ended its episode, and the next one begins with
-                nothing remembered.
+            end: bool[B, T] for an unroll: the step ended its episode, so the memory is reset.
 
         Returns:
             the output, float32[..., features] or float32[B, T, features]; the memory afterwards.
@@ -59,12 +58,11 @@ class GRU(nn.Module):
 
 
 def initial_memory(network: nn.Module, num_envs: int) -> Any:
-    """What a network remembers at the beginning of episodes, leaves [num_envs, ...]; `()` if it
-    remembers nothing, ever."""
+    """Return a network's memory at the beginning of episodes, leaves [num_envs, ...] or `()`."""
     begin = getattr(network, "initial_memory", None)
     return begin(num_envs) if begin else ()
 
 
 def remembers(memory: Any) -> bool:
-    """Whether a memory holds anything."""
+    """Return whether a memory has any leaf."""
     return bool(jax.tree.leaves(memory))

@@ -1,4 +1,4 @@
-"""Tell a person how a run goes: logs for later, the terminal for now."""
+"""Report a run: metrics to logs, progress to the terminal."""
 
 import contextlib
 import json
@@ -31,12 +31,12 @@ from vnl_ppo.observations import flatten
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_FLUSHES = 5.0
 Metrics = Mapping[str, Any]
-"""Numbers by name: a float, or float[S] with one of each agent."""
+"""By name a float, or float[S] with a number of each agent."""
 _COMPARED = ["eval/episode_reward", "eval/episode_length"]
 
 
 class Log(Protocol):
-    """Where metrics go; `vnl_ppo.events.EventFile` says what each method takes."""
+    """Where metrics go; for its methods see `vnl_ppo.events.EventFile`."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...  # noqa: D102
     def histogram(self, step: int, name: str, values: np.ndarray) -> None: ...  # noqa: D102
@@ -53,17 +53,16 @@ class Reporter:
     Methods raise OSError where TensorBoard's file cannot be written.
 
     Args:
-        folder: of the run; None for a process that reports nothing, as another one does.
+        folder: of the run; None for one of several processes that reports nothing.
         total_steps: environment steps that the run will take.
-        first_step: where the run begins.
-        purge_step: events of this step and later ones, written before the run was broken off, are
-            withdrawn; by default none.
-        quiet: whether to give plain lines on a terminal too.
+        first_step: environment steps taken before.
+        purge_step: see `EventFile`.
+        quiet: whether to print plain lines on a terminal too.
         logs: where metrics go besides TensorBoard.
         console: where to write.
         agents: where there are several, the name of each. An agent's metrics go to a file in a
-            folder of its name, so that TensorBoard draws them over each other; the mean of all and
-            its 95 % interval go where those of a single one would.
+            folder of its name, so that TensorBoard overlays their curves; means and their 95 %
+            intervals go where the metrics of a single agent would.
         shown: metrics of evaluations to print besides return and length.
     """
 
@@ -115,13 +114,13 @@ class Reporter:
     ) -> None:
         self._progress.stop()
         for log in [*self._logs, *self._agents]:
-            # What ended the run is the thing to tell, not that the full disk is still full.
+            # The error that ended the run is not to be replaced by one of closing.
             with contextlib.suppress(OSError) if error else contextlib.nullcontext():
                 log.close()
 
     @contextlib.contextmanager
     def activity(self, what: str) -> Iterator[None]:
-        """Say what the program does while inside, such as compiling, and for how long already."""
+        """Show what the program does inside this context, such as compiling, and for how long."""
         start = time.monotonic()
         self._progress.update(self._task, description=what, since=start)
         if not self._live:
@@ -131,21 +130,21 @@ class Reporter:
         self.line(f"{what}: {time.monotonic() - start:.1f} s")
 
     def line(self, text: str) -> None:
-        """Leave a line that stays."""
+        """Print a line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def warning(self, text: str) -> None:
-        """Leave a line that stands out."""
+        """Print a warning."""
         self._console.print(f"warning: {text}", style="bold yellow", markup=False, soft_wrap=True)
 
     def settings(self, settings: Mapping[str, Any]) -> None:
-        """Keep the settings where the metrics are: as a text, and in the table to compare runs."""
+        """Log the settings: as a text, and in TensorBoard's table of hyper-parameters."""
         for log in self._logs:
             log.text(0, "config", f"```json\n{json.dumps(settings, indent=2)}\n```")
             log.settings(settings, _COMPARED)
 
     def scalars(self, step: int, metrics: Metrics) -> None:
-        """Write the metrics that have a value, of environment step `step`."""
+        """Log the metrics of an environment step, without those that are NaN."""
         for log in self._logs:
             log.scalars(step, _known(over_all_agents(metrics)))
         for i, log in enumerate(self._agents):
@@ -155,7 +154,7 @@ class Reporter:
             self.flush()
 
     def flush(self) -> None:
-        """Bring everything onto the disk."""
+        """Write everything to disk."""
         for log in [*self._logs, *self._agents]:
             log.flush()
         self._last_flush = time.monotonic()
@@ -205,7 +204,7 @@ def _known(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _show(log: Log, step: int, watched: Watched) -> None:
-    """What an agent did in its evaluation."""
+    """Log an agent's actions, values and images in its evaluation."""
     alive = np.asarray(watched.alive)
     log.histogram(step, "eval/action", np.asarray(watched.action)[alive])
     log.histogram(step, "eval/value", np.asarray(watched.value)[alive])
@@ -214,11 +213,11 @@ def _show(log: Log, step: int, watched: Watched) -> None:
 
 
 def own_views(watched: Watched) -> dict[str, np.ndarray]:
-    """By image of the observation, uint8[H, V * W, C], C of 1 or 3: what the first episode saw, at
-    one moment beside the other.
+    """Return what the first episode saw, its V moments side by side.
 
-    A stack of images shows its newest: its last three channels, or the last of a stack that three
-    does not divide.
+    Returns:
+        by leaf uint8[H, V * W, C]. Of stacked images the newest is shown: C is 3 where 3 divides
+        the channels, else 1.
     """
     views = {}
     for name, leaf in flatten(watched.obs).items():
@@ -229,7 +228,7 @@ def own_views(watched: Watched) -> dict[str, np.ndarray]:
 
 
 class _Activity(ProgressColumn):
-    """What the program does now, with a timer of its own where it is not training."""
+    """What the program does now, with a timer while it is not training."""
 
     def render(self, task: Task) -> Text:
         since = task.fields["since"]

@@ -1,4 +1,4 @@
-"""Collect experience: a batch of environments, stepped in a scan, restarted as episodes end."""
+"""Collect experience: step a batch of environments in a scan, and restart them as episodes end."""
 
 import dataclasses
 import math
@@ -18,19 +18,18 @@ from vnl_ppo.recurrence import remembers
 Tree = TypeVar("Tree")
 
 LARGEST = 1e15
-"""A number beyond it counts as infinite: its square is close to float32's limit, so that variances
-and squared errors of it would be infinite."""
+"""Numbers beyond it count as infinite: variances and squared errors of them overflow float32."""
 
 
 @struct.dataclass
 class Decision:
-    """What the policy did and thought at one observation; leaves [...].
+    """The policy's output for observations with leading axes [...].
 
     Attributes:
-        raw_action: float32[..., A], before tanh.
+        raw_action: float32[..., A], before squashing.
         log_prob: float32[...], of the action.
         value: float32[...], of the observation.
-        memory: what the policy remembers after it; `()` if nothing.
+        memory: the policy's memory afterwards; `()` if it has none.
     """
 
     raw_action: jax.Array
@@ -41,14 +40,14 @@ class Decision:
 
 @struct.dataclass
 class Experience:
-    """What one PPO iteration learns from; leaves [B, ...], B transitions in no particular order.
+    """What one PPO iteration learns from: B transitions in any order, leaves [B, ...].
 
-    A policy with memory learns from unrolls instead: leaves [B, T, ...], B unrolls of T steps.
+    A policy with memory learns from B unrolls of T steps instead: leaves [B, T, ...].
 
     Attributes:
-        obs: what was acted on.
-        decision: what was done and thought.
-        advantage: float32[B], of the action.
+        obs: observations.
+        decision: the policy's outputs for them.
+        advantage: float32[B], of the actions.
         end: bool[B], whether the step ended its episode.
         memory: before the first step of each unroll, leaves [B, ...]; `()` if there is none.
     """
@@ -65,10 +64,10 @@ class Episodes:
     """N environments, each in the middle of an episode; leaves [N, ...].
 
     Attributes:
-        state: where they are.
+        state: of the environments.
         length: int32[N], steps taken in the episode.
         reward: float32[N], the sum of rewards of the episode.
-        memory: what the policy remembers of the episode; `()` if nothing.
+        memory: the policy's memory; `()` if it has none.
     """
 
     state: State
@@ -79,17 +78,17 @@ class Episodes:
 
 Act = Callable[[Observation, jax.Array, Any], tuple[jax.Array, Decision]]
 """(obs [N, ...], keys [N], memory [N, ...]) -> action float32[N, A], decision [N]."""
-Judge = Callable[[Observation, Any], jax.Array]
+ValueFn = Callable[[Observation, Any], jax.Array]
 """(obs [N, ...], memory [N, ...]) -> value float32[N]."""
 
 
 def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
-    """Reset N environments, each with its own of `keys` [N], and remember `memory`."""
+    """Reset N environments with `keys` [N]; the policy begins with `memory`."""
     state = jax.vmap(env.reset)(keys)
-    # An environment that is broken from the start has to be acted on once, to be found out.
-    seen = jax.tree.map(lambda x: jnp.where(_is_bad(x), 0, x) if _is_float(x) else x, state.obs)
+    # An environment that is broken from the start is only found out by its first step.
+    obs = jax.tree.map(lambda x: jnp.where(_is_bad(x), 0, x) if _is_float(x) else x, state.obs)
     return Episodes(
-        state=dataclasses.replace(state, obs=seen),
+        state=dataclasses.replace(state, obs=obs),
         length=jnp.zeros(len(keys), jnp.int32),
         reward=jnp.zeros(len(keys)),
         memory=memory,
@@ -97,17 +96,17 @@ def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
 
 
 def collect(
-    env: Env, act: Act, judge: Judge, episodes: Episodes, keys: jax.Array, config: PPOConfig
+    env: Env, act: Act, value_fn: ValueFn, episodes: Episodes, keys: jax.Array, config: PPOConfig
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
-    """Unroll the N environments of one device as often as an iteration asks.
+    """Take the `config.num_unrolls` unrolls of an iteration in the N environments of one device.
 
-    Whatever is random in an environment is drawn by its own of `keys` [N]. Environments are taken
-    in chunks (`config.env_chunk_size`), one after the other, so that what is not stored is held
-    for one chunk only.
+    Each environment draws its random numbers from its own key of `keys` [N]. Environments are taken
+    in chunks of `config.env_chunk_size`, one after the other, so that memory besides the stored
+    experience is needed for one chunk only.
 
     Returns:
-        the episodes as they stand afterwards; the experience, as transitions, or as unrolls if the
-        policy remembers; sums over the steps taken (see `_totals`).
+        the episodes afterwards; the experience, as transitions, or as unrolls if the policy has a
+        memory; sums over the steps taken (see `_totals`).
     """
     num_envs = episodes.length.shape[0]
     chunk = config.env_chunk_size or num_envs
@@ -117,7 +116,7 @@ def collect(
 
         def one_unroll(episodes, number):
             now = fold_in(keys, number)
-            episodes, experience, totals = unroll(env, act, judge, episodes, now, config)
+            episodes, experience, totals = unroll(env, act, value_fn, episodes, now, config)
             return episodes, (experience, totals)
 
         return jax.lax.scan(one_unroll, episodes, jnp.arange(config.num_unrolls))
@@ -132,31 +131,31 @@ def collect(
 
 
 def transitions_in_rows(experience: Experience) -> Experience:
-    """Leaves [chunk, unroll, T, N, ...] to [chunk * unroll * T * N, ...]."""
+    """Reshape leaves [chunk, unroll, T, N, ...] to [chunk * unroll * T * N, ...]."""
     flat = lambda x: x.reshape(math.prod(x.shape[:4]), *x.shape[4:])
     return jax.tree.map(flat, experience)
 
 
 def unrolls_in_rows(experience: Experience) -> Experience:
-    """Leaves [chunk, unroll, T, N, ...] to [chunk * unroll * N, T, ...]; of the memory, which has
-    no axis T, [chunk, unroll, N, ...] to [chunk * unroll * N, ...]."""
+    """Reshape leaves [chunk, unroll, T, N, ...] to [chunk * unroll * N, T, ...], and those of the
+    memory, which has no axis T, from [chunk, unroll, N, ...] to [chunk * unroll * N, ...]."""
     flat = lambda x: x.reshape(math.prod(x.shape[:3]), *x.shape[3:])
     steps = jax.tree.map(lambda x: x.swapaxes(2, 3), dataclasses.replace(experience, memory=()))
     return jax.tree.map(flat, dataclasses.replace(steps, memory=experience.memory))
 
 
 def groups_in_rows(episodes: Episodes, config: PPOConfig) -> jax.Array:
-    """Which rows of `collect`'s experience are of which group of environments.
+    """Return which rows of `collect`'s experience belong to which group of environments.
 
-    There are `config.num_groups` groups over all devices, of neighbouring environments.
+    Over all devices there are `config.num_groups` groups of neighbouring environments.
 
     Args:
-        episodes: of the N environments that were collected from.
+        episodes: of the N environments of this device.
         config: the settings.
 
     Returns:
-        int32[G, R], for each of the N environments' G groups its R rows, ordered by environment,
-        then by time.
+        int32[G, R], the R rows of each of this device's G groups, ordered by environment, then by
+        time.
     """
     num_envs = episodes.length.shape[0]
     chunk = config.env_chunk_size or num_envs
@@ -167,14 +166,14 @@ def groups_in_rows(episodes: Episodes, config: PPOConfig) -> jax.Array:
 
 
 def unroll(
-    env: Env, act: Act, judge: Judge, episodes: Episodes, keys: jax.Array, config: PPOConfig
+    env: Env, act: Act, value_fn: ValueFn, episodes: Episodes, keys: jax.Array, config: PPOConfig
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
-    """Take `config.unroll_length` steps in each of N environments, with `keys` [N], and judge them.
+    """Take `config.unroll_length` steps in each of N environments and estimate their advantages.
 
     Two things are not kept for every step. Fresh episodes: one per environment is drawn before the
-    unroll and started wherever the current one ends. The last observation of an episode that is
-    cut short, and what is remembered then: an environment has at most one in an unroll, so there is
-    one place for it in the scan's carry, valued once after the unroll.
+    unroll and started wherever the current one ends. The last observation and memory of an episode
+    that is cut short: an environment has at most one in an unroll, so there is one place for it in
+    the scan's carry, and its value is computed after the unroll. `keys` are [N].
 
     Returns:
         the episodes afterwards; experience with leaves [T, N, ...], its memory's [N, ...]; totals
@@ -212,8 +211,8 @@ def unroll(
     end = termination | truncation
 
     v_tm1 = decision.value
-    v_t = jnp.concatenate([v_tm1[1:], judge(episodes.state.obs, episodes.memory)[None]])
-    v_t = jnp.where(truncation, judge(*last), v_t)
+    v_t = jnp.concatenate([v_tm1[1:], value_fn(episodes.state.obs, episodes.memory)[None]])
+    v_t = jnp.where(truncation, value_fn(*last), v_t)
     advantage = generalized_advantages(
         reward * config.reward_scaling,
         v_tm1,
@@ -227,15 +226,14 @@ def unroll(
 
 
 def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, dict[str, Any]]:
-    """Take one step in each of N environments, and look at what came back.
+    """Take one step in each of N environments, and find those that broke down.
 
     An environment breaks down when its observation or reward is not finite (or beyond `LARGEST`),
-    or when it says so in `info["failed"]`. Its reward for this step is 0 then, so are metrics
-    that are not finite, and its episode has to be ended as a failure: what it shows is no state.
+    or when it says so in `info["failed"]`. Its reward and its metrics that are not finite are then
+    0, and the caller has to end its episode as a failure.
 
     Returns:
-        the episodes, none restarted; what broke, bool[N] each: "observation", "reward",
-        "simulation".
+        the episodes, none restarted; bool[N] by what broke: "observation", "reward", "simulation".
     """
     state = jax.vmap(env.step)(episodes.state, action)
     bad = [
@@ -257,12 +255,12 @@ def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, 
 
 
 def is_broken(faults: dict[str, jax.Array]) -> jax.Array:
-    """bool[N], whether anything broke in a step (see `advance`)."""
+    """Return bool[N], whether anything broke in a step (see `advance`)."""
     return jnp.stack(list(faults.values())).any(0)
 
 
 def select(mask: jax.Array, on_true: Tree, on_false: Tree) -> Tree:
-    """`jnp.where` for trees whose leaves begin with the axes of `mask`."""
+    """Apply `jnp.where` to trees whose leaves begin with the axes of `mask`."""
 
     def one(x: Any, y: Any) -> jax.Array:
         return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
@@ -280,7 +278,7 @@ def _is_bad(x: jax.Array) -> jax.Array:
 
 
 def _totals(episodes: Episodes, end: jax.Array, faults: dict[str, Any]) -> dict[str, jax.Array]:
-    """Sums over N: each metric of the step, the ended episodes' returns, what broke down."""
+    """Sums over N: metrics of the step, returns and lengths of ended episodes, what broke down."""
     number = lambda mask: mask.sum().astype(jnp.float32)
     return {
         **{f"step/{k}": x.sum() for k, x in episodes.state.metrics.items()},

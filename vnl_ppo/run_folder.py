@@ -27,15 +27,15 @@ def create(folder: Path, settings: Mapping[str, Any], builder: str = "") -> Path
     Args:
         folder: of the run.
         settings: plain data, all that the run depends on.
-        builder: `package.module:function` that turns `settings` into an environment and a network
-            again, see `vnl_ppo.loading.load`; empty where there is none.
+        builder: `package.module:function` that builds environment and network from `settings`, see
+            `vnl_ppo.loading.load`; empty for none.
 
     Raises:
         FileExistsError: something is there already; nothing is changed.
     """
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: a run that is killed here leaves no half of a config.
+    # Written under another name first: a run that is killed here leaves no half of a config.
     part = folder / (CONFIG + ".part")
     part.write_text(describe(settings, builder))
     os.replace(part, folder / CONFIG)
@@ -43,7 +43,7 @@ def create(folder: Path, settings: Mapping[str, Any], builder: str = "") -> Path
 
 
 def describe(settings: Mapping[str, Any], builder: str = "") -> str:
-    """The text of a config.json: settings, and with what code they were used."""
+    """Return the text of a config.json: settings, builder, versions of packages, git commit."""
     versions = {"python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in _PACKAGES}
     content = {"settings": settings, "builder": builder, "versions": versions, "git": git_commit()}
@@ -51,10 +51,9 @@ def describe(settings: Mapping[str, Any], builder: str = "") -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, followed by `-dirty` where files differ from it; None where it is
-    not in git, or git is not there."""
+    """Return the commit of this code, with `-dirty` where files differ; None without git."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    # An installed copy may lie in somebody else's repository.
+    # An installed copy may lie in another repository.
     ours = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
     commit = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -75,12 +74,12 @@ def check_free(folder: Path) -> None:
 
 
 def agent_folder(seed: int) -> str:
-    """The name of the folder, within that of a run of many seeds, for what is one agent's own."""
+    """Return the name of one agent's folder in that of a run of several seeds."""
     return f"seed_{seed}"
 
 
 def split_agent(path: Path) -> tuple[Path, int | None]:
-    """RUN/seed_3 as the run's folder and the seed; any other path as it is, and None."""
+    """Split RUN/seed_3 into the run's folder and the seed, which is None for any other path."""
     name, _, seed = path.name.partition("_")
     if name == "seed" and seed.isdigit() and (path.parent / CONFIG).is_file():
         return path.parent, int(seed)
@@ -88,7 +87,7 @@ def split_agent(path: Path) -> tuple[Path, int | None]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that `create` wrote.
+    """Read the settings that `create` wrote.
 
     Args:
         path: the run's folder, or its config.json or a copy of that.
@@ -100,7 +99,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_builder(path: Path) -> str:
-    """The `package.module:function` that `create` was given; see `read_settings`."""
+    """Read the `package.module:function` that `create` wrote; see `read_settings`."""
     return _read(path).get("builder", "")
 
 

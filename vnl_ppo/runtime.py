@@ -1,4 +1,4 @@
-"""How JAX runs here."""
+"""Keep what JAX compiles, and tell how long the program has been running."""
 
 import dataclasses
 import os
@@ -12,13 +12,12 @@ import vnl_ppo
 
 @dataclasses.dataclass
 class Compilations:
-    """The cache of compiled programs, and how often this process found there what it needed since
-    this was made.
+    """JAX's cache of compiled programs, and how this process has used it since this was made.
 
     Attributes:
-        folder: where it is.
-        found: programs that were read from it.
-        made: programs that were compiled and then put there.
+        folder: of the cache.
+        found: number of programs read from it.
+        made: number of programs compiled and written to it.
     """
 
     folder: Path
@@ -41,10 +40,9 @@ class Compilations:
 
 
 def keep_compilations() -> Compilations:
-    """Keep compiled programs on disk, so that a second start need not compile them again.
+    """Turn on JAX's cache of compiled programs, so that a second start does not compile them again.
 
-    The folder is `JAX_COMPILATION_CACHE_DIR` where that is set, else one in the user's cache
-    folder.
+    Its folder is `JAX_COMPILATION_CACHE_DIR` where that is set, else one in the user's cache.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
@@ -55,5 +53,5 @@ def keep_compilations() -> Compilations:
 
 
 def seconds_since_start() -> float:
-    """How long ago this package was first imported, which a program does as it starts."""
+    """Return the seconds since this package was first imported."""
     return time.monotonic() - vnl_ppo.IMPORTED

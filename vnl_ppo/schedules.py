@@ -1,4 +1,4 @@
-"""What changes over a run: the learning rate and the weight of the entropy."""
+"""Schedules over a run: the learning rate and the weight of the entropy."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ _OTHERS = ("b1", "b2", "eps", "eps_root", "mu_dtype", "nesterov")
 
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
-    """Adam behind a clip of the gradient's global norm.
+    """Build Adam, after clipping the gradient's global norm.
 
-    A learning rate that is not constant lies in the optimiser's state, from where checkpoints take
-    it; `begin_iteration` and `adapt` set it there.
+    A learning rate that is not constant is kept in the optimiser's state, and so in checkpoints;
+    `begin_iteration` and `adapt` set it there.
     """
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     if config.learning_rate_schedule == "constant":
@@ -26,9 +26,9 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
 def begin_iteration(
     state: optax.OptState, iteration: jax.Array, config: PPOConfig
 ) -> optax.OptState:
-    """Set the learning rate of a linear schedule: it falls by equal parts, towards 0 at the end.
+    """Set the learning rate of a linear schedule: it falls in equal steps to 0 at the end of a run.
 
-    Constant within an iteration, as in Huang et al. 2022, "The 37 Implementation Details of
+    It is constant within an iteration, as in Huang et al. 2022, "The 37 Implementation Details of
     Proximal Policy Optimization", detail 4.
     """
     if config.learning_rate_schedule != "linear":
@@ -38,14 +38,14 @@ def begin_iteration(
 
 
 def adapt(state: optax.OptState, kl: jax.Array, config: PPOConfig) -> optax.OptState:
-    """Steer the learning rate of an adaptive schedule after an update.
+    """Set the learning rate of an adaptive schedule after an update.
 
-    It is divided by 1.5 where the policy has moved by more than twice the desired KL from the one
-    that acted, multiplied where by less than half of it, and kept within its bounds. Source: rsl_rl
+    It is divided by 1.5 where the KL from the policy that acted exceeds twice the desired one,
+    multiplied by 1.5 where it is less than half of that, and clipped to its bounds. Source: rsl_rl
     (Schwarke et al. 2025, arXiv:2509.10771), as in Brax's ADAPTIVE_KL.
 
     Args:
-        state: of `make_optimizer`'s.
+        state: of the optimiser of `make_optimizer`.
         kl: float32[], of the last minibatch, over all devices. 0 and NaN change nothing.
         config: the settings.
     """
@@ -60,14 +60,14 @@ def adapt(state: optax.OptState, kl: jax.Array, config: PPOConfig) -> optax.OptS
 
 
 def learning_rate(state: optax.OptState, config: PPOConfig) -> jax.Array:
-    """float32[], the rate that the next update will be made with."""
+    """Return the learning rate of the next update, float32[]."""
     if config.learning_rate_schedule == "constant":
         return jnp.float32(config.learning_rate)
     return optax.tree.get(state, "learning_rate")
 
 
 def entropy_cost(iteration: jax.Array, config: PPOConfig) -> jax.Array | float:
-    """The weight of the entropy in this iteration: constant, or on a line to its final value."""
+    """Return the entropy's weight in this iteration: constant, or linear to its final value."""
     if config.entropy_cost_final is None:
         return config.entropy_cost
     change = config.entropy_cost_final - config.entropy_cost

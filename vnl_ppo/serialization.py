@@ -1,4 +1,4 @@
-"""Settings as plain data and back: strict about types, helpful about names."""
+"""Turn settings into plain data and back, with strict types and messages that name the field."""
 
 import dataclasses
 import difflib
@@ -14,21 +14,21 @@ _WANTED = {bool: "true or false", int: "a whole number", float: "a number", str:
 
 
 def to_plain(settings: Any) -> dict[str, Any]:
-    """A dataclass, others inside it, as what JSON can hold."""
+    """Turn a dataclass, and those inside it, into data that JSON can hold."""
     return cattrs.unstructure(settings)
 
 
 def from_plain(kind: type[Settings], data: Any, source: str) -> Settings:
-    """The dataclass that `to_plain` put down; fields that are missing take their defaults.
+    """Make a dataclass of what `to_plain` returned; missing fields take their defaults.
 
     Args:
         kind: the class.
         data: plain data, as JSON gives it.
-        source: where the data come from, for messages.
+        source: of the data, for messages.
 
     Raises:
-        ValueError: a field is unknown (the message names the nearest one), or its value is of
-            another type or not allowed.
+        ValueError: a field is unknown (the message names the nearest one), or its value has the
+            wrong type or is not allowed.
     """
     _check_names(kind, data, source)
     converter = cattrs.Converter(forbid_extra_keys=True)
@@ -42,13 +42,11 @@ def from_plain(kind: type[Settings], data: Any, source: str) -> Settings:
 
 
 def check_numbers(settings: Any, large: tuple[str, ...] = (), prefix: str = "") -> None:
-    """Raise a ValueError that names the first number that cannot be computed with.
-
-    Floats have to be finite, and whole numbers fit into 32 bits, as on devices.
+    """Raise a ValueError that names the first number that is not finite or not a 32-bit integer.
 
     Args:
-        settings: a dataclass, others and tuples inside it.
-        large: dotted names of whole numbers that no device sees.
+        settings: a dataclass, with others and tuples inside it.
+        large: dotted names of integers that may exceed 32 bits, as no device sees them.
         prefix: of the names.
     """
     for field in dataclasses.fields(settings):
@@ -63,7 +61,7 @@ def check_numbers(settings: Any, large: tuple[str, ...] = (), prefix: str = "") 
 
 
 def _as_it_is(value: Any, kind: Any) -> Any:
-    """`value` where it has that type; nothing is turned into what it is not."""
+    """`value` where it has that type; only an integer may stand for a float."""
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if fits:
         return value
@@ -79,7 +77,7 @@ def _readable(reason: str) -> str:
 
 
 def _check_names(kind: Any, data: Any, source: str, prefix: str = "", root: Any = None) -> None:
-    """Raise where a name is unknown, or where cattrs would take a text for a list."""
+    """Raise where a name is unknown, or a text is given for a list, which cattrs would accept."""
     if typing.get_origin(kind) is tuple and not isinstance(data, list | tuple):
         raise ValueError(f"{source}: {prefix.rstrip('.')}: {data!r} is not a list")
     if not dataclasses.is_dataclass(kind):

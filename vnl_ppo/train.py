@@ -1,4 +1,4 @@
-"""Train: iterations, evaluations, hooks and checkpoints, until the steps are done."""
+"""Train: iterations, evaluations, the caller's hook and checkpoints, until the steps are done."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,7 @@ from vnl_ppo import checkpoint, distributed, run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, renamed_leaves, shown
-from vnl_ppo.evaluation import make_watched_evaluate
+from vnl_ppo.evaluation import make_evaluate
 from vnl_ppo.health import HealthOfAll, NotFiniteError
 from vnl_ppo.interruption import Interrupted, Interruption, catch_signals
 from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
@@ -107,7 +107,7 @@ def train(
     """
     keep = programs.keep if programs else as_it_is
     ppo = make_ppo(env, network, config, keep=keep)
-    evaluate = over_agents(make_watched_evaluate(env, network, config), config.num_seeds)
+    evaluate = over_agents(make_evaluate(env, network, config), config.num_seeds)
     evaluate = keep("evaluate", jax.jit(evaluate))
     first_process, checkpoints = distributed.is_first(), folder / run_folder.CHECKPOINTS
     warnings: list[str] = []

@@ -1,4 +1,4 @@
-"""The same metrics in Weights & Biases; an extra."""
+"""Log metrics to Weights & Biases, with the extra `wandb`."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def check_installed(project: str) -> None:
-    """Raise a ValueError where Weights & Biases is asked for and not there."""
+    """Raise a ValueError where a project is named and Weights & Biases is not installed."""
     if project and importlib.util.find_spec("wandb") is None:
         raise ValueError(
             f"wandb is {project!r}, but Weights & Biases is not installed; install the extra "
@@ -18,9 +18,9 @@ def check_installed(project: str) -> None:
 
 
 class WandbLog:
-    """A `vnl_ppo.reporting.Log`. Its files lie in the run's folder, WANDB_MODE=offline included.
+    """A `vnl_ppo.reporting.Log` whose files, WANDB_MODE=offline included, lie in the run's folder.
 
-    A run that is resumed goes on under its own id.
+    A resumed run keeps its id.
 
     Args:
         project: of Weights & Biases.
@@ -44,7 +44,7 @@ class WandbLog:
         self._run.log(dict(values), step=step)
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:
-        """Write how the finite ones of `values`, any shape, are spread."""
+        """Write a histogram of the finite entries of `values`, any shape."""
         finite = values[np.isfinite(values)]
         if finite.size:
             self._run.log({name: self._wandb.Histogram(finite)}, step=step)
@@ -54,14 +54,14 @@ class WandbLog:
         self._run.log({name: self._wandb.Image(image)}, step=step)
 
     def text(self, step: int, name: str, markdown: str) -> None:
-        """Nothing: what is told in text to TensorBoard are the settings, which have their place."""
+        """Do nothing: the only text is that of the settings, which are the run's config."""
 
     def settings(self, settings: Mapping[str, Any], metrics: list[str]) -> None:
-        """Keep the settings as the run's config."""
+        """Set the run's config."""
         self._run.config.update(dict(settings), allow_val_change=True)
 
     def flush(self) -> None:
-        """Nothing: Weights & Biases writes from a process of its own."""
+        """Do nothing: Weights & Biases writes from a process of its own."""
 
     def close(self) -> None:
         """Finish the run."""

@@ -1,4 +1,4 @@
-"""Environments of other houses: a toy in Brax's exact shape, and theirs where they are installed.
+"""Environments of Brax and Playground: a toy of the same shape, and theirs where installed.
 
 pip install -e ".[dev,brax,playground]" && python -m pytest tests/envs/test_foreign.py -m ""
 """
@@ -41,8 +41,8 @@ class BraxState:
 
 
 class Target:
-    """Reward is highest where the action is what was observed: written as Brax's are, with raw
-    keys and with metrics and info changed in place."""
+    """Rewards the action that equals the observation; written as Brax's environments are, with raw
+    keys, and metrics and info changed in place."""
 
     action_size = 1
     observation_size = 1
@@ -94,7 +94,7 @@ def learn(env, network, config, iterations):
     for _ in range(iterations):
         state, metrics = ppo.step(state)
     evaluate = make_evaluate(env, network, config)
-    return metrics, evaluate(weights_of(state), jax.random.key(1))
+    return metrics, evaluate(weights_of(state), jax.random.key(1))[0]
 
 
 def test_a_bare_observation_is_learned_from():
@@ -133,7 +133,7 @@ def test_steps_are_those_of_the_environment():
 
 
 class Pendulum:
-    """With a physics state of which most is worked out anew in each step, as `mjx.Data`'s is."""
+    """Has a physics state of which most is computed anew in each step, as `mjx.Data`'s is."""
 
     action_size = 1
 

@@ -28,11 +28,11 @@ def weights_for(env):
 def test_metrics_are_reduced_as_the_environment_says():
     env = Probe(ones, steps=5)
     evaluate = make_evaluate(env, NETWORK, CONFIG)
-    metrics = evaluate(weights_for(env), jax.random.key(0))
+    metrics, _ = evaluate(weights_for(env), jax.random.key(0))
     assert metrics["episode_reward"] == 5
     assert metrics["episode_length"] == 5
     assert metrics["episode_reward_std"] == 0
-    again = evaluate(weights_for(env), jax.random.key(0))
+    again, _ = evaluate(weights_for(env), jax.random.key(0))
     assert all(metrics[k] == again[k] for k in metrics)
     # "last" of +-1 averages to less than 1; the mean over 5 steps of a sum would exceed it.
     assert abs(metrics["x"]) < 1
@@ -41,7 +41,7 @@ def test_metrics_are_reduced_as_the_environment_says():
 def test_limits_of_time_and_bad_numbers_end_an_episode():
     env = Worlds()
     config = dataclasses.replace(CONFIG, num_eval_envs=600)
-    metrics = make_evaluate(env, NETWORK, config)(weights_for(env), jax.random.key(0))
+    metrics, _ = make_evaluate(env, NETWORK, config)(weights_for(env), jax.random.key(0))
     assert all(np.isfinite(x) for x in metrics.values())
     kinds = np.asarray(
         jax.vmap(env.reset)(jax.random.split(jax.random.split(jax.random.key(0))[0], 600)).data[

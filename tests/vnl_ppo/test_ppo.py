@@ -175,7 +175,8 @@ def recall():
 
 def test_a_policy_with_memory_answers_what_it_no_longer_sees(recall):
     config = dataclasses.replace(CONFIG, num_eval_envs=64)
-    metrics = make_evaluate(Recall(), recall.network, config)(recall.weights, jax.random.key(0))
+    evaluate = make_evaluate(Recall(), recall.network, config)
+    metrics, _ = evaluate(recall.weights, jax.random.key(0))
     assert metrics["episode_length"] == 6
     # -1.5 is the best without memory; 0.02 a step is an error of 0.14 of 0.5.
     assert metrics["episode_reward"] > -0.12
