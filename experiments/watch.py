@@ -88,8 +88,8 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
     @jax.jit
     def step(state, key, memory):
         obs = jax.tree.map(lambda x: x[None], state.obs)
-        action, _, memory = player.actor.act(obs, key, memory)
-        return env.step(state, action[0]), memory
+        action, decision = player.actor.act(obs, key, memory)
+        return env.step(state, action[0]), decision.memory
 
     model = filmed.whole(state.data)
     data = mujoco.MjData(model)

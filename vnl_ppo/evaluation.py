@@ -1,6 +1,7 @@
 """Evaluate a policy over whole episodes."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation, metric_reductions
 from vnl_ppo.policy import Weights, make_policy
 from vnl_ppo.recurrence import initial_memory
-from vnl_ppo.rollout import advance, is_broken, select, start_episodes
+from vnl_ppo.rollout import Act, Decision, advance, is_broken, select, start_episodes
 
 Metrics = dict[str, jax.Array]
 _WATCHED = 8
@@ -25,11 +26,12 @@ class Actor(NamedTuple):
     """What chooses the actions of an episode.
 
     Attributes:
-        act: (obs [N, ...], key, memory) -> action float32[N, A], value float32[N], memory.
+        act: (obs [N, ...], key, memory) -> action float32[N, A], `Decision`, as all that acts
+            (`vnl_ppo.policy.make_policy`).
         memory: N -> the memory at the beginning of N episodes, leaves [N, ...].
     """
 
-    act: Callable[[Observation, jax.Array, Any], tuple[jax.Array, jax.Array, Any]]
+    act: Act
     memory: Callable[[int], Any] = lambda n: ()
 
 
@@ -92,11 +94,11 @@ def run_episodes(
         episodes, over, sums, watched, step = carry
         obs = episodes.state.obs
         key = jax.random.fold_in(act_key, step)
-        action, value, memory = actor.act(obs, key, episodes.memory)
+        action, decision = actor.act(obs, key, episodes.memory)
         now = (step == moments)[:, None] & ~over[:watch]
         watched = Watched(
             action=watched.action.at[step].set(action[:watch]),
-            value=watched.value.at[step].set(value[:watch]),
+            value=watched.value.at[step].set(decision.value[:watch]),
             alive=watched.alive.at[step].set(~over[:watch]),
             obs=jax.tree.map(
                 lambda x, xs: select(now, jnp.broadcast_to(x, xs.shape), xs),
@@ -105,7 +107,8 @@ def run_episodes(
             ),
             seen=watched.seen | now,
         )
-        moved, faults = advance(env, dataclasses.replace(episodes, memory=memory), action)
+        acted = dataclasses.replace(episodes, memory=decision.memory)
+        moved, faults = advance(env, acted, action)
         ends = (moved.state.done > 0) | is_broken(faults)
         sums = {k: sums[k] + jnp.where(over, 0, x) for k, x in moved.state.metrics.items()}
         # An episode that is over keeps its last state until all are.
@@ -152,21 +155,18 @@ def make_evaluate(
 
 def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Actor:
     """Return a network's policy for `run_episodes` and `record`."""
-    decide, _ = make_policy(network, weights, deterministic)
-
-    def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, jax.Array, Any]:
-        action, decision = decide(obs, key, memory)
-        return action, decision.value, decision.memory
-
+    act, _ = make_policy(network, weights, deterministic)
     return Actor(act, lambda n: initial_memory(network, n))
 
 
 def acting_at_random(action_size: int) -> Actor:
     """Return uniform actions in [-1, 1]: a first check of a new body, and a baseline."""
 
-    def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, jax.Array, Any]:
+    def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
         n = jax.tree.leaves(obs)[0].shape[0]
-        return jax.random.uniform(key, (n, action_size), minval=-1.0), jnp.zeros(n), memory
+        action = jax.random.uniform(key, (n, action_size), minval=-1.0)
+        log_prob = jnp.full(n, -action_size * math.log(2))
+        return action, Decision(action, log_prob, jnp.zeros(n), memory)
 
     return Actor(act)
 
@@ -185,8 +185,9 @@ def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, ja
 
     def take_step(carry, key):
         episodes, over = carry
-        action, _, memory = actor.act(episodes.state.obs, key, episodes.memory)
-        moved, faults = advance(env, dataclasses.replace(episodes, memory=memory), action)
+        action, decision = actor.act(episodes.state.obs, key, episodes.memory)
+        acted = dataclasses.replace(episodes, memory=decision.memory)
+        moved, faults = advance(env, acted, action)
         ends = (moved.state.done > 0) | is_broken(faults)
         episodes = select(over, episodes, moved)
         return (episodes, over | ends), (episodes.state.data, ~over)

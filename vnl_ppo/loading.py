@@ -27,6 +27,7 @@ from flax import linen as nn
 from vnl_ppo import checkpoint, normalization, run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation
+from vnl_ppo.evaluation import Actor, acting
 from vnl_ppo.observations import flatten
 from vnl_ppo.policy import Weights, init_params, make_policy
 from vnl_ppo.recurrence import initial_memory, remembers
@@ -104,6 +105,10 @@ class Policy:
     def value(self, obs: Observation, memory: Any = None) -> jax.Array:
         """Return the value, float32[...], in units of scaled rewards; arguments as for `act`."""
         return self._decide(obs, memory, None)[1]
+
+    def actor(self, deterministic: bool = True) -> Actor:
+        """Return what runs whole episodes (`vnl_ppo.evaluation`), by the mode or by samples."""
+        return acting(self.network, self.weights, deterministic)
 
     @property
     def remembers(self) -> bool:
