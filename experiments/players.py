@@ -18,6 +18,7 @@ from envs.catalogue import find
 from envs.film import Filmed, filmed
 from envs.presets import Preset
 from experiments.command_line import refuse_renamed
+from experiments.network_settings import NetworkConfig
 from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, from_dict
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor, acting, acting_at_random
@@ -172,10 +173,24 @@ def _load(name: str, world: Settings, deterministic: bool) -> Player:
     folder, step = split_name(name)
     path, seed = run_folder.split_agent(folder)
     env, network = build(_in_world(own, world, name))
+    _check_told(own, env, name)
     policy = load_into(env, network, own.ppo, folder, int(step) if step else None)
     actor = acting(network, policy.weights, deterministic)
     shown = folder.name if seed is None else f"{path.name}/{folder.name}"
     return Player(f"{shown}@{policy.step}", env, actor, length)
+
+
+def _check_told(own: Settings, env: Any, name: str) -> None:
+    """Raise a ValueError where a run learned from another `ahead` than `env` tells."""
+    if not getattr(own, "ahead", False):
+        return
+    blind = dataclasses.replace(own, encoder=BLIND, network=NetworkConfig())
+    theirs, ours = (x.observation_spec["ahead"].size for x in (build(blind)[0], env))
+    if theirs != ours:
+        raise ValueError(
+            f"{name} was trained in {own.env}, which tells {theirs} numbers of what lies ahead; "
+            f"this world tells {ours}; look at them one by one"
+        )
 
 
 def _in_world(own: Settings, world: Settings, name: str) -> Settings:
@@ -193,7 +208,8 @@ def _in_world(own: Settings, world: Settings, name: str) -> Settings:
         theirs, ours = (type(x.walker).__name__ for x in (own, world))  # type: ignore[attr-defined]
         if theirs != ours:
             raise ValueError(
-                f"{name} is a {theirs} and the first run is of {ours}; compare animals of one kind"
+                f"{name} was trained with the walker {theirs} and the first run with {ours}; "
+                f"compare animals of one kind"
             )
         kept = ("ppo", "network", "encoder", "features", "frames", "vision", "ahead")
         return dataclasses.replace(world, **{part: getattr(own, part) for part in kept})
