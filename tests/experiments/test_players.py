@@ -17,7 +17,8 @@ from experiments.evaluate import EvaluateOptions
 from experiments.settings import BUILDER, build, to_dict
 from tests.probes import Probe
 from vnl_ppo import checkpoint, run_folder
-from vnl_ppo.ppo import make_ppo
+from vnl_ppo.normalization import init_moments
+from vnl_ppo.policy import Weights, init_params
 
 SMALL = """
     --num-envs 2 --batch-size 2 --num-minibatches 1 --unroll-length 2 --episode-length 6
@@ -27,13 +28,15 @@ N = 3
 
 
 def run(folder, options):
-    """A run as it stands before its first iteration."""
+    """A run with a checkpoint of what it begins with, as far as loading reads it."""
     settings = parse([*options.split(), *SMALL.split()], None)
     env, network = build(settings)
     run_folder.create(folder, to_dict(settings), BUILDER)
-    checkpoint.save(
-        folder / run_folder.CHECKPOINTS, 0, make_ppo(env, network, settings.ppo).init(0)
-    )
+    params = init_params(network, env.observation_spec, jax.random.key(0))
+    weights = Weights(params, init_moments(env.observation_spec))
+    # Of one agent.
+    state = {"weights": jax.tree.map(lambda x: x[None], weights)}
+    checkpoint.save(folder / run_folder.CHECKPOINTS, 0, state)
     return str(folder)
 
 
