@@ -6,37 +6,40 @@ import sys
 
 import pytest
 
-from experiments import command_line, gap_ant
-from experiments import gap_ant_vision as experiment
+from experiments import command_line
+from experiments.settings import BUILDER, CPU_BLIND, CPU_SEEING, build, from_dict, to_dict
 from vnl_ppo import run_folder
+
+
+def parse(arguments):
+    return command_line.parse(arguments, None, "gap_ant")
 
 
 def test_flags_reach_their_settings(tmp_path):
     arguments = (
         f"--num-timesteps 1000 --run-dir {tmp_path / 'run'} --encoder none --physics mjx --seed 3 "
-        "--corridor.gap-length 0.1 0.3 --simulation.iterations 8 --reward.forward 2.5"
+        "--arena.gap-length 0.1 0.3 --walker.reach 1.2 --simulation.iterations 8 --task.forward 2.5"
     )
-    settings = experiment.parse(arguments.split())
+    settings = parse(arguments.split())
     assert settings.ppo.num_timesteps == 1000
     assert settings.ppo.seed == 3
     assert settings.physics == "mjx"
     assert settings.run_dir == tmp_path / "run"
-    assert settings.env.corridor.gap_length == (0.1, 0.3)
-    assert settings.env.simulation.iterations == 8
-    assert settings.env.reward.forward == 2.5
+    assert settings.arena.gap_length == (0.1, 0.3)
+    assert settings.walker.reach == 1.2
+    assert settings.simulation.iterations == 8
+    assert settings.task.forward == 2.5
 
 
 def test_a_blind_ant_has_its_own_defaults():
-    assert experiment.parse([]).ppo == gap_ant.CPU_SEEING
-    assert experiment.parse(["--encoder", "none"]).ppo == gap_ant.CPU_BLIND
+    assert parse([]).ppo == CPU_SEEING
+    assert parse(["--encoder", "none"]).ppo == CPU_BLIND
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "nature_cnn --features 32"])
 def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
     folder = tmp_path / "run"
-    command_line.prepare(
-        experiment.GAP_ANT, experiment.parse(f"--encoder {encoder} --run-dir {folder}".split())
-    )
+    command_line.prepare(parse(f"--encoder {encoder} --run-dir {folder}".split()))
     assert run_folder.read_settings(folder)["encoder"] == encoder.split()[0]
 
 
@@ -50,16 +53,16 @@ def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
 )
 def test_every_kind_of_network_can_be_built(tmp_path, options):
     folder = tmp_path / "run"
-    settings = experiment.parse([*options.split(), "--run-dir", str(folder)])
-    command_line.prepare(experiment.GAP_ANT, settings)
-    assert gap_ant.from_dict(run_folder.read_settings(folder)).network == settings.network
+    settings = parse([*options.split(), "--run-dir", str(folder)])
+    command_line.prepare(settings)
+    assert from_dict(run_folder.read_settings(folder)).network == settings.network
 
 
 def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = "--encoder none --num-envs 8 --batch-size 8 --num-minibatches 1 --dry-run"
-    settings = experiment.parse(arguments.split())
-    command_line.show_memory(*gap_ant.build(settings), settings.ppo)
+    settings = parse(arguments.split())
+    command_line.show_memory(*build(settings), settings)
     table = capsys.readouterr().out
     assert "rollout: observation proprio" in table
     assert "peak of a training iteration" in table
@@ -67,48 +70,48 @@ def test_a_dry_run_tells_its_memory_and_leaves_nothing_behind(capsys, tmp_path, 
 
 
 def test_settings_survive_their_file(tmp_path):
-    settings = experiment.parse(["--seed", "5", "--vision.height", "48"])
-    folder = run_folder.create(tmp_path / "run", command_line.to_dict(settings))
-    assert gap_ant.from_dict(run_folder.read_settings(folder)) == settings
-    resumed = experiment.parse(["--resume", str(folder), "--num-timesteps", "7"])
+    settings = parse(["--seed", "5", "--vision.height", "48"])
+    folder = run_folder.create(tmp_path / "run", to_dict(settings))
+    assert from_dict(run_folder.read_settings(folder)) == settings
+    resumed = parse(["--resume", str(folder), "--num-timesteps", "7"])
     assert resumed.ppo == dataclasses.replace(settings.ppo, num_timesteps=7)
     assert resumed.vision.height == 48
 
 
 def test_a_dumped_config_repeats_a_run(tmp_path, capsys, monkeypatch):
-    arguments = ["--encoder", "none", "--seed", "9", "--corridor.gap-length", "0.2", "0.4"]
+    arguments = ["--encoder", "none", "--seed", "9", "--arena.gap-length", "0.2", "0.4"]
     monkeypatch.setattr(sys, "argv", ["x", *arguments, "--dump-config"])
-    command_line.main(experiment.GAP_ANT)
+    command_line.main(None, env="gap_ant")
     path = tmp_path / "mine.json"
     path.write_text(capsys.readouterr().out)
     content = json.loads(path.read_text())
-    assert content["builder"] == gap_ant.BUILDER
+    assert content["builder"] == BUILDER
     assert content["versions"]["jax"] and content["versions"]["python"]
-    settings = experiment.parse(["--config", str(path), "--num-evals", "3"])
-    expected = experiment.parse([*arguments, "--num-evals", "3"])
+    settings = parse(["--config", str(path), "--num-evals", "3"])
+    expected = parse([*arguments, "--num-evals", "3"])
     assert dataclasses.replace(settings, config=None) == expected
     # A run's folder does as well, and its settings are all that a new run needs.
-    folder = run_folder.create(tmp_path / "run", command_line.to_dict(settings), gap_ant.BUILDER)
-    again = experiment.parse(["--config", str(folder)])
-    assert command_line.to_dict(again) == command_line.to_dict(settings)
+    folder = run_folder.create(tmp_path / "run", to_dict(settings), BUILDER)
+    again = parse(["--config", str(folder)])
+    assert to_dict(again) == to_dict(settings)
 
 
 def test_a_config_of_another_version_is_refused_by_field():
-    data = command_line.to_dict(experiment.parse([]))
+    data = to_dict(parse([]))
     data["smell"] = 1
     with pytest.raises(ValueError, match="no setting smell; the nearest is"):
-        gap_ant.from_dict(json.loads(json.dumps(data)))
+        from_dict(json.loads(json.dumps(data)))
     del data["smell"]
     # A field that it did not know yet takes its default.
     del data["checkpoints"], data["ppo"]["env_chunk_size"]
-    assert gap_ant.from_dict(data) == experiment.parse([])
+    assert from_dict(data) == parse([])
 
 
 @pytest.mark.parametrize("name, value", [("distributed", True), ("processes", {"timeout": 1})])
 def test_what_only_the_command_line_may_say_is_refused_in_a_file(name, value):
-    data = command_line.to_dict(experiment.parse([])) | {name: value}
+    data = to_dict(parse([])) | {name: value}
     with pytest.raises(ValueError, match=f"mine.json: {name} is said on the command line"):
-        gap_ant.from_dict(data, "mine.json")
+        from_dict(data, "mine.json")
 
 
 def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
@@ -133,20 +136,20 @@ def test_the_command_to_go_on_repeats_what_was_changed(monkeypatch, tmp_path):
         ("--encoder none --simulation.control-timestep 0.012", "0.012"),
         ("--vision.camera nose", "no camera 'nose'.*egocentric"),
         ("--encoder none --physics mjx --simulation.noslip-iterations 3", "noslip"),
-        ("--encoder none --corridor.platform-length 0.1 0.2", "reach"),
+        ("--encoder none --arena.platform-length 0.1 0.2", "reach"),
         ("--encoder none --video-seconds nan", "video_seconds is nan"),
     ],
 )
 def test_bad_input_is_one_clear_sentence_before_any_work(tmp_path, arguments, message):
     folder = tmp_path / "run"
-    settings = experiment.parse([*arguments.split(), "--run-dir", str(folder)])
+    settings = parse([*arguments.split(), "--run-dir", str(folder)])
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        command_line.prepare(experiment.GAP_ANT, settings)
+        command_line.prepare(settings)
     assert not folder.exists()
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "precious").write_text("x")
-    settings = experiment.parse(["--encoder", "none", "--run-dir", str(tmp_path)])
+    settings = parse(["--encoder", "none", "--run-dir", str(tmp_path)])
     with pytest.raises(FileExistsError, match="not empty"):
-        command_line.prepare(experiment.GAP_ANT, settings)
+        command_line.prepare(settings)
