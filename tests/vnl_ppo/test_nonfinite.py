@@ -1,9 +1,7 @@
-"""Numbers that are not finite, put into whole runs: they are survived, counted, and learned nothing
-from.
+"""Runs survive numbers that are not finite, count them, and learn nothing from them.
 
-What a broken step should come to is known exactly: a failure that earns nothing. So each run has a
-twin whose environment ends the same episodes at the same steps, cleanly, and both have to end with
-the same bits.
+A broken step has to count as a failure that earns nothing. So each run has a twin whose environment
+ends the same episodes at the same steps by such failures, and both have to end with the same bits.
 """
 
 import dataclasses
@@ -15,9 +13,10 @@ import pytest
 from flax import linen as nn
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from envs.corridor import CorridorConfig
-from envs.gap_ant import GapAnt, GapAntConfig
-from envs.world import PhysicsConfig
+import envs
+from envs.arenas.gaps import Gaps
+from envs.locomotion import Locomotion
+from envs.tasks.run_through_corridor import RunThroughCorridor
 from tests.probes import Probe
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.config import PPOConfig
@@ -195,7 +194,7 @@ class Exploding(Around):
         twin.
     """
 
-    env: GapAnt
+    env: Locomotion
     what: str
 
     def reset(self, key):
@@ -229,11 +228,8 @@ class Exploding(Around):
 
 @pytest.mark.parametrize("back_end", ["mujoco"])
 def test_a_simulation_that_breaks_teaches_as_a_failure(back_end, tmp_path):
-    simulation = PhysicsConfig(iterations=4)
-    ant = GapAnt(
-        GapAntConfig(CorridorConfig(length=20), simulation, healthy_height=(-1e3, 1e3)),
-        back_end=back_end,
-    )
+    task = RunThroughCorridor(healthy_height=(-1e3, 1e3))
+    ant = envs.make("gap_ant", seeing=False, physics=back_end, arena=Gaps(length=20), task=task)
     network = ActorCritic(ant.action_size, {}, (8,), (8,))
     config = dataclasses.replace(CONFIG, num_timesteps=128 * 4)
     twin = trained(Exploding(ant, "cleanly"), network, config, tmp_path / "twin")
