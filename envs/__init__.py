@@ -9,7 +9,7 @@ warnings.filterwarnings("ignore", message=".*DISPLAY environment variable is mis
 
 def make(name: str, **options: Any) -> Any:
     """Make an environment by name: see `envs.catalogue.make`."""
-    # Whoever imports a part of this package need not wait for all of it.
+    # Imported late: parts of this package serve without dm_control and MJX.
     from envs.catalogue import make
 
     return make(name, **options)

@@ -1,4 +1,4 @@
-"""Films: an episode seen from outside, with what the animal itself saw in a corner."""
+"""Film episodes from outside, with what the animal saw in a corner."""
 
 import itertools
 import os

@@ -1,4 +1,4 @@
-"""What an arena, a walker and a task have to offer, and the values that they exchange.
+"""Define what an arena, a walker and a task provide, and the values that they exchange.
 
 An environment (`envs.locomotion.Locomotion`) is composed of one of each. All three are frozen
 dataclasses whose fields are their settings; none knows the other two. Every function that is given
@@ -40,7 +40,7 @@ class Boxes:
 
 @struct.dataclass
 class Visible:
-    """What cameras see of an episode's layout, besides what the model always has.
+    """The geoms of an episode's layout that cameras see, besides those that the model always has.
 
     Attributes:
         geoms: of each of `Arena.visible_geoms`, in their order; None where there are none.
@@ -107,7 +107,7 @@ class Now:
 
 @struct.dataclass
 class Outcome:
-    """What a task makes of a step.
+    """A task's judgement of a step.
 
     Attributes:
         reward: float32[].

@@ -1,4 +1,4 @@
-"""What lies ahead in a layout: the parts of the leaf `ahead` that arenas and tasks share."""
+"""Compute the leaf `ahead` from layouts: the parts that arenas and tasks share."""
 
 import jax
 import jax.numpy as jnp

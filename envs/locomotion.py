@@ -1,4 +1,4 @@
-"""The environment that an arena, a walker and a task make.
+"""Compose an environment of an arena, a walker and a task.
 
 It knows no learning, and none of the three parts by name: see `envs.interfaces` for what they have
 to offer, and `envs.presets` for the environments that there are.
@@ -27,7 +27,7 @@ PROPRIO, AHEAD = "proprio", "ahead"
 
 @struct.dataclass
 class Data:
-    """What an environment needs to go on.
+    """The state that an environment carries from step to step.
 
     Attributes:
         physics: the state of the back end.

@@ -1,4 +1,4 @@
-"""Film an environment that has a MuJoCo model, whoever made it."""
+"""Film any environment that has a MuJoCo model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +18,7 @@ following the first body that moves."""
 
 
 class ModelView:
-    """What films states of a model; see `envs.film.Filmed`.
+    """Draws states of a MuJoCo model for films; see `envs.film.Filmed`.
 
     Args:
         model: of the environment.

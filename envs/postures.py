@@ -1,4 +1,4 @@
-"""How walkers are put down: positions and velocities to begin an episode with."""
+"""Compute positions and velocities to begin an episode with."""
 
 import jax
 import jax.numpy as jnp

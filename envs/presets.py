@@ -1,4 +1,4 @@
-"""The environments that there are: an arena, a walker and a task each, one line for one."""
+"""List the environments: an arena, a walker and a task each, in one line."""
 
 import dataclasses
 

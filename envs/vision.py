@@ -1,4 +1,4 @@
-"""Eyes: cameras of the walker, and what of a picture reaches the policy."""
+"""Turn what the walker's cameras see into observations."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ class VisionConfig:
     width: int = 64
     """Pixels."""
     modality: Literal["rgb", "gray", "depth", "segmentation"] = "rgb"
-    """What a pixel tells, in bytes: three colours; brightness; depth along the optical axis, 255 at
+    """What a pixel holds, as bytes: three colours; brightness; depth along the optical axis, 255 at
     `max_depth` and beyond; or which geom is seen, an even spread of grays from 0 for the sky to
     255."""
     max_depth: float = 10.0
-    """Metres, the depth that is told apart from no farther one."""
+    """Metres; depths from there on are all 255."""
     supersample: int = 1
     """Every colour is the mean of so many times so many rays: smooth edges at their cost."""
 

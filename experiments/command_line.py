@@ -1,4 +1,4 @@
-"""The command line of training: settings, checks, errors, a dry run, going on."""
+"""Train from the command line: parse, check, train, film, and report errors in one sentence."""
 
 from __future__ import annotations
 
@@ -226,9 +226,10 @@ _NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
 def kept_programs(
     settings: Settings, env: Env, compilations: Compilations | None
 ) -> ProgramCache | None:
-    """Return where the compiled programs of such runs are kept whole, if they may be.
+    """Return the cache of compiled programs for such runs; None where they cannot be kept.
 
-    Of several processes each compiles a part, which is nothing to keep.
+    They cannot where their inputs are not all known, or where each of several processes compiles a
+    part.
     """
     parts = traced_from(settings, env)
     if compilations is None or parts is None or jax.process_count() > 1:

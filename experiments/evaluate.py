@@ -28,7 +28,7 @@ from vnl_ppo.runtime import keep_compilations
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions(Options):
-    """What to evaluate, and how."""
+    """Options of `evaluate.py`."""
 
     episodes: int = 100
     """Of each policy."""

@@ -1,4 +1,4 @@
-"""The network on top of the encoders, as the command line describes it."""
+"""Build the network from its settings on the command line."""
 
 import dataclasses
 from typing import Literal

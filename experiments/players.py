@@ -1,7 +1,7 @@
-"""Load whatever can act: trained runs of any environment, and one that acts at random.
+"""Load policies: trained runs of any environment, and one that acts at random.
 
-All that are compared act in one world: that of the first run, with the changes that the command
-line asks for. Each keeps its own senses.
+Policies that are compared act in one world: that of the first run, with the changes that the
+command line asks for. Each keeps its own observations.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vnl_ppo.loading import load_into
 
 RANDOM = "random"
 WORLD = ("arena", "walker", "task", "simulation", "physics")
-"""Settings that all have in common; the others are each one's own."""
+"""Settings that all policies share; the others are those of each run."""
 ALWAYS_SHOWN = {"episode_reward": "return", "episode_length": "length, steps"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What every program that looks at policies is told."""
+    """Options of every program that runs policies."""
 
     policies: tyro.conf.Positional[tuple[str, ...]]
     """Run folders, RUN@STEP for a checkpoint that is not the newest, RUN/seed_3 for one of many
@@ -54,12 +54,12 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 class Player(NamedTuple):
-    """Somebody to look at: a policy in its environment.
+    """A policy in its environment.
 
     Attributes:
         name: to show.
         env: where it acts.
-        actor: what it does; traceable.
+        actor: what chooses its actions.
         episode_length: steps after which its episodes are cut short.
     """
 
@@ -90,7 +90,7 @@ class Player(NamedTuple):
 def parse(
     kind: type[AnyOptions], arguments: Sequence[str], description: str | None
 ) -> tuple[AnyOptions, Settings]:
-    """Return the options of a program, and the world that it looks at.
+    """Return the options of a program, and the settings of the world that policies act in.
 
     The settings of that world are options too, typed by its environment.
 
@@ -117,7 +117,7 @@ def parse(
 
 
 def load_players(names: Sequence[str], world: Settings, deterministic: bool = True) -> list[Player]:
-    """Return the policies of runs, and such as act at random, all in one world.
+    """Return the policies of runs, and random ones, all in one world.
 
     Args:
         names: as `Options.policies`.

@@ -26,14 +26,14 @@ from vnl_ppo.runtime import keep_compilations
 
 @dataclasses.dataclass(frozen=True)
 class RenderOptions(Options):
-    """What to film, and how. One policy or two."""
+    """Options of `render.py`, which films one policy or two."""
 
     output: Path | None = None
     """An .mp4 or .gif; one that exists is never overwritten."""
     camera: str = ""
-    """That films, by name or number; by default the walker's own choice."""
+    """The camera that films, by name or number; by default the walker's `film_camera`."""
     seconds: float = 10.0
-    """Of the episode, at most."""
+    """Length of the film at most, in seconds of the episode."""
     speed: float = 1.0
     """0.5 is half as fast as real time."""
     size: tuple[int, int] = (480, 640)
@@ -41,7 +41,7 @@ class RenderOptions(Options):
     inset: int = 160
     """Height of what the animal sees, pixels; 0 for none."""
     draw: tuple[Literal["contacts", "joints", "com"], ...] = ()
-    """Marks; MuJoCo's renderer draws then."""
+    """Marks to draw, by MuJoCo's renderer, which needs OpenGL."""
 
     def check(self) -> None:
         """Raise a ValueError that names the first option that is impossible."""

@@ -1,4 +1,4 @@
-"""The settings of a run, typed by its environment, and what they describe."""
+"""Define the settings of a run, typed by its environment, and build what they describe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vnl_ppo.serialization import check_numbers, from_plain, to_plain
 BLIND = "none"
 """The encoder of an animal without eyes."""
 BUILDER = "experiments.settings:build_from"
-"""How a run's config.json names what builds its environment and network."""
+"""The function that a run's config.json names, which builds its environment and network."""
 PARTS = ("arena", "walker", "task", "vision", "simulation")
 """Settings that are fields of a preset."""
 
@@ -123,7 +123,7 @@ def type_for(name: str) -> type[Settings]:
 
 
 def defaults_for(name: str, seeing: bool = True) -> Settings:
-    """Return what a run is like where nothing is said."""
+    """Return the default settings of an environment."""
     preset = catalogue.find(name)
     if not isinstance(preset, Preset):
         return Settings(env=name, ppo=FOREIGN)

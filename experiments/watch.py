@@ -23,7 +23,7 @@ from vnl_ppo.runtime import keep_compilations
 
 @dataclasses.dataclass(frozen=True)
 class WatchOptions(Options):
-    """What to watch. One policy."""
+    """Options of `watch.py`, which shows one policy."""
 
     speed: float = 1.0
     """0.5 is half as fast as real time."""

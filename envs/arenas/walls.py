@@ -158,7 +158,8 @@ class Walls(Arena):
             left = jnp.arange(n) % 2 == 0
         else:
             left = jax.random.bernoulli(side_key, shape=(n,))
-        return Layout(jnp.where(x < self.length, x, PARKED), width, jnp.where(left, 1.0, -1.0))
+        side = jnp.where(left, 1.0, -1.0).astype(jnp.float32)
+        return Layout(jnp.where(x < self.length, x, PARKED), width, side)
 
     def boxes(self, layout: Layout, position: jax.Array, reach: float) -> Boxes:
         """Return the first wall whose far face is not out of reach behind `position`, and the next.
