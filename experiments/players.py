@@ -23,6 +23,7 @@ from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, fr
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor, acting, acting_at_random
 from vnl_ppo.loading import load_into
+from vnl_ppo.observations import flatten
 
 RANDOM = "random"
 WORLD = ("arena", "walker", "task", "simulation", "physics")
@@ -185,7 +186,8 @@ def _check_told(own: Settings, env: Any, name: str) -> None:
     if not getattr(own, "ahead", False):
         return
     blind = dataclasses.replace(own, encoder=BLIND, network=NetworkConfig())
-    theirs, ours = (x.observation_spec["ahead"].size for x in (build(blind)[0], env))
+    told = [flatten(x.observation_spec)["ahead"] for x in (build(blind)[0], env)]
+    theirs, ours = (x.size for x in told)
     if theirs != ours:
         raise ValueError(
             f"{name} was trained in {own.env}, which tells {theirs} numbers of what lies ahead; "
