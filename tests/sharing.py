@@ -3,6 +3,7 @@ processes.
 
     python -m tests.sharing devices OUT.npz
     python -m tests.sharing train RUN STEPS [COORDINATOR NUM_PROCESSES PROCESS_ID]
+    python -m tests.sharing stop RUN STEPS COORDINATOR NUM_PROCESSES PROCESS_ID
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.ppo import make_ppo
 from vnl_ppo.recurrence import GRU
-from vnl_ppo.train import train
+from vnl_ppo.train import StopTraining, train
 
 CONFIG = PPOConfig(
     num_envs=8,
@@ -93,7 +94,7 @@ def devices(out):
     np.savez(out, **found)
 
 
-def training(folder, steps, *others):
+def training(folder, steps, *others, on_iteration=None):
     """A whole run of a probe, alone or as one of several processes; resumed if it exists."""
     if others:
         coordinator, num_processes, process_id = others
@@ -109,12 +110,22 @@ def training(folder, steps, *others):
             run_folder.create(folder, {})
         network = ActorCritic(1, {"vision": Pixels()}, (8,), (8,))
         env = Probe(lambda x, a: -jnp.square(a - 0.5 * x), steps=7, picture=True)
-        train(env, network, config, folder, resume)
+        train(env, network, config, folder, resume, on_iteration=on_iteration)
     except (distributed.PeerLostError, Interrupted, OSError) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         distributed.leave(getattr(error, "status", 1))
         sys.exit(getattr(error, "status", 1))
 
 
+def stopping(folder, steps, *others):
+    """As `training`, but the hook of the last process stops the run after two iterations."""
+
+    def hook(step, metrics, state):
+        if jax.process_index() == 1 and step == 2 * CONFIG.steps_per_iteration:
+            raise StopTraining("enough")
+
+    training(folder, steps, *others, on_iteration=hook)
+
+
 if __name__ == "__main__":
-    {"devices": devices, "train": training}[sys.argv[1]](*sys.argv[2:])
+    {"devices": devices, "train": training, "stop": stopping}[sys.argv[1]](*sys.argv[2:])

@@ -298,11 +298,12 @@ class _Run:
         own, reason = self.hook(self.step, metrics, self.state)
         if own:
             self.report.scalars(self.step, own)
-        if reason is not None:
-            self.report.line(f"stopped early at step {self.step:,}: {reason}")
         # A signal or a hook of one process stops all, and the clock of the first counts.
         due = time.monotonic() - self.last_saved > 60 * (self.keep.minutes or 1e9)
         due = self.listen(reason is not None, due)
+        if self.stopped:
+            why = "by the hook of another process" if reason is None else reason
+            self.report.line(f"stopped early at step {self.step:,}: {why}")
         if score is not None or self.signal or self.stopped or due:
             self.save(score)
 

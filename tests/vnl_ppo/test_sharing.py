@@ -91,9 +91,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def two_processes(folder, steps):
+def two_processes(folder, steps, what="train"):
     address = f"127.0.0.1:{free_port()}"
-    return [start("train", folder, steps, address, 2, i) for i in range(2)]
+    return [start(what, folder, steps, address, 2, i) for i in range(2)]
 
 
 def end_of(folder):
@@ -168,6 +168,15 @@ def test_a_signal_to_one_process_stops_all(asked, tmp_path):
     assert [p.returncode for p in processes] == [143, 143], outputs
     steps = {re.search(r"stopped at step ([\d,]+)", o).group(1) for o in outputs}
     assert {int(s.replace(",", "")) for s in steps} == {end_of(folder)[0]}
+
+
+@pytest.mark.slow
+def test_a_hook_of_one_process_stops_all(tmp_path):
+    processes = two_processes(tmp_path / "run", LONG, "stop")
+    outputs = [p.communicate(timeout=300)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    assert f"stopped early at step {2 * STEPS}: by the hook of another process" in outputs[0]
+    assert end_of(tmp_path / "run")[0] == 2 * STEPS
 
 
 @pytest.mark.parametrize(
