@@ -25,15 +25,19 @@ from vnl_ppo.reporting import Log, Metrics, Reporter, over_all_agents
 from vnl_ppo.runtime import seconds_since_start
 
 Hook = Callable[[int, Mapping[str, float], TrainingState], Metrics | None]
-"""(step, metrics, state) -> more metrics, or None; see `train`."""
+"""(step, metrics, state) -> more metrics to log, floats or float[num_seeds] by name; or None.
+
+`step` counts environment steps. `metrics` are those logged at this step, as floats: NaN where there
+is none, the mean where there are several seeds. `state` may not be kept: its memory is reused.
+"""
 
 
 class StopTraining(Exception):
-    """Raised by a hook to end the training early; see `train`.
+    """Raise it in a hook to end the training after this iteration; see `train`.
 
     Args:
         reason: to print.
-        metrics: to log, as those that the hook would have returned.
+        metrics: to log, as those that a hook returns.
     """
 
     def __init__(self, reason: str = "", metrics: Metrics | None = None) -> None:
@@ -87,13 +91,10 @@ def train(
         quiet: whether to print plain lines on a terminal too.
         logs: where metrics go besides TensorBoard.
         programs: where compiled programs are kept; by default nowhere.
-        on_iteration: called after each iteration and its evaluation, if it has one, and after the
-            evaluation before the first iteration. It is given the environment steps so far; the
-            metrics of this step by the names that they are logged under, floats, NaN for none, and
-            means where there are several seeds; and the training state, whose memory is reused
-            afterwards. It returns floats by name, or float[num_seeds]. Of several processes each
-            calls it, and one that stops stops all. Any other exception that it raises ends the run
-            as it is, without a new checkpoint.
+        on_iteration: a `Hook`, called after each iteration and its evaluation, if there is one, and
+            after the evaluation before the first iteration. Of several processes each calls it, and
+            one that stops stops all. An exception other than `StopTraining` passes through, and no
+            checkpoint is made.
 
     Returns:
         the trained weights; of several seeds those of the first.
