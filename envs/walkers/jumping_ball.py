@@ -22,7 +22,8 @@ class JumpingBall(Walker):
     """dm_control's ball with a head, and 3 motors: roll, steer and kick. It never tilts.
 
     As dm_control has them, roll drives backwards and steer turns clockwise where positive: -1 is
-    full speed ahead, 4.9 m/s after 2 s. A kick of 1 throws it up by a metre.
+    full speed ahead, 4.9 m/s after 2 s. A kick of 1 throws it up by a metre. Cameras draw the ball
+    in the mean colour of its texture.
 
     `proprio` is float32[10]: the height of its root (m), cosine and sine of its heading
     (anticlockwise from x), how far the kick is out (m); then velocities: forwards, to the left and
