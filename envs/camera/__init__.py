@@ -1,4 +1,4 @@
-"""The camera: a ray caster in JAX, inside jit, vmap and scan, on any device, with no GL."""
+"""Draw what cameras of a MuJoCo model see: a ray caster in JAX, for jit and vmap, without GL."""
 
 from envs.camera.pinhole import Camera
 from envs.camera.raycaster import Image, render

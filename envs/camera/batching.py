@@ -1,7 +1,8 @@
-"""Work on many environments at once, a block of them at a time.
+"""Loop over blocks of environments and over parts of pictures.
 
-`jax.vmap` would turn the loops of a search into loops that all environments leave together, and
-hold what all of them need in memory. Here a search is told how many environments there are.
+`jax.vmap` of a search with loops gives loops that run until every environment is done, and that
+hold the arrays of all environments in memory at once. The searches here take a whole batch instead,
+and work through it in blocks.
 """
 
 from collections.abc import Callable
@@ -11,23 +12,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# What suits the caches of a CPU is this many times less than what an accelerator takes.
+# An accelerator takes this many times the work that fits a CPU's caches.
 _ACCELERATOR = 64
 
 
 def at_once(number: int) -> int:
-    """How many things to work on together where `number` suits the caches of a CPU."""
+    """Return how many items to process together, given the `number` that fits a CPU's caches."""
     return number if jax.default_backend() == "cpu" else _ACCELERATOR * number
 
 
 def over_environments(search: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets `search`, which knows of many environments, be called for one, and vmapped.
+    """Turn a function of a batch of environments into a function of one, which may be vmapped.
+
+    Under `jax.vmap`, also nested, `search` is called once with the whole batch.
 
     Args:
         search: maps trees of arrays [N, ...] to a tree of arrays [N, ...].
 
     Returns:
-        The same without the leading axis.
+        The same function without the leading axis.
     """
 
     @jax.custom_batching.custom_vmap
@@ -36,7 +39,7 @@ def over_environments(search: Callable[..., Any]) -> Callable[..., Any]:
 
     @batched.def_vmap
     def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[Any, Any]:
-        # A batch of batches is a longer batch.
+        # Join a batch of batches into one batch.
         whole = jax.tree.map(
             lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape)),
             args,
@@ -55,9 +58,9 @@ def over_environments(search: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def each(draw: Callable[..., Any], *args: Any) -> Any:
-    """Returns `jax.vmap(draw)(*args)`, of a single thing without `jax.vmap`.
+    """Return `jax.vmap(draw)(*args)`, without `jax.vmap` where the batch has one item.
 
-    A loop under `jax.vmap` also chooses, at every step and for every thing, whether that goes on.
+    A loop under `jax.vmap` spends time on selecting, at every step, which items are not done yet.
     """
     if len(jax.tree.leaves(args)[0]) > 1:
         return jax.vmap(draw)(*args)
@@ -65,17 +68,17 @@ def each(draw: Callable[..., Any], *args: Any) -> Any:
 
 
 def in_blocks(block: int, draw: Callable[..., Any], *args: Any) -> Any:
-    """Returns `draw(*args)`, a tree of arrays [N, ...], found `block` environments at a time.
+    """Return `draw(*args)`, a tree of arrays [N, ...], computed `block` environments at a time.
 
     Args:
-        block: how many at most.
+        block: the most environments in one call of `draw`.
         draw: maps trees of arrays [n, ...] to a tree of arrays [n, ...].
         args: trees of arrays [N, ...].
     """
     number = len(jax.tree.leaves(args)[0])
     if number <= block:
         return draw(*args)
-    # The last block overlaps the one before where N is no multiple.
+    # Where `block` does not divide N, the last block overlaps the one before it.
     starts = np.minimum(np.arange(0, number, block, dtype=np.int32), number - block)
 
     def visit(first: jax.Array) -> Any:
@@ -90,3 +93,27 @@ def in_blocks(block: int, draw: Callable[..., Any], *args: Any) -> Any:
         return jnp.concatenate([before, parts[-1, again:]])
 
     return jax.tree.map(join, jax.lax.map(visit, starts))
+
+
+def in_parts(update: Callable[..., jax.Array], first: jax.Array, *others: jax.Array) -> jax.Array:
+    """Return `update(first, *others)`, an elementwise function, computed in place of `first`.
+
+    A loop over a few parts of the picture keeps XLA from fusing `update` with the code that makes
+    its arguments. Table reads and byte stores are scalar code on a CPU, and whatever is fused with
+    them becomes scalar too. (XLA drops an optimization barrier before it fuses.)
+
+    Args:
+        update: maps int32[n] and arrays [n] to int32[n].
+        first: int32[R].
+        others: arrays [R].
+    """
+    parts = next((n for n in (2, 3, 5, 7) if len(first) % n == 0), 1)
+    size = len(first) // parts
+
+    def step(i: jax.Array, buffer: jax.Array) -> jax.Array:
+        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size)
+        return jax.lax.dynamic_update_slice_in_dim(
+            buffer, update(cut(buffer), *map(cut, others)), i * size, 0
+        )
+
+    return jax.lax.fori_loop(0, parts, step, first)

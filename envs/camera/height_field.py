@@ -1,9 +1,9 @@
-"""Height fields: rays walk over the grid from cell to cell until they are below the ground.
+"""Intersect rays with height fields: walk over the grid from cell to cell until below the ground.
 
-The ground is MuJoCo's own: two triangles in each cell of the grid, cut from its lower left to its
-upper right corner (mjr_uploadHField, render_context.c), with walls and a bottom. No triangle that a
-ray crosses is left out, but for a corner of a cell of which it cuts less than a thousandth. Heights
-are kept to 1/32,512 of their range.
+The ground is MuJoCo's: two triangles in each cell of the grid, divided from its lower left to its
+upper right corner (mjr_uploadHField, render_context.c), with walls and a bottom. A ray visits every
+cell that it crosses, except where it cuts off less than a thousandth of a cell at its corner.
+Heights have a resolution of 1/32,512 of their range.
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ import mujoco
 import numpy as np
 
 from envs.camera.primitives import FAR, Hit, Primitive, Rays, dot
-from envs.camera.tiles import by_tiles
+from envs.camera.ray_tiles import by_tiles
 
 _TINY = np.float32(1e-9)
-# Steps between the lowest and the highest point of a height field: as many as fit into 15 bits
-# without a pair of them being the bits of a NaN.
+# Levels between the lowest and the highest point of a height field: as many as fit into 15 bits
+# such that two of them are never the bits of a NaN.
 _LEVELS = 0x7F00
 _LOW = (1 << 16) - 1
-# Of a cell: how far on from its edge a ray asks in which cell it is.
+# How far behind the edge of a cell a ray looks up the next cell, in cells.
 _AHEAD = np.float32(1e-3)
 
 
@@ -32,14 +32,14 @@ class HeightFields:
     """The height fields of a scene.
 
     Attributes:
-        cells: complex64[K], row by row, the heights of the corners of a cell in levels:
-            lower left, lower right, upper left, upper right. One number holds all four because
-            reading is what takes time, and no real one is so wide.
-        starts: int32[A], where each begins in `cells`.
-        counts: int32[A, 2], columns and rows.
+        cells: complex64[K], row by row, the bits of four heights, in levels, at the corners of a
+            cell: lower left, lower right, upper left, upper right. One number for all four, since
+            the time goes into table reads; complex64 is the only type with so many bits.
+        starts: int32[A], index of the first cell of each height field.
+        counts: int32[A, 2], columns and rows of the grid's points.
         bounds: float32[A, 3], half length along x and y, depth of the base, metres.
-        heights: float32[A, 2], the lowest and from there the highest, metres above the geom's
-            origin.
+        heights: float32[A, 2], the lowest height above the geom's origin, and the range of heights,
+            metres.
     """
 
     cells: np.ndarray
@@ -50,7 +50,7 @@ class HeightFields:
 
     @classmethod
     def from_model(cls, model: mujoco.MjModel, ids: Sequence[int]) -> "HeightFields":
-        """Reads the height fields `ids` of `model`, with the data that they have now."""
+        """Read the height fields `ids` of `model`, with their present data."""
         cells = [np.zeros(1, np.complex64)]
         starts, counts, bounds, heights = [], [], [], []
         for i in ids:
@@ -73,15 +73,16 @@ class HeightFields:
 
     @property
     def extents(self) -> np.ndarray:
-        """float32[A, 3], half lengths of boxes around them, centred on the geom's origin, m."""
+        """Half lengths float32[A, 3] of boxes around them, centred on the geom's origin, metres."""
         high = np.maximum(self.heights.sum(1), self.bounds[:, 2])
         return np.concatenate([self.bounds[:, :2], high[:, None]], axis=1)
 
     def hit(self, rays: Rays, geom: Primitive) -> Hit:
-        """Where rays enter height field `geom.asset`."""
+        """Return where rays enter height field `geom.asset`."""
         read = lambda x: jnp.asarray(x)[geom.asset]
         counts, bounds, (lowest, span) = read(self.counts), read(self.bounds), read(self.heights)
-        # x and y are in cells from the first column and row, z in levels from the lowest point.
+        # In units of the grid: x and y in cells from the first column and row, z in levels from the
+        # lowest point.
         last = (counts - 1).astype(jnp.float32)
         scale = jnp.append(last / (2 * bounds[:2]), _LEVELS / span)
         shift = jnp.append(last / 2, -lowest * scale[2])
@@ -94,11 +95,11 @@ class HeightFields:
         ground = _Ground(jnp.asarray(self.cells), read(self.starts), counts, origin)
 
         def search(tile: jax.Array) -> jax.Array:
-            """The depth at which rays enter the cell where they meet the ground, or FAR."""
+            """Return the depths at which rays enter the cell where they meet the ground, or FAR."""
 
             def walk(depth: jax.Array) -> jax.Array:
-                # Taken apart in here, where that costs nothing. Depth is negative where a ray is
-                # done: XLA would copy what two arrays share.
+                # Unpacked inside the loop, where it is free. The depth of a ray that is done is
+                # negated: with a second array for that, XLA would copy both in each step.
                 way = _Way(*tile[1:])
                 cell = ground.cell(way, depth)
                 before, after = ground.meets(way, depth, cell)
@@ -110,7 +111,7 @@ class HeightFields:
         step = 1 / jnp.maximum(jnp.maximum(jnp.abs(dx), jnp.abs(dy)), 1e-6)
         inverse = (1 / jnp.where(jnp.abs(d) < _TINY, _TINY, d) for d in (dx, dy, dx - dy))
         way = _Way(leave, dx, dy, dz, _AHEAD * step, *inverse)
-        # Below the ground from the start: behind a wall, or not outside at all.
+        # Rays that start below the ground have met a wall, or come from inside.
         below = ground.above(way, first, ground.cell(way, first)) <= 0
         wall = below & (enter > rays.near) & (first < leave)
         begin = jnp.where((first < leave) & ~below, first, -FAR)
@@ -126,8 +127,18 @@ class HeightFields:
 
 
 class _Way(NamedTuple):
-    """Rays over the grid, all float32[...]: the depth where they leave it, their direction, what
-    they look ahead, and the inverse of `dx`, `dy` and `dx - dy`."""
+    """Rays over the grid, in units of the grid; all float32[...].
+
+    Attributes:
+        leave: depth at which they leave the grid's box, metres.
+        dx: their direction per metre of depth.
+        dy: the same along y.
+        dz: the same along z.
+        ahead: depth by which they look ahead for the next cell, metres.
+        inverse_x: 1 / dx.
+        inverse_y: 1 / dy.
+        inverse_turn: 1 / (dx - dy).
+    """
 
     leave: jax.Array
     dx: jax.Array
@@ -140,9 +151,15 @@ class _Way(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """The cells that rays are in, all [...]: where the camera is, in cells from the lower left
-    corner; the corners' heights; and the depths where rays leave, and where they cross the
-    diagonal."""
+    """The cells that rays are in; all float32[...].
+
+    Attributes:
+        x: position of the camera from the cell's lower left corner, in cells.
+        y: the same along y.
+        corners: heights of the four corners, in levels.
+        until: depth at which the ray leaves the cell, metres.
+        diagonal: depth at which it crosses the diagonal, metres.
+    """
 
     x: jax.Array
     y: jax.Array
@@ -151,13 +168,20 @@ class _Cell(NamedTuple):
     diagonal: jax.Array
 
     def slopes(self, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Along x and y, of the upper left triangle or of the lower right one."""
+        """Return the slopes along x and y of the upper left or else the lower right triangle."""
         a, b, c, d = self.corners
         return jnp.where(upper, d - c, b - a), jnp.where(upper, c - a, d - b)
 
 
 class _Ground(NamedTuple):
-    """One height field, and the camera in its grid: complex64[K], int32[], int32[2], float32[3]."""
+    """One height field, and the position of the camera in its grid.
+
+    Attributes:
+        cells: complex64[K], `HeightFields.cells`.
+        start: int32[], index of its first cell.
+        counts: int32[2], columns and rows of points.
+        origin: float32[3], the camera, in units of the grid.
+    """
 
     cells: jax.Array
     start: jax.Array
@@ -165,8 +189,8 @@ class _Ground(NamedTuple):
     origin: jax.Array
 
     def cell(self, way: _Way, depth: jax.Array) -> _Cell:
-        """The cells that rays enter at `depth`."""
-        # Asked a little further on, so that rounding holds no ray on an edge.
+        """Return the cells that rays enter at `depth`."""
+        # Looked up a little further on, so that rounding cannot keep a ray on an edge.
         inside = depth + way.ahead
         column, row = (
             jnp.floor(jnp.clip(self.origin[i] + inside * d, 0, self.counts[i] - 2))
@@ -189,13 +213,13 @@ class _Ground(NamedTuple):
         )
 
     def above(self, way: _Way, depth: jax.Array, cell: _Cell) -> jax.Array:
-        """How far rays are above the ground of `cell` at `depth`, in levels."""
+        """Return how far rays are above the ground of `cell` at `depth`, in levels."""
         right, up = cell.x + depth * way.dx, cell.y + depth * way.dy
         across, along = cell.slopes(up > right)
         return self.origin[2] + depth * way.dz - (cell.corners[0] + right * across + up * along)
 
     def meets(self, way: _Way, depth: jax.Array, cell: _Cell) -> tuple[jax.Array, jax.Array]:
-        """Whether rays are below the ground at the diagonal, and whether where they leave."""
+        """Return whether rays are below the ground at the diagonal, and where they leave."""
         after = self.above(way, jnp.minimum(cell.until, way.leave), cell) < 0
         right = cell.x + cell.diagonal * way.dx
         a, _, _, d = cell.corners
@@ -203,11 +227,14 @@ class _Ground(NamedTuple):
         return before & (cell.diagonal > depth) & (cell.diagonal < cell.until), after
 
     def meeting(self, way: _Way, depth: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The depth at which rays meet the ground of the cell that they enter at `depth`, and its
-        slopes there along x and y, in levels per cell."""
+        """Return where rays meet the ground of the cell that they enter at `depth`.
+
+        Returns:
+            the depth, metres, and the slopes along x and y there, in levels per cell.
+        """
         cell = self.cell(way, depth)
         before, _ = self.meets(way, depth, cell)
-        # The triangle is that in the middle of the part of the way on which the ray meets it.
+        # Which triangle: the one below the middle of the part in which the ray meets the ground.
         until = jnp.minimum(cell.until, way.leave)
         part = jnp.clip(cell.diagonal, depth, until)
         middle = 0.5 * (part + jnp.where(before, depth, until))
@@ -218,19 +245,22 @@ class _Ground(NamedTuple):
 
 
 def _packed(levels: np.ndarray) -> np.ndarray:
-    """complex64[rows * columns] of uint32[rows, columns]; the last of each are no cells."""
+    """Pack heights uint32[rows, columns] into cells complex64[rows * columns].
+
+    The last of each row and of each column are unused.
+    """
     pairs = levels | np.roll(levels, -1, axis=1) << 16
     return np.stack([pairs, np.roll(pairs, -1, axis=0)], axis=-1).view(np.complex64).ravel()
 
 
 def _width(rays: Rays) -> int:
-    """Of a picture, in rays, which are known when a program is traced."""
+    """Return the width of the picture that `rays` are of; they are constants of a program."""
     below = np.flatnonzero(np.asarray(rays.v) != rays.v[0])
     return int(below[0]) if len(below) else len(rays.v)
 
 
 def _box(origin, direction, low, high):
-    """Depths at which rays enter and leave a box, and the axis of the face of entry."""
+    """Return the depths at which rays enter and leave a box, and the axis of the face of entry."""
     enter, leave = [], []
     for i, d in enumerate(direction):
         slope = 1 / jnp.where(jnp.abs(d) < _TINY, _TINY, d)

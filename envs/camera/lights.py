@@ -1,8 +1,8 @@
-"""How bright a surface is: Lambert shading by a model's lights, as MuJoCo's renderer has it.
+"""Compute how bright a surface is: Lambert shading by a model's lights, as MuJoCo's renderer does.
 
-MuJoCo lights in OpenGL's fixed-function way: the light of the camera itself shines along the
-optical axis, not away from a point; spots fade with the angle to their axis; a light is not
-stopped by what stands before it (that would be a shadow). Highlights and emission are left out.
+MuJoCo uses OpenGL's fixed-function lighting. The headlight shines along the optical axis, not away
+from a point; spots fade with the angle to their axis; and without shadows a light passes through
+whatever stands in its way. Highlights and emission are left out.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 
 from envs.camera.primitives import Hit, Rays
 
-# What MuJoCo shines everywhere in a model without any light (initLights, render_gl3.c).
+# The ambient light of a model without any light (initLights, render_gl3.c).
 _UNLIT = 0.3
 
 
@@ -24,11 +24,11 @@ class Light:
     """One light of a model.
 
     Attributes:
-        index: in the model, -1 for the camera's own.
-        weight: its share of the brightness of all lights.
-        directional: whether its rays are parallel; a spot otherwise.
+        index: its id in the model, or -1 for the headlight.
+        weight: its share in the diffuse light of all lights.
+        directional: whether its rays are parallel; otherwise it is a spot.
         attenuation: constant, linear and quadratic in the distance (1, 1/m, 1/m^2).
-        cosine: of the half angle of the spot's cone.
+        cosine: of half the opening angle of the spot's cone.
         exponent: of the cosine of the angle to the spot's axis.
     """
 
@@ -41,11 +41,11 @@ class Light:
 
 
 class LightPoses(NamedTuple):
-    """Where the lights of `Lighting.placed` are in the camera's frame.
+    """Poses of the lights `Lighting.model_ids` in the camera's frame.
 
     Attributes:
         position: float32[L, 3], metres.
-        direction: float32[L, 3], unit vectors along their rays.
+        direction: float32[L, 3], unit vectors along which they shine.
     """
 
     position: jax.Array
@@ -56,12 +56,13 @@ class LightPoses(NamedTuple):
 class Lighting:
     """All lights of a model. A surface of colour c and shade s shows c (ambient + s diffuse).
 
-    One shade in [0, 1] serves all three colours: lights of different hues shine in their mean hue.
+    The shade, in [0, 1], is the share of the diffuse light that falls on the surface. One number
+    serves all three colours, so lights of different hues shine in their mean hue.
 
     Attributes:
         ambient: float32[3].
-        diffuse: float32[3], of all lights together.
-        lights: those that have a part in the shade.
+        diffuse: float32[3], the sum over all lights.
+        lights: those with diffuse light.
     """
 
     ambient: np.ndarray
@@ -69,13 +70,13 @@ class Lighting:
     lights: tuple[Light, ...]
 
     @property
-    def placed(self) -> tuple[int, ...]:
-        """Model ids of the lights whose poses `shade` needs."""
+    def model_ids(self) -> tuple[int, ...]:
+        """Model ids of the lights whose poses `shade` needs: all but the headlight."""
         return tuple(light.index for light in self.lights if light.index >= 0)
 
     @classmethod
     def from_model(cls, model: mujoco.MjModel) -> "Lighting":
-        """Reads the active spots and directional lights; others MuJoCo does not draw either."""
+        """Read the headlight, spots and directional lights that are on. MuJoCo draws no others."""
         ambient, diffuse = np.zeros(3), np.zeros(3)
         found: list[tuple[Light, np.ndarray]] = []
         headlight = model.vis.headlight
@@ -112,13 +113,13 @@ class Lighting:
         return cls(ambient.astype(np.float32), diffuse.astype(np.float32), lights)
 
     def limit(self) -> float:
-        """The shade above which a white surface is brighter than white."""
+        """Return the shade at which a white surface reaches full brightness."""
         brightest = self.diffuse.max()
         dark = float(1 - self.ambient.max())
         return max(0.0, dark / float(brightest)) if brightest > 0 else 0.0
 
     def shade(self, rays: Rays, hit: Hit, poses: LightPoses) -> jax.Array:
-        """Returns float32[R] or float32[], the light that falls on what was hit, in [0, 1]."""
+        """Return the shades of hits, float32[R] or float32[], in [0, 1]."""
         total = jnp.float32(0)
         place = 0
         for light in self.lights:
@@ -138,6 +139,7 @@ class Lighting:
 def _spot(
     light: Light, rays: Rays, hit: Hit, position: jax.Array, direction: jax.Array
 ) -> jax.Array:
+    """Return the light of a spot on hits, float32[R] in [0, 1]."""
     towards = [position[i] - p for i, p in enumerate(rays.at(hit.depth))]
     inverse = jax.lax.rsqrt(sum(x * x for x in towards))
     facing = sum(n * x for n, x in zip(hit.normal, towards, strict=True)) * inverse

@@ -1,4 +1,4 @@
-"""Meshes as a compiled model holds them, cut into strips of triangles for `rasterizer`."""
+"""Read meshes from a compiled model, cut into strips of triangles for `rasterizer`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,18 +8,19 @@ import numpy as np
 
 # Triangles in a strip; a power of two, 32 or more.
 STRIP = 256
-# A corner's normal is used where it is that near the triangle's own (mjr_uploadMesh).
+# The least cosine between a corner's own normal and the triangle's with which the former is used
+# (mjr_uploadMesh).
 _SMOOTH = 0.8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Meshes:
-    """The meshes of a scene. Strips that are not full end in triangles of no size.
+    """The meshes of a scene. The last strip of a mesh is filled up with triangles of no size.
 
     Attributes:
-        corners: float32[S, STRIP, 3, 3], of each triangle, in the geom's frame, metres.
-        normals: float32[S, STRIP, 3, 3], unit normals there.
-        starts: int[A + 1], where each mesh's strips begin.
+        corners: float32[S, STRIP, 3, 3], corners of each triangle in the geom's frame, metres.
+        normals: float32[S, STRIP, 3, 3], unit normals at the corners.
+        starts: int[A + 1], index of the first strip of each of the A meshes, and S.
     """
 
     corners: np.ndarray
@@ -28,7 +29,7 @@ class Meshes:
 
     @classmethod
     def from_model(cls, model: mujoco.MjModel, ids: Sequence[int]) -> "Meshes":
-        """Reads the meshes `ids` of `model`."""
+        """Read the meshes `ids` of `model`."""
         read = [_read(model, i) for i in ids]
         none = np.zeros((0, STRIP, 3, 3), np.float32)
         corners, normals = (
@@ -38,12 +39,12 @@ class Meshes:
         return cls(corners, normals, np.cumsum([0, *numbers]))
 
     def strips(self, asset: int) -> range:
-        """Which strips mesh `asset` has."""
+        """Return the indices of the strips of mesh `asset`."""
         return range(self.starts[asset], self.starts[asset + 1])
 
 
 def _strips(faces: np.ndarray) -> np.ndarray:
-    """float32[S, STRIP, 3, 3] of float[T, 3, 3], zeros at the end."""
+    """Return float32[S, STRIP, 3, 3] of float[T, 3, 3], with zeros at the end."""
     number = -(-len(faces) // STRIP)
     full = np.zeros((number * STRIP, 3, 3), np.float32)
     full[: len(faces)] = faces
@@ -51,7 +52,7 @@ def _strips(faces: np.ndarray) -> np.ndarray:
 
 
 def _read(model: mujoco.MjModel, mesh: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of the triangles and normals there, both float64[T, 3, 3]."""
+    """Return the corners of the triangles and the normals there, both float64[T, 3, 3]."""
     faces = slice(model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh])
     corners = model.mesh_vert[model.mesh_vertadr[mesh] + model.mesh_face[faces]]
     normals = model.mesh_normal[model.mesh_normaladr[mesh] + model.mesh_facenormal[faces]]
@@ -59,7 +60,7 @@ def _read(model: mujoco.MjModel, mesh: int) -> tuple[np.ndarray, np.ndarray]:
     flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
     own = np.einsum("tci,ti->tc", normals, flat) < _SMOOTH
-    # A mesh with texture coordinates keeps its own normals everywhere.
+    # MuJoCo leaves the normals of a mesh with texture coordinates as they are.
     if model.mesh_texcoordadr[mesh] < 0:
         normals = np.where(own[..., None], flat[:, None], normals)
     return corners, normals

@@ -1,4 +1,4 @@
-"""The camera itself: how large its picture is, and which way its rays go."""
+"""A pinhole camera: the size of its picture and the directions of its rays."""
 
 import dataclasses
 
@@ -12,16 +12,18 @@ from envs.camera.primitives import FAR, Rays
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A pinhole camera, as MuJoCo's: pixel (0, 0) is top left, rays go through pixel centres.
+    """A pinhole camera as MuJoCo has it.
+
+    Pixel (0, 0) is top left, and rays go through the centres of pixels.
 
     Attributes:
         height: pixels.
         width: pixels.
         fovy: vertical field of view, degrees.
         near: distance along the optical axis below which nothing is drawn, metres.
-        name: of the MJCF camera.
-        far: distance beyond which nothing is drawn, metres.
-        supersample: each colour is the mean of so many times so many rays.
+        name: name of the camera in the model, if it is from one.
+        far: distance along the optical axis beyond which nothing is drawn, metres.
+        supersample: the colour of a pixel is the mean of supersample x supersample rays.
     """
 
     height: int = 64
@@ -33,7 +35,7 @@ class Camera:
     supersample: int = 1
 
     def __post_init__(self) -> None:
-        """Checks the picture's size, the field of view and what is near and far."""
+        """Check the values; raises ValueError."""
         for field, what in (("height", "pixel"), ("width", "pixel"), ("supersample", "ray")):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be 1 {what} or more.")
@@ -54,11 +56,18 @@ class Camera:
         width: int = 64,
         supersample: int = 1,
     ) -> "Camera":
-        """Takes the field of view and the near and far planes of camera `name` of `model`.
+        """Return a camera with the field of view and the near and far planes of one in `model`.
+
+        Args:
+            model: a compiled model.
+            name: of the camera, with the prefix of any attached model.
+            height: pixels.
+            width: pixels.
+            supersample: rays along each side of a pixel.
 
         Raises:
-            ValueError: there is no such camera, it is orthographic or has its own intrinsics, or
-              the picture is empty.
+            ValueError: there is no such camera, it is orthographic, it sets its own sensor size, or
+              a size is below 1.
         """
         camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
         if camera < 0:
@@ -77,29 +86,29 @@ class Camera:
 
     @property
     def pixel(self) -> float:
-        """How wide the view of one ray of a colour is, metres at a distance of one metre."""
+        """Width of a ray's share of a pixel at a distance of one metre, metres."""
         return 2 * float(np.tan(np.deg2rad(self.fovy) / 2)) / (self.height * self.supersample)
 
     @property
     def focal(self) -> float:
-        """Pixels from one ray to another that is one metre away at a distance of one metre."""
+        """Focal length, pixels."""
         return 0.5 * self.height / float(np.tan(np.deg2rad(self.fovy) / 2))
 
     def rays(self) -> Rays:
-        """Returns one ray per pixel, row by row from the top left; R = height * width."""
+        """Return one ray per pixel, row by row from the top left; R = height * width."""
         u = (np.arange(self.width) + 0.5 - self.width / 2) / self.focal
         v = (self.height / 2 - np.arange(self.height) - 0.5) / self.focal
         u, v = (x.astype(np.float32).ravel() for x in np.meshgrid(u, v))
         return Rays(u, v, 1 + u * u + v * v, self.near)
 
     def rays_at(self, column: jax.Array, row: jax.Array) -> Rays:
-        """Returns the rays of pixels int32[n]."""
+        """Return the rays of the pixels in columns int32[n] and rows int32[n]."""
         scale = np.float32(1 / self.focal)
         u = (column.astype(jnp.float32) + np.float32(0.5 - self.width / 2)) * scale
         v = (np.float32(self.height / 2 - 0.5) - row.astype(jnp.float32)) * scale
         return Rays(u, v, 1 + u * u + v * v, self.near)
 
     def finer(self) -> "Camera":
-        """The same view with a pixel for each ray of a colour."""
+        """Return the same view with one pixel for each of the supersample x supersample rays."""
         height, width = self.height * self.supersample, self.width * self.supersample
         return dataclasses.replace(self, height=height, width=width, supersample=1)

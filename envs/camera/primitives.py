@@ -1,15 +1,16 @@
-"""Where a ray first enters a primitive, and which way the surface faces there.
+"""Intersect rays with primitives: the depth at which a ray enters one, and the normal there.
 
 A ray starts at the camera and goes along d = (u, v, -1) in the camera's frame (MuJoCo: x right,
-y up, looking along -z), so the parameter of a hit is its depth along the optical axis in metres.
-Every function here handles one primitive against all rays and returns a `Hit`.
+y up, looking along -z), so that depth along the optical axis, in metres, is the ray's parameter.
+Each function takes all rays and one primitive, and returns a `Hit`.
 
-Only entering hits count, as in MuJoCo's renderer, which culls back faces: a primitive is not
-seen from inside.
+Only hits where a ray enters count. MuJoCo's renderer culls back faces, so it shows no primitive
+from inside either.
 
-XLA's CPU back end turns one such function, minimum included, into one vectorised loop as long as
-no square root or quotient has two users; it would otherwise write every such intermediate to
-memory, ten times slower. Hence the shapes of some of the expressions below.
+XLA's CPU back end compiles such a function, together with the minimum that uses it, to one
+vectorised loop as long as each square root and quotient has a single user. Otherwise it writes
+these intermediates to memory, which is ten times slower. Some expressions below are written for
+that.
 """
 
 from collections.abc import Callable
@@ -22,10 +23,10 @@ import numpy as np
 
 FAR = np.float32(1e9)
 _TINY = np.float32(1e-9)
-# Squared sine below which a ray counts as parallel to an axis; rounding is a tenth of it.
+# The squared sine below which a ray counts as parallel to an axis: ten times the rounding error.
 _PARALLEL = np.float32(1e-6)
 
-# Geoms whose size says it all. Meshes and height fields have files of their own.
+# Geoms that are described by their size alone. Meshes and height fields have modules of their own.
 BOX, CAPSULE, CYLINDER, ELLIPSOID, PLANE, SPHERE = (
     int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}"))
     for name in ("BOX", "CAPSULE", "CYLINDER", "ELLIPSOID", "PLANE", "SPHERE")
@@ -33,13 +34,13 @@ BOX, CAPSULE, CYLINDER, ELLIPSOID, PLANE, SPHERE = (
 
 
 class Rays(NamedTuple):
-    """The rays of one camera: d = (u, v, -1).
+    """The rays of one camera, along d = (u, v, -1).
 
     Attributes:
         u: float32[R].
         v: float32[R].
         dd: float32[R], d . d.
-        near: metres; hits nearer than that do not count.
+        near: depth below which hits do not count, metres.
     """
 
     u: np.ndarray | jax.Array
@@ -48,11 +49,11 @@ class Rays(NamedTuple):
     near: float
 
     def dot(self, x: jax.Array) -> jax.Array:
-        """Returns float32[R], d . x for one x float32[3]."""
+        """Return float32[R], d . x for one x float32[3]."""
         return jnp.asarray(self.u * x[0] + self.v * x[1] - x[2])
 
     def at(self, depth: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns three of float32[R], the points at `depth` float32[R]."""
+        """Return three of float32[R], the points at `depth` float32[R]."""
         return depth * self.u, depth * self.v, -depth
 
 
@@ -62,9 +63,9 @@ class Primitive(NamedTuple):
     Attributes:
         centre: float32[3], metres.
         axes: float32[3, 3], the geom's axes as columns.
-        size: float32[3], as in MuJoCo's `geom_size`, metres; of a mesh or a height field the half
-            lengths of a box around it, centred on the geom's origin.
-        asset: int32[], which mesh or height field.
+        size: float32[3], MuJoCo's `geom_size`, metres; of a height field the half lengths of a box
+            around it, centred on the geom's origin; unused for a mesh.
+        asset: int32[], index of its mesh or height field in the scene.
     """
 
     centre: jax.Array
@@ -74,12 +75,12 @@ class Primitive(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """What rays meet.
+    """Where rays enter a geom.
 
     Attributes:
-        depth: float32[R], `FAR` where the ray misses.
-        normal: three of float32[R] or float32[], the unit normal on the camera's side, in the
-            camera's frame; anything where the ray misses.
+        depth: float32[R], metres; `FAR` for rays that miss.
+        normal: three of float32[R] or float32[], the unit normal in the camera's frame, towards the
+            camera; undefined for rays that miss.
     """
 
     depth: jax.Array
@@ -87,17 +88,17 @@ class Hit(NamedTuple):
 
 
 def capsule(rays: Rays, geom: Primitive) -> Hit:
-    """Capsule of radius size[0] and half length size[1]; a sphere where that is 0.
+    """Intersect a capsule of radius size[0] and half length size[1], a sphere where that is 0.
 
-    A ray enters a capsule where it enters the ball around one point of the axis: the foot of its
-    entry into the infinite cylinder, clamped to the segment.
+    A ray enters a capsule where it enters the ball around one point of the axis: where it enters
+    the infinite cylinder, projected onto the axis and clamped to the segment.
     """
     centre, axis = geom.centre, geom.axes[:, 2]
     radius, half = geom.size[0], geom.size[1]
     along, across = rays.dot(axis), rays.dot(centre)
     offset = axis @ centre
     square = centre @ centre - radius * radius
-    # The floor makes a ray along the axis enter the cylinder far behind, not at 0 / 0.
+    # The lower bound makes a ray along the axis enter the cylinder far behind, not at 0 / 0.
     a = jnp.maximum(rays.dd - along * along, _PARALLEL)
     b = across - along * offset
     cylinder = b * b - a * (square - offset * offset)
@@ -114,12 +115,12 @@ def capsule(rays: Rays, geom: Primitive) -> Hit:
 
 
 def sphere(rays: Rays, geom: Primitive) -> Hit:
-    """Ball of radius size[0]."""
+    """Intersect a ball of radius size[0]."""
     return capsule(rays, geom._replace(size=geom.size * jnp.array([1, 0, 0], jnp.float32)))
 
 
 def cylinder(rays: Rays, geom: Primitive) -> Hit:
-    """Cylinder of radius size[0] and half length size[1], with its two caps."""
+    """Intersect a cylinder of radius size[0] and half length size[1], with its two caps."""
     centre, axis = geom.centre, geom.axes[:, 2]
     radius, half = geom.size[0], geom.size[1]
     along, across = rays.dot(axis), rays.dot(centre)
@@ -131,7 +132,7 @@ def cylinder(rays: Rays, geom: Primitive) -> Hit:
     side = (b - jnp.sqrt(jnp.maximum(root, 0))) * (1 / a)
     height = side * along - offset
     wall = (root > 0) & (jnp.abs(height) <= half) & (side > rays.near)
-    # The cap on the camera's side is the one that a ray enters by.
+    # A ray enters by the cap that faces the camera.
     slope = jnp.where(jnp.abs(along) < _TINY, _TINY, along)
     up = jnp.where(slope < 0, np.float32(1), np.float32(-1))
     cap = (offset + up * half) * (1 / slope)
@@ -146,7 +147,7 @@ def cylinder(rays: Rays, geom: Primitive) -> Hit:
 
 
 def ellipsoid(rays: Rays, geom: Primitive) -> Hit:
-    """Ellipsoid of half axes `size`: a unit ball in a frame that is stretched."""
+    """Intersect an ellipsoid of half axes `size`, which is a unit ball in a scaled frame."""
     scale = 1 / geom.size
     stretched = geom.axes * scale
     direction = [rays.dot(stretched[:, i]) for i in range(3)]
@@ -163,7 +164,7 @@ def ellipsoid(rays: Rays, geom: Primitive) -> Hit:
 
 
 def box(rays: Rays, geom: Primitive) -> Hit:
-    """Box of half lengths `size`."""
+    """Intersect a box of half lengths `size`."""
     enter, leave = [], []
     directions, origins = [], []
     for i in range(3):
@@ -178,10 +179,10 @@ def box(rays: Rays, geom: Primitive) -> Hit:
     depth = jnp.maximum(jnp.maximum(enter[0], enter[1]), enter[2])
     last = jnp.minimum(jnp.minimum(leave[0], leave[1]), leave[2])
     hit = (depth > rays.near) & (depth < last)
-    # The face is told by the hit point: there it is nearest the box's surface.
+    # The face is the one that the hit point lies nearest to.
     x, y, z = (jnp.abs(origins[i] + depth * directions[i]) - geom.size[i] for i in range(3))
     ends, sides = (z >= x) & (z >= y), y >= x
-    # A ray enters by a face that looks against it.
+    # A ray enters by a face whose normal points against it.
     towards = [jnp.where(direction < 0, np.float32(1), np.float32(-1)) for direction in directions]
     normal = tuple(
         jnp.where(
@@ -195,7 +196,7 @@ def box(rays: Rays, geom: Primitive) -> Hit:
 
 
 def plane(rays: Rays, geom: Primitive) -> Hit:
-    """Rectangle of half lengths size[:2] (0: unbounded), seen from its +z side only."""
+    """Intersect a rectangle of half lengths size[:2] (0: unbounded), from its +z side only."""
     normal = geom.axes[:, 2]
     slope, height = rays.dot(normal), normal @ geom.centre
     depth = jnp.maximum(height / jnp.minimum(slope, -_TINY), 0)
@@ -218,57 +219,5 @@ INTERSECTIONS: dict[int, Callable[[Rays, Primitive], Hit]] = {
 
 
 def dot(a: Any, b: Any) -> jax.Array:
-    """a . b of two sequences of three arrays, which XLA makes one loop of."""
+    """Return a . b of two sequences of three arrays, written out so that XLA makes one loop."""
     return jnp.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2])
-
-
-def view_edges(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """float32[5, 3], unit normals of the planes that bound what rays (u, v, -1) see, into their
-    pyramid of sight: near, left, right, bottom, top."""
-    edges = np.array(
-        [
-            [0, 0, -1],
-            [1, 0, u.min()],
-            [-1, 0, -u.max()],
-            [0, 1, v.min()],
-            [0, -1, -v.max()],
-        ],
-        np.float32,
-    )
-    return edges / np.linalg.norm(edges, axis=1, keepdims=True)
-
-
-def in_view(kind: int, edges: np.ndarray, near: float, geoms: Primitive) -> jax.Array:
-    """Whether any ray can hit a geom; sound, not tight. Zero-sized geoms are never hit.
-
-    A geom is out of view if it lies wholly behind one of the planes `view_edges`, or, of a plane,
-    if the camera is behind it.
-
-    Args:
-        kind: of all the geoms.
-        edges: float32[B, 5, 3], of B views.
-        near: metres, from the camera to the first plane of each view.
-        geoms: leaves [G, ...].
-
-    Returns:
-        bool[G, B].
-    """
-    # Numbers apart and the views last: XLA would make small matrices, and arrays to hold them.
-    edge = edges.transpose(2, 1, 0)[:, :, None]
-    apart = lambda x: jnp.moveaxis(x, 0, -1)[..., None]
-    centre, axes, size = apart(geoms.centre), apart(geoms.axes), apart(geoms.size)
-    if kind == PLANE:
-        return jnp.broadcast_to(dot(axes[:, 2], centre) < 0, (len(centre[0]), len(edges)))
-    tilt = [dot(edge, axes[:, i]) for i in range(3)]
-    solid = size[0] > 0 if kind in (SPHERE, CAPSULE, CYLINDER) else (size > 0).all(0)
-    if kind == SPHERE:
-        reach = size[0]
-    elif kind in (CAPSULE, CYLINDER):
-        reach = jnp.abs(tilt[2]) * size[1] + size[0]
-    elif kind == ELLIPSOID:
-        reach = jnp.sqrt(sum((t * s) ** 2 for t, s in zip(tilt, size, strict=True)))
-    else:
-        reach = sum(jnp.abs(t) * s for t, s in zip(tilt, size, strict=True))
-    beyond = np.array([near, 0, 0, 0, 0], np.float32)[:, None, None]
-    # Half a percent more than the geom has, since rays are rounded.
-    return solid & (dot(edge, centre) + reach * np.float32(1.005) > beyond).all(0)

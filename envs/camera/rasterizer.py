@@ -1,15 +1,16 @@
-"""Meshes are drawn triangle by triangle: each asks which pixels it covers.
+"""Draw meshes triangle by triangle: test each triangle against the pixels that it may cover.
 
-All triangles are projected, a strip of one geom at a time. Those that face the camera, and whose
-bounding rectangle holds the centre of a pixel, are listed: in a mesh seen from afar they are few.
-Their rectangles are cut into tiles, and every ray of a tile is tested against its triangle. So the
-work is some for each triangle, and some for each tile of what is in view; no ray walks a tree, and
-the hit is that of the ray through the pixel's centre. Neighbours compute their common edge from the
-same numbers, so that no ray slips through between them. Only front sides show, as in MuJoCo.
+1. All triangles are projected, one strip of a geom at a time. Those that face the camera, and whose
+   bounding rectangle holds the centre of a pixel, are listed. A distant mesh has few of them.
+2. The rectangles of the listed triangles are cut into tiles, and each ray of a tile is tested
+   against the tile's triangle. A hit is that of the ray through the pixel's centre.
 
-Everything is a loop over arrays of some hundred numbers, since XLA's CPU back end makes one
-vectorised loop of arithmetic, but fuses reads of tables with what uses them and repeats them
-there: hence they are made in one loop and used in another.
+So the cost is linear in the triangles, and in the tiles of those in view; there is no tree to walk.
+Neighbouring triangles compute their common edge from the same numbers, so no ray passes between
+them. Only front sides show, as in MuJoCo.
+
+Tables are read in one loop and used in another, over some hundred numbers at a time: XLA's CPU back
+end would fuse the reads with every use of them, and repeat them there.
 """
 
 from collections.abc import Sequence
@@ -20,21 +21,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.camera.batching import at_once, in_blocks, over_environments
-from envs.camera.facets import Facets, Strips, Surroundings, cross, read_facets
-from envs.camera.keys import Encode, Payload
+from envs.camera.depth_keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.mesh import STRIP, Meshes
 from envs.camera.pinhole import Camera
 from envs.camera.primitives import FAR, Hit, Primitive, Rays, dot
+from envs.camera.triangle_setup import Placement, Strips, Triangles, cross, set_up_triangles
 
 # Pixels of a tile, across and down.
 _TILE = (4, 2)
-# Bits of a word.
+# Bits in a word.
 _WORD = 32
-# What rounding may move a corner in the picture, pixels.
+# The most that rounding may move a corner in the picture, pixels.
 _MARGIN = 1 / 64
-# Triangles projected together, and how many triangles and tiles are drawn together: what suits the
-# caches of a CPU.
+# Triangles that are projected together, and triangles and tiles that are drawn together; these fit
+# a CPU's caches.
 _PROJECTED, _DRAWN, _TILES = 1 << 15, 2048, 512
 _TINY = np.float32(1e-18)
 
@@ -49,17 +50,17 @@ def rasterize(
     lights: LightPoses,
     encode: Encode,
 ) -> jax.Array:
-    """Lowers keys to the nearest hits of mesh geoms.
+    """Return the minimum of `keys` and of the keys of the nearest hits of mesh geoms.
 
     Args:
         keys: int32[R].
-        meshes: those of the scene.
-        assets: G of them, which one each geom is.
+        meshes: the meshes of the scene.
+        assets: G indices into them, one for each geom.
         camera: with one ray per pixel.
         geoms: in the camera's frame, leaves [G, ...].
         payload: leaves [G].
         lights: in the camera's frame.
-        encode: see `keys.Encode`.
+        encode: makes keys of hits.
 
     Returns:
         int32[R].
@@ -67,35 +68,35 @@ def rasterize(
     parts = [(g, s) for g, asset in enumerate(assets) for s in meshes.strips(asset)]
     strips = Strips(*(jnp.array(x, jnp.int32) for x in zip(*parts, strict=True)))
 
-    def draw(keys: jax.Array, around: Surroundings) -> jax.Array:
-        triangles, count = _in_view(meshes, strips, camera, around.geoms)
+    def draw(keys: jax.Array, placed: Placement) -> jax.Array:
+        listed, count = _in_view(meshes, strips, camera, placed.geoms)
         some = jnp.arange(at_once(_DRAWN), dtype=jnp.int32)
 
         def step(i: jax.Array, keys: jax.Array) -> jax.Array:
             first = i * some.size
-            mine = triangles.at[first + some].get(mode="clip")
-            corners, facets = read_facets(mine, meshes, strips, around, payload)
+            mine = listed.at[first + some].get(mode="clip")
+            corners, triangles = set_up_triangles(mine, meshes, strips, placed, payload)
             place = _rectangles(corners, camera)
-            return _fill(keys, facets, place, count - first, camera, encode)
+            return _fill(keys, triangles, place, count - first, camera, encode)
 
         flat = jax.lax.fori_loop(0, -(-count // some.size), step, keys.reshape(-1))
         return flat.reshape(keys.shape)
 
-    def search(keys: jax.Array, around: Surroundings) -> jax.Array:
+    def search(keys: jax.Array, placed: Placement) -> jax.Array:
         most = max(1, at_once(_PROJECTED) // (len(parts) * STRIP))
-        return in_blocks(most, draw, keys, around)
+        return in_blocks(most, draw, keys, placed)
 
-    return over_environments(search)(keys, Surroundings(geoms, lights))
+    return over_environments(search)(keys, Placement(geoms, lights))
 
 
 def _in_view(
     meshes: Meshes, strips: Strips, camera: Camera, geoms: Primitive
 ) -> tuple[jax.Array, jax.Array]:
-    """Lists the triangles that face the camera and may cover the centre of a pixel.
+    """List the triangles that face the camera and may cover the centre of a pixel.
 
     Returns:
-        int32[K * E * STRIP], numbers of triangles: (k E + e) STRIP + i for triangle i of strip k in
-        environment e; and int32[], how many of them count.
+        int32[K * E * STRIP], indices of triangles, (k E + e) STRIP + i for triangle i of strip k in
+        environment e; and int32[], the length of the list, after which the rest is unused.
     """
     corners = jnp.asarray(meshes.corners.transpose(0, 2, 3, 1))
     bits = jnp.arange(_WORD, dtype=jnp.uint32)
@@ -107,7 +108,7 @@ def _in_view(
 
     _, words = jax.lax.scan(visit, None, strips)
     words = words.reshape(-1, 1)
-    # How many come before a triangle is told by the words before its own and the bits below its.
+    # The place of a triangle in the list: the bits set in earlier words and below its own bit.
     held = jax.lax.population_count(words).astype(jnp.int32)
     ends = jnp.cumsum(held, axis=0)
     below = jax.lax.population_count(words & ((np.uint32(1) << bits) - 1)).astype(jnp.int32)
@@ -118,7 +119,10 @@ def _in_view(
 
 
 def _may_cover(corners: jax.Array, geom: Primitive, camera: Camera) -> jax.Array:
-    """Whether triangles may cover the centre of a pixel; sound, and tight where all is ahead.
+    """Return whether triangles may cover the centre of a pixel.
+
+    It is true for all that do, and for few others, except that a triangle which crosses the near
+    plane always counts.
 
     Args:
         corners: float32[3, 3, STRIP], x, y, z of each corner in the geom's frame.
@@ -150,8 +154,10 @@ def _may_cover(corners: jax.Array, geom: Primitive, camera: Camera) -> jax.Array
 
 
 def _pixels(low: jax.Array, high: jax.Array, size: Any) -> tuple[jax.Array, jax.Array]:
-    """Of `size` pixels in a line, whose middle is 0, the first that has its centre between `low`
-    and `high`, and how many have; whole numbers as float32."""
+    """Return the first pixel of a line whose centre lies between `low` and `high`, and how many do.
+
+    The line has `size` pixels and its middle is 0. The results are whole numbers as float32.
+    """
     shift = 0.5 * size - 0.5
     first = jnp.ceil(jnp.clip(low + (shift - _MARGIN), 0, size))
     last = jnp.floor(jnp.clip(high + (shift + _MARGIN), -1, size - 1))
@@ -159,14 +165,14 @@ def _pixels(low: jax.Array, high: jax.Array, size: Any) -> tuple[jax.Array, jax.
 
 
 def _rectangles(corners: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Array]:
-    """The pixels that triangles may cover.
+    """Return the rectangles of pixels that triangles may cover.
 
     Args:
-        corners: float32[3, 3, n], x, y, z of each in the camera's frame.
+        corners: float32[3, 3, n], x, y, z of each corner in the camera's frame.
         camera: with one ray per pixel.
 
     Returns:
-        int32[2, n], the first column and row; and int32[2, n], how many.
+        int32[2, n], first column and row; and int32[2, n], numbers of columns and rows.
     """
     near, focal = np.float32(camera.near), np.float32(camera.focal)
     depths = -corners[:, 2]
@@ -177,7 +183,7 @@ def _rectangles(corners: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Arra
         for j, k in ((0, 1), (1, 2), (2, 0)):
             ahead = depths[j] >= near
             at = places[j] * (focal / jnp.maximum(depths[j], near))
-            # An edge that ends behind the near plane is seen up to there.
+            # An edge that crosses the near plane is cut there.
             cut = ahead != (depths[k] >= near)
             share = (near - depths[j]) / jnp.where(cut, depths[k] - depths[j], 1)
             end = (places[j] + share * (places[k] - places[j])) * (focal / near)
@@ -193,15 +199,15 @@ def _rectangles(corners: jax.Array, camera: Camera) -> tuple[jax.Array, jax.Arra
 
 def _fill(
     keys: jax.Array,
-    facets: Facets,
+    triangles: Triangles,
     rectangles: tuple[jax.Array, jax.Array],
     count: jax.Array,
     camera: Camera,
     encode: Encode,
 ) -> jax.Array:
-    """Lowers keys int32[E * R] to the hits of the first `count` of some triangles."""
+    """Return the minimum of keys int32[E * R] and those of hits of the first `count` triangles."""
     lanes = jnp.arange(at_once(_TILES), dtype=jnp.int32)
-    each = jnp.arange(len(facets.environment), dtype=jnp.int32)
+    each = jnp.arange(len(triangles.environment), dtype=jnp.int32)
     first, number = rectangles
     tiles = [-(-n // t) for n, t in zip(number, _TILE, strict=True)]
     held = jnp.where(each < count, tiles[0] * tiles[1], 0)
@@ -209,16 +215,16 @@ def _fill(
     starts = ends - held
 
     def cover(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """Draws as many tiles."""
+        """Draw the next tiles."""
         done, keys = state
         mine = done + lanes
-        # A tile belongs to the last triangle whose tiles begin at it or before.
+        # A tile belongs to the last triangle whose first tile is it or comes before it.
         at = jnp.where(starts >= done, starts - done, lanes.size)
         owner = jnp.zeros_like(lanes).at[0].set((ends <= done).sum(dtype=jnp.int32))
         owner = jax.lax.cummax(owner.at[at].max(each, mode="drop"))
         owner = jnp.minimum(owner, each.size - 1)
         take = lambda x: x.at[..., owner].get(mode="promise_in_bounds")
-        ours = jax.tree.map(take, facets)
+        ours = jax.tree.map(take, triangles)
         origin, extent, wide, before = map(take, (first, number, tiles[0], starts))
         nth = mine - before
         left, top = nth % wide * _TILE[0], nth // wide * _TILE[1]
@@ -237,17 +243,18 @@ def _fill(
     return jax.lax.while_loop(lambda s: s[0] < ends[-1], cover, (jnp.int32(0), keys))[1]
 
 
-def _key(rays: Rays, facets: Facets, encode: Encode) -> jax.Array:
-    """Keys of the hits of rays n with triangles n."""
-    # The shares of the three corners in the hit, none negative if it is inside.
-    weights = [rays.dot(edge) for edge in facets.edges]
-    # Both are negative where a front side is met.
-    facing, reach = rays.dot(facets.normal), facets.reach
+def _key(rays: Rays, triangles: Triangles, encode: Encode) -> jax.Array:
+    """Return the keys int32[n] of the hits of n rays with one triangle each."""
+    # The weights of the three corners in the hit, none negative if it is inside.
+    weights = [rays.dot(edge) for edge in triangles.edges]
+    # Both are negative where a ray meets a front side.
+    facing, offset = rays.dot(triangles.normal), triangles.offset
     inside = (facing < -_TINY) & (weights[0] >= 0) & (weights[1] >= 0) & (weights[2] >= 0)
-    inside &= reach < rays.near * facing
-    # A quotient that has one user is not held in memory.
-    depth = jnp.where(inside, reach, -FAR) / jnp.where(inside, facing, -1)
-    mixed = [sum(w * n[i] for w, n in zip(weights, facets.normals, strict=True)) for i in range(3)]
+    inside &= offset < rays.near * facing
+    # A quotient with one user is not written to memory.
+    depth = jnp.where(inside, offset, -FAR) / jnp.where(inside, facing, -1)
+    normals = triangles.normals
+    mixed = [sum(w * n[i] for w, n in zip(weights, normals, strict=True)) for i in range(3)]
     length = jax.lax.rsqrt(jnp.maximum(dot(mixed, mixed), _TINY**2))
     normal = tuple(m * length for m in mixed)
-    return encode(rays, Hit(depth, normal), facets.payload, facets.lights)
+    return encode(rays, Hit(depth, normal), triangles.payload, triangles.lights)

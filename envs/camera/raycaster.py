@@ -1,4 +1,4 @@
-"""Pictures of a scene: colour, depth and labels of what each pixel's ray meets first."""
+"""Draw pictures of a scene: colour, depth and label of what each pixel's ray hits first."""
 
 import functools
 from collections.abc import Callable
@@ -9,37 +9,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.bands import GROUP, Group, bands_at_once, closest, group, number_of_bands
-from envs.camera.batching import at_once, in_blocks, over_environments
-from envs.camera.keys import PAYLOAD, PAYLOAD_BITS, Encode, Payload, depth_of, pack
+from envs.camera.batching import at_once, in_blocks, in_parts, over_environments
+from envs.camera.box_row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
+from envs.camera.culling import GROUP, Group, bands_at_once, group, nearest_hits, number_of_bands
+from envs.camera.depth_keys import PAYLOAD, PAYLOAD_BITS, Encode, Payload, depth_of, pack
 from envs.camera.lights import LightPoses
-from envs.camera.painting import View, paint
-from envs.camera.palette import in_parts, low_bits
 from envs.camera.pinhole import Camera
 from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays
 from envs.camera.rasterizer import rasterize
-from envs.camera.row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
+from envs.camera.rounding import low_bits
 from envs.camera.scene import HEIGHT_FIELD, MESH, Scene
+from envs.camera.shading import View, pixel_colours
 
-# Bits of a payload that tell the shade.
+# The fewest bits of a payload that hold the shade.
 _LEAST_SHADE_BITS = 5
-# Whole pictures are drawn together, about so many rays, whose arrays a CPU's cache holds; but no
-# fewer pictures, since XLA shares the first axis of an array among so many threads, and cutting the
-# others makes slow code.
+# About how many rays are processed together; their arrays fit a CPU's cache.
 _TOGETHER = 1 << 19
+# The fewest pictures that are drawn together: XLA splits the first axis of an array among threads,
+# and compiles slow code where it has to split another.
 _PICTURES = 8
 
 
 @flax.struct.dataclass
 class Image:
-    """What a camera sees. Outputs that are not used cost nothing under jit.
+    """A picture. Under jit, outputs that are not used are not computed.
 
     Attributes:
         rgb: uint8[H, W, 3].
-        depth: float32[H, W], distance along the optical axis in metres, as MuJoCo's renderer gives
-          it: to the first opaque geom; +inf for sky.
-        segmentation: int32[H, W], the model id of the first geom, transparent or not;
-          `num_geoms + i` for platform i of the scene's row; -1 for sky.
+        depth: float32[H, W], distance along the optical axis to the first opaque geom, metres;
+          +inf for sky.
+        segmentation: int32[H, W], model id of the first geom, transparent or not; `num_geoms + i`
+          for platform i of the scene's row; -1 for sky.
     """
 
     rgb: jax.Array
@@ -48,7 +48,7 @@ class Image:
 
     @property
     def gray(self) -> jax.Array:
-        """uint8[H, W], the brightness of `rgb` (luma of ITU-R BT.601)."""
+        """Brightness of `rgb`, uint8[H, W] (luma of ITU-R BT.601)."""
         weights = np.array([0.299, 0.587, 0.114], np.float32)
         return jnp.round((self.rgb.astype(jnp.float32) * weights).sum(-1)).astype(jnp.uint8)
 
@@ -65,25 +65,28 @@ def render(
     light_pos: jax.Array | None = None,
     light_dir: jax.Array | None = None,
 ) -> Image:
-    """Draws one environment; `jax.vmap` draws many.
+    """Draw the picture of one environment; `jax.vmap` draws many.
+
+    Poses, and sizes too, may differ between environments and from step to step.
 
     Args:
-        scene: what is drawn; G geoms, L lights other than the camera's own.
-        camera: size and field of view.
-        geom_pos: float32[G, 3], centres in the world, metres, in the order of `scene.geom_ids`.
+        scene: the static description, of G geoms and L lights besides the headlight.
+        camera: size, field of view, near and far planes.
+        geom_pos: float32[G, 3], positions in the world, metres (`geom_xpos[scene.geom_ids]`).
         geom_mat: float32[G, 3, 3], orientations (`geom_xmat`).
-        geom_size: float32[G, 3], as MuJoCo's `geom_size`. A geom of size 0 is not drawn. Meshes and
-          height fields have the size that the model gives them.
-        cam_pos: float32[3], `cam_xpos`.
-        cam_mat: float32[3, 3], `cam_xmat`: looks along -z, y up.
-        platforms: float32[P, 2], where each box of the scene's row starts and ends along the
-          world's x axis, metres, in any order; one that does not end after its start is not drawn.
-        light_pos: float32[L, 3], `light_xpos`, in the order of `scene.light_ids`; not needed in a
-          scene without lights.
-        light_dir: float32[L, 3], `light_xdir`.
+        geom_size: float32[G, 3], MuJoCo's `geom_size`, metres. A geom of size 0 is not drawn.
+          Meshes and height fields ignore it.
+        cam_pos: float32[3], position of the camera, metres (`cam_xpos`).
+        cam_mat: float32[3, 3], its axes as columns (`cam_xmat`); it looks along -z, and y is up.
+        platforms: float32[P, 2], start and end of each box of the scene's row along the world's x
+          axis, metres, in any order. A box that does not end after its start is not drawn.
+        light_pos: float32[L, 3], positions of the lights, metres (`light_xpos[scene.light_ids]`);
+          not needed where L is 0.
+        light_dir: float32[L, 3], unit vectors along which they shine (`light_xdir`).
 
     Raises:
-        ValueError: shapes that do not fit the scene, or platforms for a scene without a row.
+        ValueError: a shape does not fit the scene, poses of lights are missing, or platforms are
+          given for a scene without a row.
     """
     if light_pos is None or light_dir is None:
         light_pos = light_dir = _no_lights(scene)
@@ -102,17 +105,17 @@ def render(
 
 
 def _draw(scene: Scene, camera: Camera, *around: Any) -> Image:
-    """One picture; `around` are the arguments of `Search` that differ between environments."""
-    plain = Search(scene, camera, *around)
-    colour = plain if camera.supersample == 1 else Search(scene, camera.finer(), *around)
+    """Draw one picture; `around` are the arguments of `RayCaster` that are no constants."""
+    plain = RayCaster(scene, camera, *around)
+    colour = plain if camera.supersample == 1 else RayCaster(scene, camera.finer(), *around)
     shape = (camera.height, camera.width)
     depth, labels = plain.depth(), plain.labels()
     rgb = _mean(colour.colours(), camera)
     return Image(rgb, depth.reshape(shape), labels.reshape(shape))
 
 
-class Search:
-    """Everything that one picture's rays may hit, and questions about what they hit first."""
+class RayCaster:
+    """Find what the rays of one picture hit first, and its colour, depth and label."""
 
     def __init__(
         self,
@@ -132,25 +135,27 @@ class Search:
             row = row_hit(scene.row, platforms, world, cam_pos, camera.near)
         self.view = View(rays, world, cam_pos, cam_mat, geoms, row)
         self.lights = lights
-        limits = np.ones(max(1, len(scene.palette.surfaces)), np.float32)
-        # Light makes a texture no brighter than it is (OpenGL clamps it before it is multiplied).
+        limits = np.ones(max(1, len(scene.atlas.surfaces)), np.float32)
+        # Light makes no texture brighter than it is: OpenGL clamps light before multiplying by it.
         limits[[texture.surface for texture in scene.textures]] = scene.lighting.limit()
         self.limits = limits
         surfaces = max(1, (len(limits) - 1).bit_length())
         self.shade_bits = PAYLOAD_BITS - surfaces
         if self.shade_bits < _LEAST_SHADE_BITS:
             raise ValueError(
-                f"the scene has {len(limits)} surfaces that look different; the camera tells "
-                f"{1 << (PAYLOAD_BITS - _LEAST_SHADE_BITS)} apart."
+                f"the scene has {len(limits)} different surfaces, where each textured geom counts "
+                f"as one; the camera draws at most {1 << (PAYLOAD_BITS - _LEAST_SHADE_BITS)}. Draw "
+                "fewer geoms, with Scene.from_model(..., geoms=...), or give them plain colours."
             )
         self._row_surface = scene.row.surface if scene.row is not None else -1
-        # A hit of the row has two bits for its face, and what is left for the texture's phase.
+        # Of the bits for the shade, a hit of the row uses two for its face and the others for its
+        # phase.
         self._code_shift = max(0, PHASE_BITS + 2 - self.shade_bits)
-        # The least key of a ray that hits nothing.
+        # The key of a ray that hits nothing, and the upper bound of all others.
         self.miss = np.float32(min(camera.far, float(FAR))).view(np.int32) & np.int32(~PAYLOAD)
 
     def colours(self) -> jax.Array:
-        """Packed colours of the pixels, int32[R]."""
+        """Return the packed colours of the pixels, int32[R]."""
         levels = (1 << self.shade_bits) - 1
 
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
@@ -159,23 +164,23 @@ class Search:
             return pack(hit.depth, (payload.surface << self.shade_bits) | shade)
 
         def in_row(row: RowHit) -> jax.Array:
-            # A box's faces are flat, so that the face tells the shade.
+            # The face is enough to compute the shade from later, since it is flat.
             code = row.code >> self._code_shift
             return pack(row.depth, (self._row_surface << self.shade_bits) | code)
 
         opaque = self.nearest(encode, in_row)
-        seen = self._painted(opaque)
+        seen = self._colours_of(opaque)
         if not self.scene.transparent.any():
             return seen
-        # One layer is blended, the nearest. MuJoCo draws each transparent geom twice.
-        veil = self.nearest(encode)
-        surface = (veil & PAYLOAD) >> self.shade_bits
+        # The nearest transparent geom is blended. MuJoCo draws each twice, hence the square.
+        glass = self.nearest(encode)
+        surface = (glass & PAYLOAD) >> self.shade_bits
         through = jnp.asarray((1 - self.scene.alphas) ** 2)[surface]
-        nearer = (veil < self.miss) & (veil & ~PAYLOAD < opaque & ~PAYLOAD)
-        return _blend(self._painted(veil), seen, jnp.where(nearer, through, 1))
+        nearer = (glass < self.miss) & (glass & ~PAYLOAD < opaque & ~PAYLOAD)
+        return _blend(self._colours_of(glass), seen, jnp.where(nearer, through, 1))
 
     def depth(self) -> jax.Array:
-        """float32[R], metres."""
+        """Return the depths of the pixels, float32[R], metres."""
 
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
             return jax.lax.bitcast_convert_type(hit.depth, jnp.int32)
@@ -185,7 +190,7 @@ class Search:
         return jnp.where(keys < self.miss, metres, jnp.float32(np.inf))
 
     def labels(self) -> jax.Array:
-        """int32[R]."""
+        """Return the labels of the pixels, int32[R]."""
 
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
             return pack(hit.depth, payload.label)
@@ -203,36 +208,42 @@ class Search:
     def nearest(
         self, encode: Encode, in_row: Callable[[RowHit], jax.Array] | None = None
     ) -> jax.Array:
-        """int32[R], the least keys of the row and the opaque geoms; of transparent geoms without
-        `in_row`, which makes keys of hits of the row."""
+        """Return the least keys int32[R] of the row and the opaque geoms.
+
+        Args:
+            encode: makes keys of hits of geoms.
+            in_row: makes keys of hits of the row. Without it, the keys are those of the transparent
+                geoms instead.
+        """
         view, scene = self.view, self.scene
         keys = jnp.full(view.rays.u.shape, self.miss)
         if view.row is not None and in_row is not None:
             keys = jnp.minimum(keys, in_row(view.row))
         chosen = scene.transparent == (in_row is None)
         kinds = np.asarray(scene.kinds)
-        near = {int(kind): np.flatnonzero((kinds == kind) & chosen) for kind in kinds[chosen]}
-        if MESH in near:
-            keys = self._meshes(keys, near.pop(MESH), encode)
-        whole = {kind: near.pop(kind) for kind in (HEIGHT_FIELD,) if kind in near}
-        # A height field is searched by loops, of which each environment has its own.
+        members = {int(kind): np.flatnonzero((kinds == kind) & chosen) for kind in kinds[chosen]}
+        if MESH in members:
+            keys = self._meshes(keys, members.pop(MESH), encode)
+        # Each height field is searched by a loop whose length differs between environments: one
+        # environment at a time, and the whole picture at once.
+        fields = {kind: members.pop(kind) for kind in (HEIGHT_FIELD,) if kind in members}
         searches = (
-            (whole, 1, at_once(1)),
-            (near, number_of_bands(self.camera), bands_at_once(self.camera)),
+            (fields, 1, at_once(1)),
+            (members, number_of_bands(self.camera), bands_at_once(self.camera)),
         )
-        for groups, bands, block in searches:
+        for by_kind, bands, block in searches:
             parts = [
                 (kind, which[i : i + GROUP])
-                for kind, which in sorted(groups.items())
+                for kind, which in sorted(by_kind.items())
                 for i in range(0, len(which), GROUP)
             ]
             if parts:
-                members = [self._group(kind, which, bands) for kind, which in parts]
+                groups = [self._group(kind, which, bands) for kind, which in parts]
                 intersections = [_intersection(scene, kind) for kind, _ in parts]
-                found = closest(
-                    members, intersections, view.rays, self.lights, encode, self.miss, block
+                found = nearest_hits(
+                    groups, intersections, view.rays, self.lights, encode, self.miss, block
                 )
-                # In a loop, or XLA would search the row again for each use of the keys.
+                # A loop keeps XLA from repeating the search of the row for each use of the keys.
                 keys = in_parts(jnp.minimum, keys, found)
         return keys
 
@@ -253,7 +264,7 @@ class Search:
         surfaces = self.scene.geom_surfaces[which]
         return Payload(surfaces, self.scene.geom_ids[which], self.limits[surfaces])
 
-    def _painted(self, keys: jax.Array) -> jax.Array:
+    def _colours_of(self, keys: jax.Array) -> jax.Array:
         scene, view = self.scene, self.view
         levels = (1 << self.shade_bits) - 1
         depth = depth_of(keys)
@@ -267,7 +278,7 @@ class Search:
             lit = scene.lighting.shade(view.rays, Hit(depth, normal), self.lights)
             lit = jnp.minimum(lit, self.limits[self._row_surface])
             shade = jnp.where(surface == self._row_surface, lit, shade)
-        return paint(scene, self.camera, view, depth, surface, shade, code, missed)
+        return pixel_colours(scene, self.camera, view, depth, surface, shade, code, missed)
 
 
 def _intersection(scene: Scene, kind: int) -> Callable[[Rays, Primitive], Hit]:
@@ -275,7 +286,7 @@ def _intersection(scene: Scene, kind: int) -> Callable[[Rays, Primitive], Hit]:
 
 
 def _blend(front: jax.Array, back: jax.Array, through: jax.Array) -> jax.Array:
-    """Packed colours, of which the share `through` float32[R] is the back's."""
+    """Mix packed colours, with the share `through` float32[R] of the back."""
     packed = jnp.zeros(front.shape, jnp.int32)
     for i in range(3):
         a, b = (((x >> (8 * i)) & 255).astype(jnp.float32) for x in (front, back))
@@ -284,7 +295,7 @@ def _blend(front: jax.Array, back: jax.Array, through: jax.Array) -> jax.Array:
 
 
 def _mean(packed: jax.Array, camera: Camera) -> jax.Array:
-    """uint8[H, W, 3] of the packed colours of all rays."""
+    """Return uint8[H, W, 3], the means of the packed colours of each pixel's rays."""
     rgb = jax.lax.bitcast_convert_type(packed, jnp.uint8)[..., :3]
     k = camera.supersample
     if k == 1:
@@ -294,16 +305,16 @@ def _mean(packed: jax.Array, camera: Camera) -> jax.Array:
 
 
 def _no_lights(scene: Scene) -> jax.Array:
-    if scene.lighting.placed:
+    if scene.lighting.model_ids:
         raise ValueError(
-            f"the scene has {len(scene.lighting.placed)} lights besides the camera's; give "
+            f"the scene has {len(scene.lighting.model_ids)} lights besides the headlight; pass "
             "light_pos and light_dir, MuJoCo's light_xpos and light_xdir at scene.light_ids."
         )
     return jnp.zeros((0, 3))
 
 
 def _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, light_pos, light_dir) -> None:
-    number, lights = len(scene.kinds), len(scene.lighting.placed)
+    number, lights = len(scene.kinds), len(scene.lighting.model_ids)
     expected = {
         "geom_pos": (geom_pos, (number, 3)),
         "geom_mat": (geom_mat, (number, 3, 3)),
@@ -317,24 +328,24 @@ def _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, light_pos, li
         if jnp.shape(value) != shape:
             raise ValueError(
                 f"{name} has shape {jnp.shape(value)}; this scene of {number} geoms and {lights} "
-                f"lights needs {shape}. Take the geoms in the order of scene.geom_ids; jax.vmap "
-                "adds a batch axis."
+                f"lights needs {shape}. Index MuJoCo's arrays by scene.geom_ids and "
+                "scene.light_ids; draw a batch with jax.vmap."
             )
 
 
 def _check_platforms(scene: Scene, platforms: jax.Array | None) -> None:
     if platforms is not None and scene.row is None:
         raise ValueError(
-            "platforms were given to a scene without a row; name the boxes they "
-            "look like in Scene.from_model(..., row=...)."
+            "platforms were given for a scene without a row; name the boxes that they look like "
+            "in Scene.from_model(..., row=...)."
         )
     if platforms is not None and (platforms.ndim != 2 or platforms.shape[1] != 2):
         raise ValueError(
-            f"platforms has shape {platforms.shape}; expected (P, 2): where each starts and ends."
+            f"platforms has shape {platforms.shape}; expected (P, 2), start and end of each."
         )
     number = 0 if platforms is None else len(platforms)
     if scene.num_geoms + number > 1 << PAYLOAD_BITS:
         raise ValueError(
-            f"{scene.num_geoms} geoms and {number} platforms; the camera "
-            f"labels at most {1 << PAYLOAD_BITS}."
+            f"the scene has {scene.num_geoms} geoms and {number} platforms; the camera labels at "
+            f"most {1 << PAYLOAD_BITS}."
         )

@@ -1,7 +1,7 @@
-"""What there is to see: which geoms of a model are drawn, and in which colours.
+"""Describe what a camera can see: the geoms of a model that are drawn, their surfaces, the lights.
 
-Everything here is read once, in NumPy, from an `mujoco.MjModel`; poses and sizes are not part of
-it, since they differ between environments and from one step to the next.
+A scene is read once, in NumPy, from a `mujoco.MjModel`. Poses and sizes are no part of it, since
+they differ between environments and from step to step.
 """
 
 import dataclasses
@@ -13,26 +13,26 @@ import numpy as np
 from envs.camera.height_field import HeightFields
 from envs.camera.lights import Lighting
 from envs.camera.mesh import Meshes
-from envs.camera.palette import Palette
+from envs.camera.model_textures import cube_texture, is_flat, texture_2d
 from envs.camera.primitives import BOX, INTERSECTIONS, PLANE
-from envs.camera.textures import cube_texture, is_flat, texture_2d
+from envs.camera.texture_atlas import TextureAtlas
 
-# MuJoCo's own renderer shows these groups unless told otherwise (mjv_defaultOption).
+# The geom groups that MuJoCo's renderer shows by default (mjv_defaultOption).
 VISIBLE_GROUPS = (0, 1, 2)
 MESH, HEIGHT_FIELD = int(mujoco.mjtGeom.mjGEOM_MESH), int(mujoco.mjtGeom.mjGEOM_HFIELD)
-# MuJoCo blends what is less opaque than that (mjr_render).
+# MuJoCo blends geoms with a lower alpha (mjr_render).
 _OPAQUE = 0.995
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of boxes along the world's x axis that share their extents in y and z.
+    """A row of boxes along the world's x axis that span the same y and z.
 
     Attributes:
-        y: the lower and the upper face, metres.
-        z: the lower and the upper face, metres.
-        surface: which of `Scene.palette.surfaces`.
-        repeats: how often half a texture fits into a metre along x and y; 0 without a texture.
+        y: lowest and highest y, metres.
+        z: lowest and highest z, metres.
+        surface: index in `Scene.atlas.surfaces`.
+        repeats: repeats of the texture in two metres along x and along y; 0 without a texture.
     """
 
     y: tuple[float, float]
@@ -43,14 +43,15 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Texture:
-    """A texture that lies on a geom, in the plane of the geom's x and y axes.
+    """A texture on a geom, mapped by the geom's x and y.
 
     Attributes:
-        surface: which of `Scene.palette.surfaces`.
-        geom: position in `Scene.geom_ids`, -1 for the row.
-        repeats: how often half of it fits into a metre, or into the geom's half length.
-        uniform: whether into a metre.
-        kind: of the geom, a value of `mujoco.mjtGeom`.
+        surface: index in `Scene.atlas.surfaces`.
+        geom: index in `Scene.geom_ids`, -1 for the row.
+        repeats: repeats along x and along y (`texrepeat`).
+        uniform: whether the repeats are counted in two metres (`texuniform`) or in the length of
+            the geom.
+        kind: the geom's type, a value of `mujoco.mjtGeom`.
     """
 
     surface: int
@@ -62,20 +63,20 @@ class Texture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """The static description of what a camera sees; hashable by identity, never traced.
+    """The static description of what a camera sees; hashed by identity and never traced.
 
     Attributes:
-        geom_ids: int32[G], model ids of the drawn geoms. The pose arrays given to `render` follow
-            this order.
+        geom_ids: int32[G], model ids of the geoms that are drawn, in the order of the arrays that
+            `render` takes.
         kinds: G values of `mujoco.mjtGeom`.
-        sizes: float32[G, 3], their sizes in the model, metres.
-        assets: int32[G], which of `meshes` or of `height_fields` each is, 0 for other kinds.
-        geom_surfaces: int32[G], index of each geom's surface.
-        alphas: float32[S], by surface; below 0.995 what is behind shines through.
-        palette: the distinct surfaces, and the sky.
-        textures: those of the surfaces that have one.
+        sizes: float32[G, 3], the geoms' sizes in the model, metres.
+        assets: int32[G], index in `meshes` or `height_fields`; 0 for other kinds.
+        geom_surfaces: int32[G], index of the surface.
+        alphas: float32[S], opacity of each surface; those below 0.995 are transparent.
+        atlas: the colours of the S different surfaces, and the sky.
+        textures: one for each surface with a texture.
         row: the row of platforms, if there is one.
-        num_geoms: the model's number of geoms; platform i of the row is labelled `num_geoms + i`.
+        num_geoms: number of geoms in the model; platform i of the row is labelled `num_geoms + i`.
         lighting: the lights.
         meshes: the meshes.
         height_fields: the height fields.
@@ -87,7 +88,7 @@ class Scene:
     assets: np.ndarray
     geom_surfaces: np.ndarray
     alphas: np.ndarray
-    palette: Palette
+    atlas: TextureAtlas
     textures: tuple[Texture, ...]
     row: Row | None
     num_geoms: int
@@ -97,13 +98,13 @@ class Scene:
 
     @property
     def transparent(self) -> np.ndarray:
-        """bool[G], the geoms that let through what is behind them."""
+        """Which geoms are transparent, bool[G]."""
         return self.alphas[self.geom_surfaces] < _OPAQUE
 
     @property
     def light_ids(self) -> np.ndarray:
-        """int32[L], model ids of the lights whose poses `render` needs."""
-        return np.array(self.lighting.placed, np.int32)
+        """Model ids of the lights whose poses `render` needs, int32[L]."""
+        return np.array(self.lighting.model_ids, np.int32)
 
     @classmethod
     def from_model(
@@ -114,23 +115,23 @@ class Scene:
         row: Sequence[str] = (),
         groups: Sequence[int] = VISIBLE_GROUPS,
     ) -> "Scene":
-        """Reads from `model` what a camera sees.
+        """Read the scene from a model.
 
-        Geoms that MuJoCo's renderer would not show are left out: hidden groups and zero alpha.
-        Sites, tendons and skins are no geoms, and are not drawn.
+        Geoms that MuJoCo's renderer hides, by group or zero alpha, are left out. Sites, tendons and
+        skins are not drawn.
 
         Args:
             model: a compiled model.
-            geoms: names of the geoms to draw one by one; by default every visible one that is not
+            geoms: names of the geoms to draw one by one; by default every visible geom that is not
               in `row`.
-            row: names of the boxes whose extents in y and z, and whose surface, the platforms of
-              `render(..., platforms=...)` have. Where the platforms start and end is given to
-              `render`, not here.
-            groups: of geoms that are visible.
+            row: names of boxes that `render(..., platforms=...)` draws as one primitive. The
+              platforms have the surface, y and z of these boxes; where they start and end along x
+              is an argument of `render`.
+            groups: the geom groups that are visible.
 
         Raises:
-            ValueError: a name is unknown, a geom's type cannot be drawn, or the boxes named in
-              `row` are not an axis-aligned row.
+            ValueError: a name is unknown, a geom has a type that cannot be drawn, or the boxes in
+              `row` are not aligned with the world's axes or differ in y or z.
         """
         row_ids = [_geom_id(model, name) for name in row]
         if geoms is None:
@@ -150,7 +151,7 @@ class Scene:
             for g, kind in zip(ids, kinds, strict=True)
         ]
         looks = [_look(model, g, in_row=g in row_ids) for g in ids + row_ids]
-        # The palette wants plain colours first.
+        # Plain colours come first in the atlas.
         distinct = sorted(dict.fromkeys(looks), key=lambda look: look.geom is not None)
         indices = [distinct.index(look) for look in looks]
         placed = [*range(len(ids)), *[-1] * len(row_ids)]
@@ -166,7 +167,9 @@ class Scene:
             assets=np.asarray(assets, np.int32),
             geom_surfaces=np.asarray(indices[: len(ids)], np.int32),
             alphas=np.asarray([look.rgba[3] for look in distinct], np.float32),
-            palette=Palette.from_textures([look.colours(model) for look in distinct], _sky(model)),
+            atlas=TextureAtlas.from_textures(
+                [look.colours(model) for look in distinct], _sky(model)
+            ),
             textures=tuple(textures.values()),
             row=_row(model, row_ids, indices[len(ids) :], looks[-1]) if row_ids else None,
             num_geoms=model.ngeom,
@@ -178,10 +181,10 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """How a geom looks; geoms that look the same share a surface.
+    """What a geom looks like. Geoms with equal looks share a surface.
 
-    A texture is laid out on its geom, so that two textured geoms never look the same; those of a
-    row do, since `render` knows about them.
+    A texture is mapped by the frame of its geom, so each textured geom has a look of its own, but
+    for the boxes of the row.
     """
 
     rgba: tuple[float, float, float, float]
@@ -191,7 +194,7 @@ class _Look:
     uniform: bool = True
 
     def colours(self, model: mujoco.MjModel) -> np.ndarray:
-        """float64[H, W, 3] in [0, 1]."""
+        """Return the colours of the texture or of one texel, float64[H, W, 3] in [0, 1]."""
         colour = np.asarray(self.rgba[:3]).reshape(1, 1, 3)
         if self.texture < 0:
             return colour
@@ -254,7 +257,8 @@ def _geom_id(model: mujoco.MjModel, name: str) -> int:
 
 
 def _rgba(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    # A geom's own colour is used where it is set: (0.5, 0.5, 0.5, 1) is "not set" (mjv_addGeoms).
+    # A geom's own colour overrides its material's, except (0.5, 0.5, 0.5, 1), which means "not set"
+    # (mjv_addGeoms).
     material = model.geom_matid[geom]
     own = model.geom_rgba[geom]
     unset = np.array_equal(own, np.array([0.5, 0.5, 0.5, 1], np.float32))
@@ -273,12 +277,12 @@ def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int], loo
         if model.geom_type[geom] != mujoco.mjtGeom.mjGEOM_BOX:
             raise ValueError(
                 f"geom {_label(model, geom)} is a "
-                f"{_type_name(model.geom_type[geom])}; a row is made of boxes."
+                f"{_type_name(model.geom_type[geom])}; a row consists of boxes."
             )
         if not np.allclose(data.geom_xmat[geom].reshape(3, 3), np.eye(3), atol=1e-6):
             raise ValueError(
-                f"geom {_label(model, geom)} is turned; the boxes of a row are "
-                "aligned with the world's axes."
+                f"geom {_label(model, geom)} is rotated; the boxes of a row have to be aligned "
+                "with the world's axes."
             )
         (_, y, z), (_, half_y, half_z) = data.geom_xpos[geom], model.geom_size[geom]
         rows.append(Row(_span(y, half_y), _span(z, half_z), surface, look.repeats))
@@ -288,7 +292,7 @@ def _row(model: mujoco.MjModel, ids: Sequence[int], surfaces: Sequence[int], loo
             raise ValueError(
                 f"geom {_label(model, geom)} spans y {other.y} and z {other.z}, but "
                 f"{_label(model, ids[0])} spans y {first.y} and z {first.z}; the boxes of a row "
-                "share both."
+                "have to span the same."
             )
     return first
 
@@ -298,6 +302,6 @@ def _span(centre: float, half: float) -> tuple[float, float]:
 
 
 def _sky(model: mujoco.MjModel) -> np.ndarray:
-    """The first skybox, as MuJoCo takes it; black without one."""
+    """Return the faces of the first skybox, which MuJoCo draws too; black without one."""
     skyboxes = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     return cube_texture(model, skyboxes[0]) if len(skyboxes) else np.zeros((6, 1, 1, 3))

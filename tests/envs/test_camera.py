@@ -1,9 +1,5 @@
 """The camera against geometry known by hand, MuJoCo's ray casting and MuJoCo's renderer."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -17,36 +13,11 @@ from envs.interfaces import WALKER
 from envs.models import SimulationConfig
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.walkers.ant import Ant
+from tests.envs.renderer import mujoco_draws, off_edge
 
 CORRIDOR = Gaps(gap_length=(0.1, 0.8))
 EGOCENTRIC = WALKER + "egocentric"
 CAMERAS = ("egocentric", "floating", "sideon")
-# Debian's libosmesa6 or libegl1 with Mesa give one of these; a display gives the last.
-GL = ("egl", "osmesa", "glfw")
-
-REFERENCE = """
-import sys, numpy as np, mujoco
-model = mujoco.MjModel.from_binary_path(sys.argv[1])
-states = np.load(sys.argv[2])
-height, width = states["size"]
-data, option, pictures = mujoco.MjData(model), mujoco.MjvOption(), []
-option.sitegroup[:] = 0
-with mujoco.Renderer(model, height, width) as renderer:
-    for qpos in states["qpos"]:
-        data.qpos[:] = qpos
-        mujoco.mj_forward(model, data)
-        for camera in states["cameras"]:
-            renderer.update_scene(data, str(camera), option)
-            renderer.enable_depth_rendering()
-            depth = renderer.render().copy()
-            renderer.disable_depth_rendering()
-            renderer.enable_segmentation_rendering()
-            labels = renderer.render()[..., 0].copy()
-            renderer.disable_segmentation_rendering()
-            pictures.append((depth, labels, renderer.render().copy()))
-depth, labels, rgb = (np.stack(x) for x in zip(*pictures))
-np.savez(sys.argv[3], depth=depth, labels=labels, rgb=rgb)
-"""
 
 
 def compile_mjcf(geoms, camera='pos="0 0 0" fovy="90"', assets=""):
@@ -151,14 +122,6 @@ class Drawer:
 @pytest.fixture(scope="module")
 def draw(arena, scene, row):
     return Drawer(arena, scene, row)
-
-
-def off_edge(labels):
-    """Pixels whose eight neighbours show the same geom."""
-    padded = np.pad(labels, 1, mode="edge")
-    height, width = labels.shape
-    shifts = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    return np.all([s == labels for s in shifts], axis=0)
 
 
 # Geometry known by hand.
@@ -414,31 +377,14 @@ def test_depth_is_what_mj_ray_measures(arena, layout, draw):
     assert np.mean(errors) < 0.01
 
 
-def reference(model, states, size, folder):
-    """MuJoCo's renderer in a process of its own: which GL it uses is settled at its import."""
-    mujoco.mj_saveModel(model, str(folder / "model.mjb"))
-    names = [WALKER + name for name in CAMERAS]
-    np.savez(folder / "states.npz", qpos=states, size=size, cameras=names)
-    chosen = os.environ.get("MUJOCO_GL")
-    reasons = []
-    for gl in (chosen,) if chosen else GL:
-        command = [sys.executable, "-c", REFERENCE, "model.mjb", "states.npz", f"{gl}.npz"]
-        env = os.environ | {"MUJOCO_GL": gl, "PYOPENGL_PLATFORM": gl}
-        done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True)
-        if done.returncode == 0:
-            return np.load(folder / f"{gl}.npz")
-        reasons.append(f"{gl}: {(done.stderr.strip().splitlines() or ['killed'])[-1]}")
-    return pytest.skip("MuJoCo's renderer finds no GL library here: " + "; ".join(reasons))
-
-
 def test_depth_and_labels_agree_with_mujocos_renderer(arena, layout, draw, tmp_path):
     states = random_states(arena, layout, 12, seed=2)
-    expected = reference(arena, states, (64, 64), tmp_path)
+    names = [WALKER + name for name in CAMERAS]
+    expected = mujoco_draws([arena], states[None], names, (64, 64), tmp_path)
     images = [draw(layout, qpos, camera) for qpos in states for camera in CAMERAS]
+    every = zip(*(x.reshape(-1, *x.shape[3:]) for x in vars(expected).values()), strict=True)
     labels, depths, greys = [], [], []
-    for image, depth, ids, rgb in zip(
-        images, expected["depth"], expected["labels"], expected["rgb"], strict=True
-    ):
+    for image, (rgb, depth, ids) in zip(images, every, strict=True):
         inner = off_edge(ids)
         same = image.segmentation == ids
         labels.append(same[inner].mean())

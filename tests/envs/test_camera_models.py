@@ -228,7 +228,7 @@ def test_a_scene_with_lights_asks_for_their_poses():
     _, scene = eye_sees('<light dir="0 0 -1"/>' + WALL, height=4, width=4)
     assert len(scene.light_ids) == 1
     args = [jnp.zeros((1, 3)), jnp.eye(3)[None], jnp.ones((1, 3)), jnp.zeros(3), jnp.eye(3)]
-    with pytest.raises(ValueError, match="1 lights besides the camera's; give light_pos"):
+    with pytest.raises(ValueError, match="1 lights besides the headlight; pass light_pos"):
         render(scene, Camera(), *args)
 
 

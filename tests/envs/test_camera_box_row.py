@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from envs.camera.box_row import row_hit
 from envs.camera.primitives import FAR
-from envs.camera.row import row_hit
 from envs.camera.scene import Row
 
 NEAR = 0.01

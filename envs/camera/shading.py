@@ -1,4 +1,4 @@
-"""Colours of what was hit: one texel per pixel, lit by the shade that the hit was given."""
+"""Compute the colours of pixels once the hits are known: one texel each, lit by the hit's shade."""
 
 from typing import NamedTuple
 
@@ -6,23 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.palette import Coordinates, in_parts, low_bits
+from envs.camera.batching import in_parts
+from envs.camera.box_row import END, PHASE_BITS, TOP, RowHit
 from envs.camera.pinhole import Camera
 from envs.camera.primitives import BOX, FAR, PLANE, Primitive, Rays
-from envs.camera.row import END, PHASE_BITS, TOP, RowHit
+from envs.camera.rounding import low_bits
 from envs.camera.scene import Scene, Texture
+from envs.camera.texture_atlas import Coordinates
 
-# The least squared sine of the angle at which a textured surface is looked at.
+# The lower bound of the squared sine of the angle between a ray and a textured surface.
 _GRAZING = np.float32(1e-4)
 
 
 class View(NamedTuple):
-    """What is known about a picture before anything is hit.
+    """The rays of a picture and what they may hit.
 
     Attributes:
         rays: in the camera's frame.
         world: three of float32[R], the rays in the world's frame.
-        position: float32[3], of the camera in the world, metres.
+        position: float32[3], position of the camera in the world, metres.
         frame: float32[3, 3], the camera's axes in the world, as columns.
         geoms: all geoms in the camera's frame, leaves [G, ...].
         row: where rays enter the row of platforms, if there is one.
@@ -36,7 +38,7 @@ class View(NamedTuple):
     row: RowHit | None
 
 
-def paint(
+def pixel_colours(
     scene: Scene,
     camera: Camera,
     view: View,
@@ -46,27 +48,27 @@ def paint(
     code: jax.Array | None,
     missed: jax.Array,
 ) -> jax.Array:
-    """Colours pixels.
+    """Return the colours of pixels.
 
     Args:
-        scene: what there is.
+        scene: the static description.
         camera: with one ray per pixel.
-        view: where things are.
-        depth: float32[R], of the hits, metres.
-        surface: int32[R], of the hits.
-        shade: float32[R], in [0, 1], of the hits.
-        code: int32[R], as of `RowHit`, where the row was hit.
-        missed: bool[R], where nothing was hit: the sky.
+        view: the rays and geoms.
+        depth: float32[R], depths of the hits, metres.
+        surface: int32[R], surfaces that were hit.
+        shade: float32[R], shades of the hits, in [0, 1].
+        code: int32[R], `RowHit.code` of hits of the row; None without a row.
+        missed: bool[R], pixels that show the sky.
 
     Returns:
-        uint32[R], red in the lowest byte, then green and blue.
+        int32[R], red in the lowest byte, then green and blue.
     """
     pixel = camera.pixel
     where = _on_textures(scene, view, depth, surface, code, pixel)
-    index = scene.palette.index(surface, where)
-    index = jnp.where(missed, scene.palette.sky_index(view.world, pixel), index)
-    texels = scene.palette.read(index, pixel)
-    # A pixel of the sky shines by itself.
+    index = scene.atlas.index(surface, where)
+    index = jnp.where(missed, scene.atlas.sky_index(view.world, pixel), index)
+    texels = scene.atlas.read(index, pixel)
+    # The sky is not lit; a negative shade marks it.
     shade = jnp.where(missed, np.float32(-1), shade)
 
     def mix(texel: jax.Array, shade: jax.Array) -> jax.Array:
@@ -90,7 +92,7 @@ def _on_textures(
     code: jax.Array | None,
     pixel: float,
 ) -> Coordinates | None:
-    """Where pixels fall on the textures that they show, if there are any."""
+    """Return texture coordinates of pixels; None for a scene without textures."""
     geoms = [texture for texture in scene.textures if texture.geom >= 0]
     where = _on_geoms(geoms, view, depth, surface, pixel) if geoms else None
     for texture in scene.textures:
@@ -105,10 +107,11 @@ def _on_textures(
 def _on_geoms(
     textures: list[Texture], view: View, depth: jax.Array, surface: jax.Array, pixel: float
 ) -> Coordinates:
-    """MuJoCo's flat mapping: x and y of the geom's own frame; on the sides of a box, z for one.
+    """Return texture coordinates on geoms.
 
-    A pixel reads the frame of the geom that it shows from a table, by its surface, so that many
-    textured geoms cost no more than one.
+    MuJoCo maps a flat texture by x and y of the geom's frame, and on the sides of a box by z in
+    place of one of them. Each pixel reads the frame of its geom from a table, by the surface that
+    it shows, so the cost does not grow with the number of textured geoms.
     """
     textures = sorted(textures, key=lambda texture: texture.surface)
     surfaces = np.array([texture.surface for texture in textures])
@@ -118,32 +121,33 @@ def _on_geoms(
     uniform = np.array([texture.uniform for texture in textures])[:, None]
     length = geoms.size[:, :2]
     repeats = jnp.where(uniform | (length <= 0), repeats, repeats / length)
-    # A texture begins at a corner of a box and of a plane that ends; on all else it lies as if that
-    # were a repeat wide, and half a repeat further on a plane that ends along one axis only. The
-    # face across z of what is no box shows, since no other is as far out.
+    # A texture begins at a corner of a box or a finite plane. Any other geom has it as if it were
+    # one repeat wide, and a plane that is finite along one axis has it half a repeat further on.
     kinds = np.array([texture.kind for texture in textures])[:, None]
     ends = np.isin(kinds, (BOX, PLANE)) & (length > 0)
     middle = jnp.where(ends.all(1, keepdims=True), 0, 0.5 / jnp.where(repeats == 0, FAR, repeats))
     across = jnp.where(ends, length, 0) + middle
+    # A geom other than a box shows the face with normal z: no point is as far outside another face.
     height = jnp.where(kinds == BOX, geoms.size[:, 2:], -FAR)
     size = jnp.concatenate([across, height], axis=1)
+    on_sides = jnp.stack(_repeats_on_sides(repeats.T, size.T), axis=1)
     offset = jnp.einsum("gki,gk->gi", geoms.axes, geoms.centre, precision="highest")
-    table = jnp.concatenate([geoms.axes.reshape(-1, 9), offset, size, repeats], axis=1)
+    table = [geoms.axes.reshape(-1, 9), offset, size, repeats, on_sides]
     row = jnp.clip(jnp.searchsorted(surfaces, jnp.arange(surfaces[-1] + 1)), 0, len(surfaces) - 1)
-    row = jnp.asarray(row)
+    columns = iter(jnp.concatenate(table, axis=1)[jnp.asarray(row)].T)
     seen = jnp.minimum(surface, surfaces[-1])
-    columns = iter(table[row].T)
-    # A table of one row need not be read.
+    # A table with one row needs no reading.
     pick = lambda column: (
         column.at[seen].get(mode="promise_in_bounds") if len(textures) > 1 else column[0]
     )
     read = lambda number: [pick(next(columns)) for _ in range(number)]
-    axis, origin, half, repeat = read(9), read(3), read(3), read(2)
+    axis, origin, half, repeat, on_side = read(9), read(3), read(3), read(2), read(2)
     slopes = [view.rays.u * axis[i] + view.rays.v * axis[3 + i] - axis[6 + i] for i in range(3)]
     x, y, z = (depth * slope - origin[i] for i, slope in enumerate(slopes))
     out = [jnp.abs(p) - half[i] for i, p in enumerate((x, y, z))]
     end, top = (out[0] > out[1]) & (out[0] > out[2]), out[2] >= out[1]
-    return _on_face(Face(end, ~end & top), (x, y, z), slopes, half, repeat, view, depth, pixel)
+    face = Face(end, ~end & top)
+    return _on_face(face, (x, y, z), slopes, half, repeat, on_side, view, depth, pixel)
 
 
 def _on_row(
@@ -154,7 +158,7 @@ def _on_row(
     depth: jax.Array,
     pixel: float,
 ) -> Coordinates:
-    """The same on boxes that are aligned with the world, each from its own start."""
+    """Return texture coordinates on the boxes of the row, each texture from its box's start."""
     row = scene.row
     assert row is not None and view.row is not None
     place = [view.position[i] + depth * view.world[i] for i in range(3)]
@@ -168,29 +172,53 @@ def _on_row(
     x = place[0] - (start + view.row.length)
     size = (view.row.length, *half)
     local = (x, place[1] - middle[0], place[2] - middle[1])
-    return _on_face(face, local, view.world, size, repeats, view, depth, pixel)
+    on_sides = _repeats_on_sides(repeats, size)
+    return _on_face(face, local, view.world, size, repeats, on_sides, view, depth, pixel)
 
 
 class Face(NamedTuple):
-    """Which face of a box: a side along x is neither."""
+    """The faces of a box that pixels show.
+
+    Attributes:
+        end: bool[R], the normal is along x.
+        top: bool[R], the normal is along z; along y where neither.
+    """
 
     end: jax.Array
     top: jax.Array
 
 
-def _on_face(face, local, slopes, size, repeats, view, depth, pixel) -> Coordinates:
-    """Texture coordinates on the faces of a box (makeBuiltin, render_context.c).
+def _repeats_on_sides(repeats, size):
+    """Return repeats per metre along y on an end face, and along z on an end or a side face.
 
-    A texture begins at a corner of each face, and is as often repeated across one along y and z as
-    across one along x and y, however narrow it is.
+    MuJoCo repeats a texture as often along y of an end face as along x of the top, and as often
+    along z as along y of the top, whatever their lengths.
+    """
+    return repeats[0] * size[0] / size[1], repeats[1] * size[1] / size[2]
+
+
+def _on_face(face, local, slopes, size, repeats, on_sides, view, depth, pixel) -> Coordinates:
+    """Return texture coordinates on the faces of a box, from a corner of each face.
+
+    Source: `makeBuiltin` in MuJoCo's render_context.c.
+
+    Args:
+        face: the faces.
+        local: three of float32[R], the hits in the box's frame, metres.
+        slopes: three of float32[R], the rays in the box's frame.
+        size: three half lengths, metres.
+        repeats: two numbers of repeats per metre, along x and y.
+        on_sides: two numbers, `_repeats_on_sides`.
+        view: the rays.
+        depth: float32[R], metres.
+        pixel: width of a pixel at a distance of one metre, metres.
     """
     x, y, z = local
     across, along = repeats
-    narrow = across * size[0] / size[1], along * size[1] / size[2]
-    s = jnp.where(face.end, y * narrow[0], x * across) + size[0] * across
-    t = size[1] * along - jnp.where(face.top, y * along, z * narrow[1])
+    s = jnp.where(face.end, y * on_sides[0], x * across) + size[0] * across
+    t = size[1] * along - jnp.where(face.top, y * along, z * on_sides[1])
     slope = jnp.where(face.end, slopes[0], jnp.where(face.top, slopes[2], slopes[1]))
-    most = jnp.where(face.top, jnp.maximum(across, along), jnp.maximum(across, narrow[1]))
+    most = jnp.where(face.top, jnp.maximum(across, along), jnp.maximum(across, on_sides[1]))
     reach = depth * np.float32(pixel) * most
     area = reach * reach * view.rays.dd / jnp.maximum(slope * slope, _GRAZING)
     return Coordinates(s, t, area)

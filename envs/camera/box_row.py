@@ -1,8 +1,8 @@
-"""A row of boxes along x as one primitive, for corridors of many platforms.
+"""Intersect rays with a row of boxes along x, for corridors of many platforms.
 
-The boxes share their extents in y and z, so a ray crosses their common slab once, between two
-depths, and what is left is one-dimensional: which box is the first at or after the point of entry?
-That is five operations per box and ray instead of some thirty.
+The boxes span the same y and z. A ray enters that common slab at one depth and leaves it at
+another, and which box it meets first in between is a question of x alone. That takes five
+operations per box and ray instead of about thirty.
 """
 
 from typing import NamedTuple
@@ -15,20 +15,20 @@ from envs.camera.primitives import FAR
 from envs.camera.scene import Row
 
 _TINY = np.float32(1e-9)
-# A box's texture begins at the box's start; so many bits say where that is within a repeat.
+# The texture of a box begins at the box's start. Bits for the phase of the start: its place within
+# a repeat of the texture.
 PHASE_BITS = 8
 _PHASES = 1 << PHASE_BITS
 END, TOP, SIDE = range(3)
-"""Faces of a box, across x, z and y."""
+"""Faces of a box, with normals along x, z and y."""
 
 
 class RowHit(NamedTuple):
     """Where rays enter the row.
 
     Attributes:
-        depth: float32[R], `FAR` for a miss.
-        code: int32[R], the face and then, in `PHASE_BITS` bits, where in a repeat of the texture
-            the start of the box is.
+        depth: float32[R], metres; `FAR` for rays that miss.
+        code: int32[R], the face and, in the low `PHASE_BITS` bits, the phase of the box's start.
         length: float32[], half the mean length of the boxes, metres.
     """
 
@@ -42,7 +42,7 @@ def _reciprocal(x: jax.Array) -> jax.Array:
 
 
 def _crossing(bounds: tuple[float, float], origin: jax.Array, slope: jax.Array):
-    """Depths at which the ray enters and leaves the slab between `bounds`."""
+    """Return the depths at which rays enter and leave the slab between `bounds`."""
     low, high = ((np.float32(bound) - origin) * slope for bound in bounds)
     return jnp.minimum(low, high), jnp.maximum(low, high)
 
@@ -54,14 +54,15 @@ def row_hit(
     origin: jax.Array,
     near: float,
 ) -> RowHit:
-    """Where rays first enter a box of the row.
+    """Return where rays first enter a box of the row.
 
     Args:
-        row: the common extents.
-        platforms: float32[P, 2], start and end in x; not drawn unless it ends after its start.
+        row: what the boxes have in common.
+        platforms: float32[P, 2], start and end of each box along x, metres. A box that does not end
+            after its start is not drawn.
         direction: three of float32[R], the rays in the world's frame.
-        origin: float32[3], the camera in the world's frame, metres.
-        near: metres; the row seen from inside, or nearer than that, is not drawn.
+        origin: float32[3], position of the camera in the world, metres.
+        near: depth below which hits do not count, metres. The row is not seen from inside either.
     """
     dx, dy, dz = direction
     y_enter, y_leave = _crossing(row.y, origin[1], _reciprocal(dy))
@@ -69,13 +70,15 @@ def row_hit(
     side = jnp.maximum(y_enter, z_enter)
     enter = jnp.maximum(side, near)
     leave = jnp.minimum(y_leave, z_leave)
-    # Along the ray's own way in x, from the camera: so no ray enters the slab at less than 0.
+    # x is measured from the camera, in the direction in which the ray moves along x, so that no ray
+    # enters the slab at a negative x.
     pace = jnp.abs(dx)
     x = enter * pace
     drawn = platforms[:, 1] > platforms[:, 0]
     repeats = 0.5 * row.repeats[0] * platforms[:, 0]
     phases = jnp.round(repeats * _PHASES).astype(jnp.int32) & np.int32(_PHASES - 1)
-    # A box is entered that ends after x; inside the slab, where its face is to be met, starts so.
+    # A ray may enter boxes that end after x. From inside the slab it meets the end faces alone, so
+    # there boxes have to start after x.
     inside = jnp.bool_(True)
     for at, (low, high) in zip(origin[1:], (row.y, row.z), strict=True):
         inside &= (np.float32(low) <= at) & (at <= np.float32(high))
@@ -84,7 +87,7 @@ def row_hit(
     for span in (towards, away):
         start = jnp.maximum(span[:, 0], 0)
         ends.append(jnp.where(drawn, jnp.where(inside, start, span[:, 1]), -FAR))
-        # The lowest bits of the start, a thirty-thousandth of it, give way to the texture's phase.
+        # The phase replaces the lowest bits of the start, which are 1/30,000 of it.
         key = jax.lax.bitcast_convert_type(start, jnp.int32)
         keys.append((key & np.int32(-_PHASES)) | phases if row.repeats[0] else key)
     forth = dx >= 0
@@ -107,10 +110,17 @@ def row_hit(
 def row_normal(
     face: jax.Array, direction: tuple[jax.Array, ...], frame: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Normals of faces int32[R] in the camera's frame, three of float32[R].
+    """Return the normals of the faces that rays enter by, in the camera's frame.
 
-    `direction` and `frame` are those of `row_hit`. A ray enters by a face that looks against it.
+    Args:
+        face: int32[R], one of END, TOP and SIDE.
+        direction: three of float32[R], the rays in the world's frame.
+        frame: float32[3, 3], the camera's axes in the world, as columns.
+
+    Returns:
+        three of float32[R].
     """
+    # A ray enters by a face whose normal points against it.
     towards = [jnp.where(d < 0, np.float32(1), np.float32(-1)) for d in direction]
     return tuple(
         jnp.where(
@@ -123,7 +133,7 @@ def row_normal(
 
 
 def row_index(platforms: jax.Array, x: jax.Array) -> jax.Array:
-    """The number int32[R] of the platform nearest each x float32[R]."""
+    """Return the index int32[R] of the platform that is nearest to each x float32[R], metres."""
     nearest = jnp.full(x.shape, FAR)
     index = jnp.zeros(x.shape, jnp.int32)
     for i, (start, end) in enumerate(platforms):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.camera import Camera, Scene, render
-from envs.camera.tiles import by_tiles
+from envs.camera.ray_tiles import by_tiles
 
 HEIGHT, WIDTH = 33, 50
 

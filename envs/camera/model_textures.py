@@ -1,18 +1,18 @@
-"""Textures as they are in a compiled model."""
+"""Read textures from a compiled model."""
 
 import mujoco
 import numpy as np
 
 
 def is_flat(model: mujoco.MjModel, texture: int) -> bool:
-    """Whether a texture is a picture rather than the six faces of a cube."""
+    """Return whether a texture is a flat picture, not a cube of six faces."""
     return model.tex_type[texture] == mujoco.mjtTexture.mjTEXTURE_2D
 
 
 def texture_2d(model: mujoco.MjModel, texture: int) -> np.ndarray:
-    """The colours of a texture as light, float64[H, W, 3] in [0, 1]."""
+    """Return the linear colours of a texture, float64[H, W, 3] in [0, 1]."""
     colours = _read(model, texture)
-    # OpenGL turns such pictures into amounts of light, and MuJoCo shows those as they are.
+    # OpenGL converts pictures in sRGB to linear colours, and MuJoCo shows those unconverted.
     if is_flat(model, texture) and (
         model.tex_colorspace[texture] == mujoco.mjtColorSpace.mjCOLORSPACE_SRGB
     ):
@@ -22,11 +22,11 @@ def texture_2d(model: mujoco.MjModel, texture: int) -> np.ndarray:
 
 
 def cube_texture(model: mujoco.MjModel, texture: int) -> np.ndarray:
-    """The faces right, left, up, down, front, back of a cube, float64[6, N, N, 3] in [0, 1]."""
+    """Return the faces right, left, up, down, front, back, float64[6, N, N, 3] in [0, 1]."""
     colours = _read(model, texture)
     size = colours.shape[1]
     faces = colours.reshape(-1, size, size, 3)
-    # One face stands for all.
+    # A cube with one face repeats it on all six.
     return faces if len(faces) == 6 else np.broadcast_to(faces[:1], (6, size, size, 3))
 
 
