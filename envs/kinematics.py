@@ -207,6 +207,8 @@ def _cameras(model, xpos, xmat, subtree_com) -> tuple[jax.Array, jax.Array]:
     pos, tracks = _track(mode, body, offsets, pos, xpos, subtree_com)
     mat = jnp.where(tracks[:, None, None], _f32(model.cam_mat0).reshape(-1, 3, 3), mat)
     target, aims = _targets(mode, model.cam_targetbodyid, xpos, subtree_com)
+    if not aims.any():
+        return pos, mat
     back = _direction(pos - target)
     right = _direction(jnp.cross(jnp.array([0.0, 0.0, 1.0]), back))
     towards = jnp.stack([right, jnp.cross(back, right), back], -1)
@@ -216,6 +218,8 @@ def _cameras(model, xpos, xmat, subtree_com) -> tuple[jax.Array, jax.Array]:
 def _lights(model, xpos, xmat, subtree_com) -> tuple[jax.Array, jax.Array]:
     """Return `light_xpos` and `light_xdir`."""
     body, mode = model.light_bodyid, model.light_mode
+    if not model.nlight:
+        return jnp.zeros((0, 3)), jnp.zeros((0, 3))
     turn = xmat[body]
     pos = xpos[body] + jnp.einsum("lij,lj->li", turn, _f32(model.light_pos), precision=_EXACT)
     way = jnp.einsum("lij,lj->li", turn, _f32(model.light_dir), precision=_EXACT)
@@ -223,7 +227,7 @@ def _lights(model, xpos, xmat, subtree_com) -> tuple[jax.Array, jax.Array]:
     pos, tracks = _track(mode, body, offsets, pos, xpos, subtree_com)
     way = jnp.where(tracks[:, None], _f32(model.light_dir0), way)
     target, aims = _targets(mode, model.light_targetbodyid, xpos, subtree_com)
-    return pos, _direction(jnp.where(aims[:, None], target - pos, way))
+    return pos, _direction(jnp.where(aims[:, None], target - pos, way) if aims.any() else way)
 
 
 def _track(mode, body, offsets, pos, xpos, subtree_com) -> tuple[jax.Array, np.ndarray]:
