@@ -22,8 +22,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from machine import machine
 
+import envs
 from encoders import make_encoder
-from envs.gap_ant import GapAnt, VisionConfig
+from envs.locomotion import Locomotion
+from envs.vision import VisionConfig
 from vnl_ppo import schedules
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.networks import ActorCritic
@@ -61,10 +63,10 @@ def main() -> None:
         num_minibatches=8,
         num_updates_per_batch=arguments.epochs,
     )
-    eyes = {"blind": None, "seeing": VisionConfig(height=arguments.size, width=arguments.size)}
+    vision = VisionConfig(height=arguments.size, width=arguments.size)
     found = {}
-    for world in arguments.worlds or eyes:
-        env = GapAnt(vision=eyes[world])
+    for world in arguments.worlds or ("blind", "seeing"):
+        env = envs.make("gap_ant", seeing=world == "seeing", vision=vision)
         encoders = {"vision": make_encoder("nature_cnn")} if env.vision else {}
         for name in arguments.networks:
             network = ActorCritic(env.action_size, encoders, HIDDEN, HIDDEN, **NETWORKS[name])
@@ -74,7 +76,7 @@ def main() -> None:
     print(json.dumps({"milliseconds": found, "settings": vars(arguments)} | machine()))
 
 
-def parts(env: GapAnt, network: ActorCritic, config: PPOConfig) -> dict[str, Callable[[], Any]]:
+def parts(env: Locomotion, network: ActorCritic, config: PPOConfig) -> dict[str, Callable[[], Any]]:
     """The parts of an iteration by name, each on what the same few iterations led to."""
     ppo = make_ppo(env, network, config, jax.local_devices()[:1])
     training = ppo.init(0)
@@ -84,7 +86,8 @@ def parts(env: GapAnt, network: ActorCritic, config: PPOConfig) -> dict[str, Cal
     state = jax.tree.map(lambda x: jnp.copy(x[0]), training)
     keys = jax.random.split(jax.random.key(1), config.num_envs)
     steps = jnp.arange(config.unroll_length)
-    blind = GapAnt(env.config, None, env.back_end)
+    blind = envs.make("gap_ant", seeing=False, physics=env.back_end)
+    eye = next(iter(env.eyes.values()), None)
     optimizer = schedules.make_optimizer(config)
 
     @jax.jit
@@ -102,7 +105,7 @@ def parts(env: GapAnt, network: ActorCritic, config: PPOConfig) -> dict[str, Cal
 
     @jax.jit
     def camera(data):
-        draw = jax.vmap(lambda one: env.draw(one, env.eye))
+        draw = jax.vmap(lambda one: env.draw(one, eye))
         return jax.lax.map(draw, data)
 
     @jax.jit
@@ -147,7 +150,7 @@ def parts(env: GapAnt, network: ActorCritic, config: PPOConfig) -> dict[str, Cal
         "policy": lambda: policy(state, obs),
         "learning": lambda: learning(state, experience),
     }
-    return timed | ({"camera": lambda: camera(data)} if env.eye else {})
+    return timed | ({"camera": lambda: camera(data)} if eye else {})
 
 
 def milliseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

@@ -17,8 +17,10 @@ from functools import partial
 
 import jax
 
+import envs
 from encoders import make_encoder
-from envs.gap_ant import GapAnt, VisionConfig
+from envs.locomotion import Locomotion
+from envs.vision import VisionConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.ppo import make_policy, make_ppo
@@ -36,12 +38,11 @@ def main() -> None:
     parser.add_argument("--physics", default="auto")
     arguments = parser.parse_args()
 
+    vision = VisionConfig(height=arguments.size, width=arguments.size)
+    make = partial(envs.make, "gap_ant", vision=vision, physics=arguments.physics)
     speeds = {
-        name: measure(GapAnt(vision=vision, back_end=arguments.physics), arguments)
-        for name, vision in {
-            "blind": None,
-            "vision": VisionConfig(height=arguments.size, width=arguments.size),
-        }.items()
+        name: measure(make(seeing=seeing), arguments)
+        for name, seeing in {"blind": False, "vision": True}.items()
     }
     share = {name: s["training"] / s["rollout"] for name, s in speeds.items()}
     print(
@@ -58,7 +59,7 @@ def main() -> None:
     )
 
 
-def measure(env: GapAnt, arguments: argparse.Namespace) -> dict[str, float]:
+def measure(env: Locomotion, arguments: argparse.Namespace) -> dict[str, float]:
     """Environment steps per second, the median over iterations, training and rolling out."""
     config = PPOConfig(
         num_envs=arguments.num_envs,

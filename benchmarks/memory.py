@@ -16,8 +16,9 @@ import re
 
 import jax
 
+import envs
 from encoders import make_encoder
-from envs.gap_ant import GapAnt, VisionConfig
+from envs.vision import VisionConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.footprint import compile_step, peak_bytes, size_of
 from vnl_ppo.networks import ActorCritic
@@ -69,7 +70,7 @@ def measure(height: int, width: int, arguments: argparse.Namespace) -> dict[str,
         num_minibatches=arguments.num_envs // batch_size,
         env_chunk_size=arguments.chunk,
     )
-    env = GapAnt(vision=VisionConfig(height=height, width=width))
+    env = envs.make("gap_ant", vision=VisionConfig(height=height, width=width))
     network = ActorCritic(env.action_size, {"vision": make_encoder("nature_cnn")})
     ppo = make_ppo(env, network, config, jax.local_devices()[:1])
     program = compile_step(ppo)

@@ -6,10 +6,10 @@ Every side steps the ant with random actions from its start for the same number 
 sides that are compared take turns in one process. The last line is one JSON object. Rates are
 physics steps per second of wall-clock time, summed over environments, compilation excluded:
 
-- `mujoco`: our C back end inside one jitted scan, a new corridor for each environment, slabs moved
+- `mujoco`: our C back end inside one jitted scan, a new corridor for each environment, slots moved
   at each control step.
 - `bare_rollout`: a Python loop over `mujoco.rollout`, the same model and number of threads, one
-  corridor whose slabs stand still.
+  corridor whose slots stand still.
 - `mjx`: our MJX back end, as `mujoco`; `mjx_small` with as many environments as `notebook`.
 - `notebook`: MJX on dm_control's arena with every platform, in which every geom may touch every
   other.
@@ -31,11 +31,15 @@ from mujoco import rollout
 from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
-from envs import corridor, physics, world
+from envs import physics
+from envs.arenas.gaps import Gaps, Layout
+from envs.models import SimulationConfig, physics_model, slot_names, whole_model
 from envs.physics.mjx import MjxPhysics
 from envs.physics.mujoco import usable_cores
+from envs.tasks.run_through_corridor import RunThroughCorridor
+from envs.walkers.ant import Ant
 
-SPAWN_X = world.SPAWN[0]
+ANT = Ant()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,28 +61,22 @@ Run = Callable[[], int]
 """Steps all environments of a side; returns the number of physics steps."""
 
 
-def batched(
-    engine: physics.Physics, config: corridor.CorridorConfig | None, n: int, settings: Settings
-) -> Run:
-    """A jitted scan over control steps; without `config` there are no slabs to move."""
+def batched(engine: physics.Physics, arena: Gaps | None, n: int, settings: Settings) -> Run:
+    """A jitted scan over control steps; without `arena` there are no slots to move."""
     key, layout_key = jax.random.split(jax.random.key(settings.seed))
     qpos = jnp.tile(jnp.asarray(engine.model.qpos0, jnp.float32), (n, 1))
     start = jax.jit(jax.vmap(lambda q: engine.init(q, jnp.zeros(engine.model.nv))))(qpos)
     ctrl = actions(key, n, settings)
 
     def control_step(
-        state: physics.PhysicsState, layout: corridor.Layout | None, action: jax.Array
+        state: physics.PhysicsState, layout: Layout | None, action: jax.Array
     ) -> physics.PhysicsState:
-        if config is not None:
-            position, size = corridor.slab_boxes(layout, state.qpos[0], config)
-            state = state.replace(mocap_pos=position, geom_size=size)
+        if arena is not None:
+            boxes = arena.boxes(layout, state.qpos[:3], ANT.reach)
+            state = dataclasses.replace(state, mocap_pos=boxes.position, geom_size=boxes.size)
         return engine.step(state, action)
 
-    layouts = None
-    if config is not None:
-        layouts = jax.vmap(lambda k: corridor.draw_layout(k, config))(
-            jax.random.split(layout_key, n)
-        )
+    layouts = jax.vmap(arena.draw)(jax.random.split(layout_key, n)) if arena else None
 
     @jax.jit
     def scan(state: physics.PhysicsState) -> physics.PhysicsState:
@@ -122,12 +120,11 @@ def actions(key: jax.Array, n: int, settings: Settings) -> jax.Array:
     return jax.random.uniform(key, (settings.control_steps, n, 8), minval=-1.0, maxval=1.0)
 
 
-def with_slabs(
-    model: mujoco.MjModel, layout: corridor.Layout, config: corridor.CorridorConfig
-) -> mujoco.MjModel:
-    """`model` with its slabs where the walker starts in `layout`."""
-    position, size = (np.asarray(a) for a in corridor.slab_boxes(layout, SPAWN_X, config))
-    for i, name in enumerate(world.SLABS):
+def with_slots(model: mujoco.MjModel, layout: Layout, arena: Gaps) -> mujoco.MjModel:
+    """`model` with its slots where the walker starts in `layout`."""
+    boxes = arena.boxes(layout, jnp.asarray(arena.start), ANT.reach)
+    position, size = np.asarray(boxes.position), np.asarray(boxes.size)
+    for i, name in enumerate(slot_names(arena)):
         body, geom = model.body(name).id, model.geom(name).id
         model.body_pos[body] = position[i]
         model.geom_size[geom] = size[i]
@@ -150,25 +147,26 @@ def options(model: mujoco.MjModel) -> dict[str, object]:
 
 def main(settings: Settings) -> dict[str, object]:
     """Measures all sides and returns the report."""
-    config, simulation = corridor.CorridorConfig(), world.PhysicsConfig()
-    layout = corridor.draw_layout(jax.random.key(settings.seed), config)
+    arena, simulation = Gaps(), SimulationConfig()
+    layout = arena.draw(jax.random.key(settings.seed))
     substeps = simulation.num_substeps
-    c_model = world.physics_model(config, simulation, "mujoco")
+    c_model = physics_model(arena, ANT, simulation, "mujoco")
     c_engine = physics.make_physics("mujoco", c_model, substeps)
-    mjx_engine = MjxPhysics(world.physics_model(config, simulation, "mjx"), substeps)
+    mjx_engine = MjxPhysics(physics_model(arena, ANT, simulation, "mjx"), substeps)
     notebook_simulation = dataclasses.replace(simulation, iterations=2, ls_iterations=4)
-    notebook = MjxPhysics(world.arena_model(layout, config, notebook_simulation), substeps)
+    parts = arena, ANT, RunThroughCorridor(), notebook_simulation
+    notebook = MjxPhysics(whole_model(*parts, layout, ()), substeps)
 
     n, few = settings.num_envs, settings.notebook_envs
-    bare_model = with_slabs(world.physics_model(config, simulation), layout, config)
+    bare_model = with_slots(physics_model(arena, ANT, simulation), layout, arena)
     groups = [
         {
-            "mujoco": batched(c_engine, config, n, settings),
+            "mujoco": batched(c_engine, arena, n, settings),
             "bare_rollout": bare_rollout(bare_model, substeps, settings),
-            "mjx": batched(mjx_engine, config, n, settings),
+            "mjx": batched(mjx_engine, arena, n, settings),
         },
         {
-            "mjx_small": batched(mjx_engine, config, few, settings),
+            "mjx_small": batched(mjx_engine, arena, few, settings),
             "notebook": batched(notebook, None, few, settings),
         },
     ]

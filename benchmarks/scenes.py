@@ -16,9 +16,12 @@ from dm_control import mjcf
 from dm_control.entities.manipulators.kinova import JacoArm, JacoHand
 from dm_control.locomotion import arenas, walkers
 
-from envs import world
+from envs.arenas.gaps import Gaps
 from envs.camera import Camera, Image, Scene, render
-from envs.corridor import CorridorConfig, draw_layout
+from envs.interfaces import WALKER
+from envs.models import SimulationConfig, whole_model
+from envs.tasks.run_through_corridor import RunThroughCorridor
+from envs.walkers.ant import Ant
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,11 +178,12 @@ def arm() -> World:
 
 def gap_ant() -> World:
     """Our gap ant's corridor, gaps of 0.1 to 0.8 m, its platforms one primitive."""
-    config = CorridorConfig(gap_length=(0.1, 0.8))
-    model = world.arena_model(draw_layout(jax.random.key(0), config), config, world.PhysicsConfig())
+    gaps = Gaps(gap_length=(0.1, 0.8))
+    parts = gaps, Ant(), RunThroughCorridor(), SimulationConfig()
+    model = whole_model(*parts, gaps.draw(jax.random.key(0)), ())
     names = [model.geom(i).name for i in range(model.ngeom)]
     row = tuple(name for name in names if name.startswith(("start_floor", "floor_")))
-    cameras = tuple(world.WALKER + name for name in ("egocentric", "floating"))
+    cameras = tuple(WALKER + name for name in ("egocentric", "floating"))
     # Anywhere along it, and mostly looking ahead.
     model.qpos0[:3] = 20, 0, 0
     return World(model, cameras, (0, 0.3), (15, 1), turn=0.6, row=row)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from machine import machine
 
-from experiments.gap_ant import build, default_settings
+from experiments.settings import build, defaults_for
 from vnl_ppo import run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import State
@@ -74,7 +74,7 @@ def task(arguments: argparse.Namespace, num_seeds: int):
             num_evals=2, num_seeds=num_seeds,
         )  # fmt: skip
         return Pendulum(), ActorCritic(1, {}, (32, 32), (32, 32)), config
-    settings = default_settings(seeing=False)
+    settings = defaults_for("gap_ant", seeing=False)
     config = dataclasses.replace(
         settings.ppo, num_timesteps=num_steps, num_evals=2, num_seeds=num_seeds
     )

@@ -15,9 +15,9 @@ from hyper_parameters import HIDDEN, NO_CLIPPING
 from pixels import IMAGE
 from report import report, resident_bytes
 
+import envs
 from encoders import make_encoder
 from envs.foreign import Foreign
-from envs.gap_ant import GapAnt
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.footprint import compile_step
 from vnl_ppo.networks import ActorCritic
@@ -33,7 +33,8 @@ def main(name: str, seconds: float, settings: dict[str, float]) -> None:
     """Train for so many seconds and report."""
     imported = resident_bytes()
     keep_compilations()
-    env = GapAnt() if name == "gap_ant" else Foreign(worlds.make(name))
+    blind_ant = name == "gap_ant"
+    env = envs.make(name, seeing=False) if blind_ant else Foreign(worlds.make(name))
     own = {"max_grad_norm": NO_CLIPPING, "env_chunk_size": CHUNKS.get(name, 0)}
     config = PPOConfig(**own | settings)
     # Brax's policy and value have an eye each.

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments import command_line, gap_ant, gap_ant_vision
+from experiments import command_line
+from experiments.settings import defaults_for, to_dict, type_for
 from vnl_ppo import run_folder
 
 LEAST = 500
-_ALIASES = ("ppo.", "env.")
+_ALIASES = ("ppo.",)
 """Groups whose names the command line leaves out."""
 _OF_THE_COMMAND = ("run_dir", "resume", "config", "dump_config", "dry_run", "quiet", "wandb")
 
@@ -30,7 +31,7 @@ def leaves(kind, prefix=""):
             yield prefix + name, hint
 
 
-LEAVES = dict(leaves(gap_ant.Settings))
+LEAVES = dict(leaves(type_for("stones_ant")))
 TEXTS = st.text("abcxyz_-.:/ 0", min_size=1, max_size=8).filter(lambda t: not t.startswith("-"))
 WHOLE = st.one_of(st.integers(-(10**12), 0), st.integers(2**31, 10**40))
 REAL = st.one_of(
@@ -84,7 +85,7 @@ def attempt(name, value, how, folder, path):
         values = value if isinstance(value, list) else [value]
         arguments += [flag(name), *map(str, values)]
     else:
-        data = command_line.to_dict(gap_ant.default_settings(seeing=True))
+        data = to_dict(defaults_for("stones_ant"))
         *groups, last = name.split(".")
         place = data
         for group in groups:
@@ -92,8 +93,7 @@ def attempt(name, value, how, folder, path):
         place[last] = value
         path.write_text(json.dumps({"settings": data}))
         arguments += ["--config", str(path)]
-    command_line.join_others(arguments)
-    command_line.prepare(gap_ant_vision.GAP_ANT, gap_ant_vision.parse(arguments))
+    command_line.prepare(command_line.parse(arguments, None, "stones_ant"))
 
 
 @pytest.mark.slow
