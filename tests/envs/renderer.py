@@ -14,8 +14,9 @@ from envs.camera import Image
 
 # Debian's libosmesa6 or libegl1 with Mesa give one of these; a display gives the last.
 GL = ("egl", "osmesa", "glfw")
-SLICES = 128
-"""Of MuJoCo's balls, which are round in ours."""
+SLICES, QUADS = 128, 64
+"""Of MuJoCo's balls, which are round in ours, and along the sides of its boxes and planes, which
+are lit at the corners of quads alone."""
 
 SCRIPT = """
 import sys, numpy as np, mujoco
@@ -73,6 +74,7 @@ def mujoco_draws(
     for i, model in enumerate(models):
         quality = model.vis.quality
         quality.offsamples, quality.numslices, quality.numstacks = 4, SLICES, SLICES // 2
+        quality.numquads = QUADS
         mujoco.mj_saveModel(model, str(folder / f"{i}.mjb"))
     np.savez(folder / "states.npz", qpos=qpos, size=size, cameras=cameras)
     chosen = os.environ.get("MUJOCO_GL")

@@ -20,6 +20,7 @@ N = LAYOUTS * STARTS
 """Environments of a batch. Those of one layout follow each other; the first begins as `reset` does,
 the others begin near what the layout has to run into."""
 TRIES = 64
+"""Places that are tried for each start."""
 SIZE = (64, 64)
 PICTURES = 3
 """States of each layout that are looked at."""
@@ -28,6 +29,7 @@ BESIDE = 1e3
 # Rounding is not what is asked for where this is used, and it takes half as long to compile.
 hasty = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 BESIDES = ThreadPoolExecutor(1)
+"""Compiles while other tests run."""
 
 
 class Trial:
@@ -50,7 +52,7 @@ class Trial:
 
     @functools.cached_property
     def mjx_and_c(self):
-        """A future of `compiled`, which takes long, and another thread."""
+        """A future of `compiled`, which takes a thread of its own many seconds."""
         return BESIDES.submit(lambda: compiled(Engines(self.preset)))
 
     @functools.cached_property
@@ -142,8 +144,8 @@ class Trial:
 def clearance(world, data, boxes):
     """Metres between the walker and the nearest of the boxes, geoms of `world`; 0 without any.
 
-    Of capsules and the like, points along their axes count: MuJoCo measures no distance of a
-    capsule that pierces a box."""
+    Points along the axes of capsules count: MuJoCo tells no depth of one that pierces a box.
+    """
     solid = (world.geom_contype | world.geom_conaffinity) > 0
     own = [g for g in np.flatnonzero(solid) if world.geom(g).name.startswith(WALKER)]
     radius, half = world.geom_size[own, 0], world.geom_size[own, 1]
@@ -214,18 +216,15 @@ def roll(world, start, controls, num_substeps):
 
 
 def test_slots_equal_the_whole_arena_bit_for_bit(trial):
-    # To be ready when it is needed.
-    _ = trial.mjx_and_c
+    _ = trial.mjx_and_c  # For the next test: it compiles meanwhile.
     env, substeps = trial.env, trial.preset.simulation.num_substeps
     bits = np.ascontiguousarray(trial.episodes.data.physics.bits[1:]).view(np.float64)
     assert not trial.episodes.info["failed"].any()
     touches = 0
     for n in range(N):
-        world = trial.worlds[n // STARTS]
-        start = pick(trial.starts.data.physics, n)
+        world, start = trial.worlds[n // STARTS], pick(trial.starts.data.physics, n)
         theirs, touched = roll(world, start, trial.controls[:, n], substeps)
         np.testing.assert_array_equal(bits[:, n], theirs, err_msg=f"environment {n}")
-        print(touches)
         there = set(obstacles(env, world))
         touches += sum(len(there & geoms) > 0 for geoms in touched)
     # Of 288 control steps; the comparison says little if nothing was touched.
@@ -241,13 +240,13 @@ class Engines:
     """
 
     def __init__(self, preset):
-        env = preset.make(seeing=False, back_end="mjx")
-        self.arena, self.model = preset.arena, env.model
+        self.model = preset.make(seeing=False, back_end="mjx").model
         self.slots = len(models.slot_names(preset.arena))
         # Worlds that differ in what slots stand for alone are one.
-        self.key = self.arena.build().to_xml_string(), preset.walker, preset.simulation, self.slots
+        static = preset.arena.build().to_xml_string()
+        self.key = static, preset.walker, preset.simulation, self.slots
         substeps = preset.simulation.num_substeps
-        self.both = [physics.make_physics(name, env.model, substeps) for name in ("mjx", "mujoco")]
+        self.both = [physics.make_physics(name, self.model, substeps) for name in ("mjx", "mujoco")]
 
     def __eq__(self, other):
         return self.key == other.key
