@@ -121,6 +121,11 @@ class Gaps(Arena):
                 f"arena.length is {self.length} m; walkers start at {self.start[0]} m and episodes "
                 f"end {END_MARGIN} m before the length, so it has to be more than {least} m"
             )
+        if self.length >= PARKED / 2:
+            raise ValueError(
+                f"arena.length is {self.length} m; it has to be below {PARKED / 2:g} m, which "
+                f"float32 resolves to half a millimetre"
+            )
         if self.length / pitch > MAX_PLATFORMS:
             raise ValueError(
                 f"arena.length is {self.length} m, which takes up to {self.length / pitch:,.0f} "
