@@ -12,16 +12,21 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-    import hashlib, time
+    import hashlib, threading, time
     from vnl_ppo.interruption import catch_signals
-    with catch_signals(lambda text: print(text, flush=True)) as asked:
+
+    told = threading.Event()
+
+    def tell(text):
+        print(text, flush=True)
+        told.set()
+
+    with catch_signals(tell) as asked:
         print("ready", flush=True)
         if {deaf}:
             # A call that lasts for minutes and that no signal breaks into, as a call to XLA is.
             hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
-        start = time.monotonic()
-        while not asked.number and time.monotonic() - start < 30:
-            time.sleep(0.01)
+        told.wait(30)
         print("number", asked.number, flush=True)
     print("outside", flush=True)
     time.sleep(90)
