@@ -249,7 +249,7 @@ class _Run:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is something left to do, and nobody has stopped it."""
+        """Whether iterations are left, and neither a signal nor a hook has stopped the run."""
         return self.done < self.config.num_iterations and not (self.signal or self.stopped)
 
     def listen(self, stop: bool = False, due: bool = False) -> bool:
