@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -36,6 +37,10 @@ def find(name: str) -> Preset | Any | None:
     if own:
         return _import(name, module, own)
     if name not in PRESETS:
+        if name.isidentifier() and _is_module(name):
+            raise ValueError(
+                f"env is {name!r}, a module; name one of its objects too, as {name}:OBJECT"
+            )
         close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]}?" if close else "."
         raise ValueError(
@@ -84,12 +89,21 @@ def make(
     return env if frames == 1 or not seeing else FrameStack(env, frames)
 
 
+def _is_module(name: str) -> bool:
+    _look_here()
+    return importlib.util.find_spec(name) is not None
+
+
+def _look_here() -> None:
+    """Let Python find modules in the folder that one works in, as `python -m` does."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def _import(name: str, module: str, own: str) -> Any:
     if not all(part.isidentifier() for part in [*module.split("."), own]):
         raise ValueError(f"env is {name!r}; write a name of your own as package.module:OBJECT")
-    # As `python -m` does: a script's own folder is on the path, and where one works is not.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    _look_here()
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:

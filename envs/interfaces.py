@@ -6,6 +6,7 @@ arrays is traced by JAX for one environment, without a batch axis: `jax.vmap` ma
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -154,20 +155,24 @@ class Walker(Protocol):
     @property
     def mjx_contacts(self) -> int | None: ...  # noqa: D102
 
+    @abstractmethod
     def build(self) -> composer.Entity:
         """Return the body as dm_control has it, whose model is named `walker`."""
         ...
 
+    @abstractmethod
     def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
         """Return the names, in `model`, of its geoms that MJX lets collide with the world."""
         ...
 
+    @abstractmethod
     def reset(
         self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Return float32[nq] and float32[nv], positions and velocities to begin an episode with."""
         ...
 
+    @abstractmethod
     def proprioception(self, model: mujoco.MjModel, now: Now) -> jax.Array:
         """Return float32[n], what it feels of itself."""
         ...
@@ -197,8 +202,9 @@ class Arena(Protocol):
         """Raise a ValueError where a setting is impossible or the walker's reach does not fit."""
         return
 
+    @abstractmethod
     def build(self) -> mjcf.RootElement:
-        """Return the model of what never changes: floors, walls, sky, lights."""
+        """Return the model of what never changes: floors, walls, sky, lights; in radians."""
         ...
 
     def slots(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
@@ -288,6 +294,7 @@ class Task(Protocol):
         """Return float32[n], the truth about things of its own."""
         return jnp.zeros(0)
 
+    @abstractmethod
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
         """Judge the state `now` that `action` led to in a control step of `dt` seconds."""
         ...

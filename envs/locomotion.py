@@ -15,7 +15,7 @@ from flax import struct
 
 from envs import models, physics
 from envs.camera import Camera
-from envs.interfaces import WALKER, Arena, Boxes, Now, Outcome, Task, Visible, Walker
+from envs.interfaces import WALKER, Arena, Boxes, Now, Outcome, Progress, Task, Visible, Walker
 from envs.kinematics import Kinematics, Poses
 from envs.models import SimulationConfig
 from envs.pictures import Pictures
@@ -102,6 +102,7 @@ class Locomotion:
         self._root = self.model.body(WALKER + walker.root).id
         self._range = models.control_range(self.model)
         self._tells_ahead = ahead
+        _check_layouts(arena, task, walker.reach)
         # Pictures take long to trace, and their shapes are known.
         self.observation_spec = dict(jax.eval_shape(self.reset, _a_key()).obs)
         if vision:
@@ -163,7 +164,8 @@ class Locomotion:
         data = Data(simulated, layout, root, com, task)
         now = self._now(data, poses, jnp.zeros(3))
         zero = jnp.zeros(())
-        outcome = self.task.judge(now, jnp.zeros(self.action_size), self.arena, self.dt)
+        action = jnp.zeros(self.action_size)
+        outcome = _checked(self.task, self.task.judge(now, action, self.arena, self.dt))
         metrics = jax.tree.map(jnp.zeros_like, self._metrics(outcome))
         info = {"truncation": zero, "failed": simulated.failed}
         return State(data, self._observe(now), zero, zero, metrics, info)
@@ -283,6 +285,53 @@ class Locomotion:
     def _metrics(self, outcome: Outcome) -> dict[str, jax.Array]:
         own = {"obstacles_passed": outcome.passed, "success": outcome.success}
         return {k: jnp.asarray(x, jnp.float32) for k, x in {**outcome.metrics, **own}.items()}
+
+
+def _checked(task: Task, outcome: Outcome) -> Outcome:
+    """Raise a ValueError unless a task's judgement is an `Outcome` of single numbers."""
+    of = f"{type(task).__name__}.judge"
+    if not isinstance(outcome, Outcome):
+        raise ValueError(f"{of} returns a {type(outcome).__name__}; it has to be an Outcome")
+    fields = ("reward", "failed", "truncated", "success", "passed")
+    numbers = {name: getattr(outcome, name) for name in fields} | dict(outcome.metrics)
+    for name, x in numbers.items():
+        if jnp.shape(x):
+            raise ValueError(
+                f"{of} returns {name} of shape {list(jnp.shape(x))}; it has to be a single number"
+            )
+    return outcome
+
+
+def _check_layouts(arena: Arena, task: Task, reach: float) -> None:
+    """Raise a ValueError unless boxes and geoms are as many as there are places for them."""
+    layout = jax.eval_shape(arena.draw, _a_key())
+    position = jax.ShapeDtypeStruct((3,), jnp.float32)
+    boxes = jax.eval_shape(lambda layout, x: arena.boxes(layout, x, reach), layout, position)
+    seen = jax.eval_shape(arena.visible, layout).geoms
+    things = jax.eval_shape(lambda key: task.visible(task.draw(key)), _a_key())
+    root = arena.build()
+    progress = jax.eval_shape(arena.progress, layout, position)
+    for part, name, found, places in (
+        (arena, "boxes", boxes, len(arena.slots(root))),
+        (arena, "visible", seen, len(arena.visible_geoms(root))),
+        (task, "visible", things, len(task.visible_geoms(root))),
+    ):
+        of = type(part).__name__
+        where = "slots" if name == "boxes" else "visible_geoms"
+        for field in ("position", "size"):
+            shape = getattr(found, field).shape if found is not None else (0, 3)
+            if shape != (places, 3):
+                raise ValueError(
+                    f"{of}.{name} has {field} of shape {list(shape)}, but {of}.{where} names "
+                    f"{places} geoms: it has to be [{places}, 3]"
+                )
+    told = jax.eval_shape(arena.ahead, layout, position)
+    if len(told.shape) != 1:
+        raise ValueError(
+            f"{type(arena).__name__}.ahead returns shape {list(told.shape)}; it has to be a vector"
+        )
+    if not isinstance(progress, Progress):
+        raise ValueError(f"{type(arena).__name__}.progress has to return a Progress")
 
 
 def _a_key() -> jax.Array:

@@ -197,6 +197,14 @@ def _attach(
 ) -> mjcf.RootElement:
     """Put the walker at the arena's start; returns the walker's own part of the model."""
     body = walker.build()
+    for model, part in ((root, arena), (body.mjcf_model, walker)):
+        if model.compiler.angle == "degree":
+            raise ValueError(
+                f"{type(part).__name__}.build returns a model in degrees; give it radians, and "
+                "`compiler.angle = 'radian'`"
+            )
+        _set_options(model, config)
+    root.compiler.angle = "radian"
     frame = root.attach(body.mjcf_model)
     if frame.full_identifier != WALKER:
         raise ValueError(
@@ -205,7 +213,6 @@ def _attach(
         )
     body.create_root_joints(frame)
     frame.pos = arena.start
-    _set_options(root, config)
     _keep_sensors(root, config.sensors)
     return body.mjcf_model
 

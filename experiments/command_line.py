@@ -137,6 +137,11 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
         raise ValueError("--resume and --config are both given; a run that is resumed has its own")
     if source := first.resume or first.config:
         begin = from_dict(run_folder.read_settings(source), str(source))
+        if first.env not in ("", begin.env):
+            raise ValueError(
+                f"--env is {first.env}, but {source} is of {begin.env}; leave --env out, or begin "
+                f"a run of {first.env} without --resume and --config"
+            )
     elif name := first.env or env:
         begin = defaults_for(name, seeing=first.encoder != "none")
     elif {"-h", "--help"} & set(arguments):

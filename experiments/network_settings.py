@@ -67,6 +67,11 @@ def make_network(
     width = {} if features is None else {"features": features}
     leaves = flatten(env.observation_spec)
     # What is told, but has to be seen, is nobody's unless it is named.
+    for name in (*(config.policy_leaves or ()), *(config.value_leaves or ())):
+        if name == "ahead" and name not in leaves:
+            raise ValueError(
+                "the network is given the leaf ahead, which is not observed; add --ahead"
+            )
     usual = getattr(env, "policy_leaves", None)
     usual = None if usual is None or set(usual) == set(leaves) else tuple(usual)
     policy_leaves, value_leaves = (

@@ -113,6 +113,11 @@ def parse(
     whole = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
     options: Any = tyro.cli(whole, args=arguments, description=description)
     options.check()
+    if options.env not in ("", world.env):
+        raise ValueError(
+            f"--env is {options.env}, but the first run was trained in {world.env}, where all that "
+            f"are named act; leave --env out, or name only {RANDOM}"
+        )
     changed = {name: getattr(options, name) for name, *_ in fields}
     return options, dataclasses.replace(world, **changed)
 

@@ -59,15 +59,17 @@ def run(folder, *command):
 
 
 def test_the_worlds_of_the_page_are_made_and_step(folder):
-    assert set(FILES) == {"beetle.xml", "my_lab.py", "my_maze.py", "my_point.py"}
+    assert set(FILES) == {
+        "beetle.xml", "my_lab.py", "my_corridor.py", "my_maze.py", "my_point.py"
+    }  # fmt: skip
     (folder / "steps.py").write_text(STEPS)
-    names = ["my_lab:WORLD", "my_maze:WORLD", "my_point:Point"]
-    assert run(folder, sys.executable, "steps.py", *names).count("is fine") == 3
+    names = ["my_lab:WORLD", "my_corridor:GAPS", "my_maze:WORLD", "my_point:Point"]
+    assert run(folder, sys.executable, "steps.py", *names).count("is fine") == 4
 
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(folder):
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     python = {"python": sys.executable}
     for command in COMMANDS:
         run(folder, *(python.get(word, word) for word in command.split()))

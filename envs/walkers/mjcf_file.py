@@ -22,8 +22,18 @@ class Body(composer.Entity):
     """
 
     def _build(self, path: str) -> None:
-        self._root = mjcf.from_path(path)
+        # MuJoCo reads it, since what a number means depends on the file's `compiler` (degrees,
+        # order of Euler angles, total mass), of which a composed model has only one. What it
+        # writes says the same in radians and quaternions, with six digits.
+        spec = mujoco.MjSpec.from_file(path)
+        spec.compile()
+        self._root = mjcf.from_xml_string(spec.to_xml(), model_dir=os.path.dirname(path))
         self._root.model = WALKER.rstrip("/")
+        # These are the world's, and a keyframe lacks the free joint.
+        for part in (self._root.compiler, self._root.visual, self._root.statistic):
+            part.remove()
+        for key in self._root.keyframe.key:
+            key.remove()
 
     @property
     def mjcf_model(self) -> mjcf.RootElement:
@@ -40,7 +50,9 @@ class MjcfWalker(Walker):
     """A walker from an MJCF file, whose bodies hang in its worldbody as they stand on the ground.
 
     The file has one tree of bodies without a free joint of its own, actuators, and cameras; it has
-    no floor. `proprio` is qpos without x and y of the root, then qvel: float32[nq - 2 + nv].
+    no floor. What it says about the world is left out but for `option` (gravity, density, ...), of
+    which `--simulation.*` sets a part. `proprio` is qpos without x and y of the root, then qvel:
+    float32[nq - 2 + nv].
     """
 
     path: str = ""
@@ -87,7 +99,7 @@ class MjcfWalker(Walker):
             body = Body(self.path)
         except Exception as error:
             # dm_control raises whatever its parser meets.
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reason = ", ".join((str(error).strip() or repr(error)).splitlines())
             raise ValueError(f"walker.path {self.path} cannot be read: {reason}") from error
         model = body.mjcf_model
         wanted = (("body", self.root), ("camera", self.eye), ("camera", self.film_camera))
@@ -102,6 +114,13 @@ class MjcfWalker(Walker):
             raise ValueError(
                 f"{self.path} has a free joint; take it out: the walker gets one where it is put"
             )
+        if len(model.worldbody.body) != 1:
+            raise ValueError(
+                f"{self.path} has {len(model.worldbody.body)} bodies in its worldbody; it has to "
+                f"have one, in which the others hang"
+            )
+        if any(geom.type == "plane" for geom in model.find_all("geom")):
+            raise ValueError(f"{self.path} has a plane, such as a floor; take it out of the file")
         if not model.find_all("actuator"):
             raise ValueError(f"{self.path} has no actuator, so nothing could act; add one")
         return body

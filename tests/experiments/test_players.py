@@ -244,3 +244,21 @@ def test_a_viewer_begins_the_same_episode_again_when_it_ends(runs, name):
     np.testing.assert_array_equal(seen[8], seen[1])
     followed = windows[0].model.body(windows[0].cam.trackbodyid).name
     assert followed == f"walker/{player.env.walker.root}"
+
+
+def test_an_environment_beside_a_run_of_another_is_refused(runs):
+    arguments = [runs["gaps"], "random", "--env", "walls_ant"]
+    with pytest.raises(ValueError, match="--env is walls_ant, but the first run.*gap_ant"):
+        players.parse(EvaluateOptions, arguments, None)
+    for flag in ("--resume", "--config"):
+        with pytest.raises(ValueError, match=r"--env is walls_ant, but .* is of gap_ant"):
+            parse([flag, runs["gaps"], "--env", "walls_ant"], None)
+    assert parse(["--resume", runs["gaps"], "--env", "gap_ant"], None).env == "gap_ant"
+
+
+def test_a_leaf_that_is_not_asked_for_names_the_flag():
+    settings = parse(
+        ["--env", "walls_ant", "--encoder", "none", "--network.value-leaves", "ahead"], None
+    )
+    with pytest.raises(ValueError, match="add --ahead"):
+        build(settings)
