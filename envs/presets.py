@@ -17,13 +17,37 @@ from envs.walkers.jumping_ball import JumpingBall
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """All that an environment is made of; every field may be replaced."""
+    """All that an environment is made of; every field may be replaced.
+
+    Raises:
+        ValueError: a part is not of its kind, or a class instead of an object.
+    """
 
     arena: Arena
     walker: Walker
     task: Task
     vision: VisionConfig = VisionConfig()
     simulation: SimulationConfig = SimulationConfig()
+
+    def __post_init__(self) -> None:
+        for name, kind in (("arena", Arena), ("walker", Walker), ("task", Task)):
+            part = getattr(self, name)
+            is_class = isinstance(part, type)
+            made = part if is_class else type(part)
+            if kind not in made.__mro__:
+                raise ValueError(
+                    f"a preset's {name} is of type {made.__name__}, not {kind.__name__}"
+                )
+            if is_class:
+                raise ValueError(
+                    f"a preset's {name} is the class {made.__name__}; give it an object, "
+                    f"{made.__name__}()"
+                )
+            if "__annotations__" in vars(made) and "__dataclass_fields__" not in vars(made):
+                raise ValueError(
+                    f"{made.__name__} has settings but is no dataclass; write "
+                    "@dataclasses.dataclass(frozen=True) above it"
+                )
 
     def make(
         self, *, seeing: bool = True, back_end: str = "auto", ahead: bool = False

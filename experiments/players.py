@@ -42,6 +42,8 @@ class Options:
     """The environment where all that is named is `random`; by default gap_ant."""
     seed: int = 0
     """Another draws other episodes."""
+    physics: str = "auto"
+    """The physics back end, as in training; by default that of the first run."""
 
     def check(self) -> None:
         """Raise a ValueError that names the first option that is impossible."""

@@ -27,6 +27,10 @@ BLIND = "none"
 """The encoder of an animal without eyes."""
 BUILDER = "experiments.settings:build_from"
 """The function that a run's config.json names, which builds its environment and network."""
+AHEAD = (
+    "Observe the truth about what lies ahead too, as the leaf `ahead`. The policy gets it only "
+    "where --network.policy-leaves names it."
+)
 PARTS = ("arena", "walker", "task", "vision", "simulation")
 """Settings that are fields of a preset."""
 
@@ -108,7 +112,7 @@ def _type_for(parts: tuple[type, ...]) -> type[Settings]:
     """Return `Settings` with the fields of a preset, whose types are the preset's own."""
     fields: list[Any] = [(name, kind) for name, kind in zip(PARTS, parts, strict=True)]
     fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in fields]
-    fields.append(("ahead", bool, False))
+    fields.append(("ahead", Annotated[bool, tyro.conf.arg(help=AHEAD)], False))
     made = dataclasses.make_dataclass("Settings", fields, bases=(Settings,), frozen=True)
     made.__doc__ = Settings.__doc__
     return made

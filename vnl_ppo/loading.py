@@ -68,7 +68,8 @@ class Policy:
         """Return the action of a policy without memory.
 
         Args:
-            obs: as the environment gives it, with any leading axes [...].
+            obs: as the environment gives it, with any leading axes [...]. Leaves that the policy
+                does not look at, such as `ahead`, may be missing.
             key: to sample the action; by default it is the policy's mode.
 
         Returns:
@@ -104,7 +105,7 @@ class Policy:
 
     def value(self, obs: Observation, memory: Any = None) -> jax.Array:
         """Return the value, float32[...], in units of scaled rewards; arguments as for `act`."""
-        return self._decide(obs, memory, None)[1]
+        return self._decide(obs, memory, None, "value")[1]
 
     def actor(self, deterministic: bool = True) -> Actor:
         """Return what runs whole episodes (`vnl_ppo.evaluation`), by the mode or by samples."""
@@ -116,17 +117,25 @@ class Policy:
         return remembers(initial_memory(self.network, 1))
 
     def _decide(
-        self, obs: Observation, memory: Any, key: jax.Array | None
+        self, obs: Observation, memory: Any, key: jax.Array | None, head: str = "policy"
     ) -> tuple[jax.Array, jax.Array, Any]:
         flat, spec = flatten(obs), flatten(self.env.observation_spec)
-        if set(flat) != set(spec):
+        # A memory is made of what either head looks at.
+        heads = ("policy", "value") if self.remembers else (head,)
+        leaves = [getattr(self.network, f"{x}_leaves", None) for x in heads]
+        needed = {k for named in leaves for k in (spec if named is None else named)}
+        if not needed <= set(flat) <= set(spec):
             raise ValueError(
-                f"the observation has leaves {sorted(flat)}; this policy was trained on "
-                f"{sorted(spec)}"
+                f"the observation has leaves {sorted(flat)}; this {head} was trained on "
+                f"{sorted(needed)}"
             )
+        name = min(flat)
+        axes = jnp.shape(flat[name])[: jnp.ndim(flat[name]) - len(spec[name].shape)]
+        missing = {
+            k: jnp.zeros((*axes, *spec[k].shape), spec[k].dtype) for k in set(spec) - set(flat)
+        }
+        flat = {**flat, **missing}
         if memory is None:
-            name = next(iter(spec))
-            axes = jnp.shape(flat[name])[: jnp.ndim(flat[name]) - len(spec[name].shape)]
             empty = initial_memory(self.network, math.prod(axes))
             memory = jax.tree.map(lambda x: x.reshape(*axes, *x.shape[1:]), empty)
         drawn = jax.random.key(0) if key is None else key

@@ -70,7 +70,9 @@ class Gaps(Arena):
     length: float = 40.0
     """No platform starts beyond it."""
     platform_length: tuple[float, float] = (1.5, 2.0)
+    """Metres along x, from and to; drawn for each platform."""
     gap_length: tuple[float, float] = (0.05, 0.2)
+    """Metres along x, from and to; drawn for each gap."""
     platform_width: float | None = None
     """Metres along y; by default as wide as the corridor."""
     platform_shift: tuple[float, float] = (0.0, 0.0)

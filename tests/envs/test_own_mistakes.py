@@ -9,6 +9,7 @@ from envs import catalogue
 from envs.arenas.floor import Floor
 from envs.interfaces import Arena, Boxes, Outcome, Task, Visible
 from envs.locomotion import Locomotion
+from envs.presets import Preset
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.walkers.ant import Ant
 
@@ -89,3 +90,21 @@ def test_a_module_without_an_object_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="a module; name one.*my_garden_of_tests:OBJECT"):
         catalogue.find("my_garden_of_tests")
+
+
+class NoDataclass(Floor):
+    friction: float = 1.0
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ((Ant(), Floor(), PaysOnly()), "a preset's arena is of type Ant, not Arena"),
+        ((Floor, Ant(), PaysOnly()), r"arena is the class Floor; give it an object, Floor\(\)"),
+        ((Floor(), Ant(), Floor()), "a preset's task is of type Floor, not Task"),
+        ((NoDataclass(), Ant(), PaysOnly()), "NoDataclass has settings but is no dataclass"),
+    ],
+)
+def test_parts_in_the_wrong_place_are_told(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Preset(*parts)

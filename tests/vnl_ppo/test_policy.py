@@ -90,3 +90,19 @@ def test_a_loaded_policy_takes_nested_observations_single_or_in_batches():
     np.testing.assert_allclose(one, batch[1], rtol=1e-5)
     with pytest.raises(ValueError, match=r"has leaves \['touch'\]; this policy was trained on"):
         policy.act({"touch": obs_of()["touch"]})
+
+
+def test_a_loaded_policy_needs_only_what_it_looks_at():
+    network = ActorCritic(2, {}, (8,), (8,), policy_leaves=("legs.angles",), share_encoders=False)
+    env = types.SimpleNamespace(observation_spec=SPEC)
+    policy = Policy(env, network, PPOConfig(), weights_for(network), step=0)
+    both, legs = obs_of(4), {"legs": obs_of(4)["legs"]}
+    np.testing.assert_array_equal(policy(legs), policy(both))
+    with pytest.raises(ValueError, match=r"this value was trained on \['legs.angles', 'touch'\]"):
+        policy.value(legs)
+    with pytest.raises(ValueError, match="this policy was trained on"):
+        policy(both | {"smell": both["touch"]})
+    remembering = network.clone(core=GRU(5))
+    policy = Policy(env, remembering, PPOConfig(), weights_for(remembering), step=0)
+    with pytest.raises(ValueError, match=r"\['legs.angles', 'touch'\]"):
+        policy.act(legs)
