@@ -1,4 +1,4 @@
-"""Imports go one way, downwards: the house of DESIGN.md.
+"""Hold the direction of imports (docs/README.md, "Code layout").
 
 experiments joins encoders, envs and vnl_ppo, which do not know each other, but that envs know the
 protocol in vnl_ppo.env. Arenas, walkers and tasks know neither each other nor what is made of them.
