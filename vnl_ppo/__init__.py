@@ -1,4 +1,4 @@
-"""A Flax-first PPO for agents with structured observations."""
+"""PPO in JAX and Flax for agents with structured observations."""
 
 import os
 import time
@@ -17,8 +17,8 @@ os.environ.setdefault("PJRT_NPROC", str(max(8, os.cpu_count() or 1)))
 
 
 def load(run_dir: str | Path, step: int | None = None) -> "Policy":
-    """Return the trained policy of a run; see `vnl_ppo.loading.load`."""
-    # Environments import this package for its protocol alone and need not wait for the rest.
+    """Load the trained policy of a run; see `vnl_ppo.loading.load`."""
+    # Imported late: environments need only this package's protocol and should start fast.
     from vnl_ppo.loading import load
 
     return load(run_dir, step)

@@ -1,4 +1,4 @@
-"""Statistics of the encoders' layers: mean, standard deviation and share of dead units."""
+"""Compute statistics of the encoders' layers: mean, standard deviation, share of dead units."""
 
 import math
 from typing import Any
@@ -21,19 +21,20 @@ def encoder_activations(
 ) -> dict[str, jax.Array]:
     """Compute statistics of the output of every layer of every encoder.
 
-    A layer is a flax module inside an encoder, and the encoder itself. A unit is an entry of the
-    last axis, at all positions. It is dead if it is never above 0: a ReLU after it, or in it, then
-    passes nothing on, and no gradient comes back (Lu et al. 2019, arXiv:1903.06733).
+    A layer is any Flax module inside an encoder, or the encoder itself. A unit is one entry of a
+    layer's last axis, over all positions. A unit is dead if it is never above 0 in this batch: a
+    ReLU then outputs 0 and passes no gradient (Lu et al. 2019, arXiv:1903.06733).
 
     Args:
-        network: as `vnl_ppo.networks.ActorCritic`; one without encoders has no statistics.
-        weights: its parameters, and the moments of observations.
+        network: such as `vnl_ppo.networks.ActorCritic`.
+        weights: the network's parameters and the moments of observations.
         obs: leaves [B, ...].
-        counts: bool[B], which observations count.
+        counts: bool[B], true for the observations to include.
 
     Returns:
-        float32[] by `LEAF/LAYER/mean`, `.../std` and `.../dead`, a share from 0 to 1. LAYER is
-        `output` for the encoder itself. Encoders of the value function alone begin with `value_`.
+        float32[] by name: `LEAF/LAYER/mean`, `LEAF/LAYER/std` and `LEAF/LAYER/dead` (a share from 0
+        to 1). LAYER is `output` for the encoder itself. LEAF begins with `value_` for encoders that
+        only the value function uses. Empty for a network without encoders.
     """
     normalized = normalization.normalize(weights.moments, obs)
     memory = initial_memory(network, len(counts))
@@ -59,7 +60,7 @@ def encoder_activations(
 
 
 def _statistics(x: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
-    """Statistics of float[B, ..., units] over the rows that count."""
+    """Return the statistics of float[B, ..., units] over the rows where `counts` is true."""
     rows = x.astype(jnp.float32).reshape(len(x), -1, x.shape[-1] if x.ndim > 1 else 1)
     where = counts[:, None, None]
     size = jnp.maximum(counts.sum(), 1) * math.prod(rows.shape[1:])

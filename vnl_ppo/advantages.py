@@ -1,4 +1,4 @@
-"""Generalized advantage estimation that tells a failure from a time-out."""
+"""Compute generalized advantage estimates (GAE), with termination and truncation kept apart."""
 
 import chex
 import jax
@@ -20,8 +20,8 @@ def generalized_advantages(
 
         A_tm1 = delta_t + discounting gae_lambda (1 - end_t) A_t,    A_T = 0.
 
-    An episode that failed has no value after its last step. One that was cut short has the value of
-    its own last observation. Nothing leaks back from the episode that follows.
+    A terminated episode has value 0 after its last step. A truncated episode has the value of its
+    own last observation. The next episode does not influence the advantages of the one before it.
 
     Source: Schulman et al. 2016, arXiv:1506.02438, equations 11 and 16; Pardo et al. 2018,
     arXiv:1712.00378, for the value at a time limit.
@@ -30,13 +30,16 @@ def generalized_advantages(
         r_t: float[T, ...], the reward of each step.
         v_tm1: float[T, ...], the value of the observation acted on.
         v_t: float[T, ...], the value of the observation that the step led to, before any reset.
-        termination_t: bool[T, ...], the step ended its episode in failure.
-        end_t: bool[T, ...], the step ended its episode, failed or cut short.
-        discounting: the discount of one step, in [0, 1].
-        gae_lambda: 0 for one-step differences, 1 for whole returns.
+        termination_t: bool[T, ...], true if the step terminated its episode (failure).
+        end_t: bool[T, ...], true if the step ended its episode, terminated or truncated.
+        discounting: the discount factor per step, in [0, 1].
+        gae_lambda: in [0, 1]; 0 for one-step differences, 1 for whole returns.
 
     Returns:
         float[T, ...], the advantages. `v_tm1` plus these are the targets of the value function.
+
+    Raises:
+        AssertionError: the arrays differ in shape.
     """
     chex.assert_equal_shape([r_t, v_tm1, v_t, termination_t, end_t])
     delta_t = r_t + discounting * jnp.where(termination_t, 0.0, v_t) - v_tm1

@@ -1,4 +1,4 @@
-"""Random shifts of images, against overfitting to few of them."""
+"""Shift images randomly, as data augmentation."""
 
 from functools import partial
 from typing import Any
@@ -10,15 +10,15 @@ from vnl_ppo.randomness import draw, fold_in
 
 
 def random_shift(key: jax.Array, obs: Any, batch_axes: int, limit: int) -> Any:
-    """Shift every image by up to `limit` pixels along both axes, repeating its edge.
+    """Shift every image by up to `limit` pixels along both axes, filled by repeating its edge.
 
     Source: Yarats et al. 2021, arXiv:2004.13649 (DrQ), section 4. One shift is drawn for each
     entry of the first axis and each leaf; further batch axes (the steps of an unroll) share it.
 
     Args:
-        key: one or several (see `vnl_ppo.randomness.draw`).
-        obs: a pytree; its uint8 leaves with three axes behind the batch axes, [B, ..., H, W, C],
-            are images, the others stay as they are.
+        key: one PRNG key or several (see `vnl_ppo.randomness.draw`).
+        obs: a pytree. Leaves uint8[B, ..., H, W, C] with three axes after the batch axes are
+            images; other leaves are returned unchanged.
         batch_axes: number of leading batch axes.
         limit: the largest shift, pixels.
 

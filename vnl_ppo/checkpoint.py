@@ -1,8 +1,9 @@
-"""Save and restore a whole training state, so that a resumed run equals an unbroken one.
+"""Save and restore a training state, so that a resumed run equals an uninterrupted one.
 
-A checkpoint is a folder named by its environment step. Orbax writes it under another name and
-renames it when it is complete, so a half-written one is never taken for a checkpoint. A file that
-is torn later is found by the SHA-256 digest of each array, kept in the checkpoint's metadata.
+A checkpoint is a folder named after its environment step. Orbax writes it under another name and
+renames it when it is complete, so a half-written folder never counts as a checkpoint. Damage that
+happens later is detected by a SHA-256 digest of each array, kept in the checkpoint's metadata; such
+a checkpoint is called torn.
 """
 
 import contextlib
@@ -33,15 +34,15 @@ _UNFINISHED = ".orbax-checkpoint-tmp"
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When checkpoints are made, and which are kept."""
+    """Settings of checkpoints: when they are saved, and which are kept."""
 
     minutes: float = 10.0
-    """Longest time between two checkpoints, besides those after every evaluation; 0 for after
-    evaluations only."""
+    """Most minutes between two checkpoints, besides those after every evaluation; 0 for only those
+    after evaluations."""
     keep_last: int = 5
-    """How many of the newest are kept; 0 for all."""
+    """Number of newest checkpoints to keep; 0 for all."""
     keep_best: int = 1
-    """How many with the highest return in their evaluation are kept besides."""
+    """Number of checkpoints to keep in addition, those with the highest evaluation return."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.minutes < float("inf"):
@@ -54,23 +55,23 @@ class CheckpointConfig:
 
 
 class TornCheckpointError(ValueError):
-    """A checkpoint is torn: it does not hold what was saved."""
+    """A checkpoint is torn: a file is missing, cut short or altered."""
 
 
 def save(folder: Path, step: int, state: Any, score: float | None = None) -> Path:
-    """Write `state` to `folder/<step>`, which must not exist, and read it again.
+    """Save `state` to `folder/<step>`, and read it again to verify it.
 
     Args:
         folder: the run's `checkpoints` folder; made if missing.
         step: environment steps taken so far.
-        state: a pytree of arrays, typed PRNG keys among them.
-        score: of its policy, if it was evaluated; higher is better. See `prune`.
+        state: a pytree of arrays, which may include typed PRNG keys.
+        score: evaluation score of the policy, used by `prune`: higher is better; None for none.
 
     Returns:
         the checkpoint's path.
 
     Raises:
-        OSError: it cannot be written. Earlier checkpoints are untouched.
+        OSError: the checkpoint exists or cannot be written. Other checkpoints are unchanged.
     """
     path = (folder / str(step)).resolve()
     if path.exists():
@@ -100,9 +101,9 @@ def steps(folder: Path) -> list[int]:
 
 
 def read(folder: Path, step: int) -> Leaves:
-    """Read the arrays of the checkpoint `folder/<step>` and compare them with their digests.
+    """Read the arrays of the checkpoint `folder/<step>` and verify their digests.
 
-    A checkpoint of an early version of this code has no digests and is taken as it is.
+    Checkpoints of early versions of this code have no digests and are not verified.
 
     Raises:
         TornCheckpointError: a file is missing, cut short or altered.
@@ -132,11 +133,11 @@ def read(folder: Path, step: int) -> Leaves:
 
 
 def read_last(folder: Path, warn: Callable[[str], None]) -> tuple[int, Leaves] | None:
-    """Read the newest whole checkpoint: its step and arrays, or None where there is none.
+    """Read the step and arrays of the newest intact checkpoint; None if there is no checkpoint.
 
     Args:
         folder: the run's `checkpoints` folder.
-        warn: called with one sentence for each newer one that is torn.
+        warn: called with a message for each newer checkpoint that is torn.
 
     Raises:
         TornCheckpointError: there are checkpoints, and all are torn.
@@ -151,40 +152,41 @@ def read_last(folder: Path, warn: Callable[[str], None]) -> tuple[int, Leaves] |
     if torn:
         raise TornCheckpointError(
             f"all {torn} checkpoints in {folder} are torn; begin a new run, "
-            f"or bring a checkpoint back from a copy"
+            f"or restore a checkpoint from a backup"
         )
     return None
 
 
 def check(leaves: Mapping[str, np.ndarray], like: Any, name: str) -> None:
-    """Raise a ValueError unless a checkpoint has the arrays of a state, by name, shape and dtype.
+    """Raise a ValueError unless a checkpoint's arrays match a state's in name, shape and dtype.
 
     Args:
-        leaves: of the checkpoint.
+        leaves: the checkpoint's arrays.
         like: the state, or its shapes (`jax.eval_shape`).
-        name: of the checkpoint, for the message.
+        name: the checkpoint's name, for the message.
     """
     saved, wanted = _described(leaves), _described(_leaves(jax.eval_shape(_key_data, like)))
     for leaf in sorted(saved.keys() | wanted.keys()):
-        there, here = saved.get(leaf, "nothing"), wanted.get(leaf, "nothing")
+        there, here = saved.get(leaf, "missing"), wanted.get(leaf, "missing")
         if there != here:
             raise ValueError(
                 f"checkpoint {name} was made by another network or with other settings: {leaf} is "
-                f"{there} there and {here} here; resume it with the settings it was made with"
+                f"{there} in the checkpoint and {here} in this run; use the settings of the run "
+                f"that saved it"
             )
 
 
 def adapt(leaves: Leaves, like: Any, renamed: Mapping[str, str] | None = None) -> Leaves:
-    """Return a checkpoint's arrays under the names that this release gives them; see `check`.
+    """Return a checkpoint's arrays with old names replaced and metrics as in `like`, for `check`.
 
-    An environment overwrites its metrics at every step before they are read, so they need not
-    match: those that the checkpoint lacks become zeros, and others that it has are left out.
+    An environment overwrites its metrics at every step before they are read, so their values do not
+    matter: missing ones become zeros, and extra ones are left out.
 
     Args:
-        leaves: of the checkpoint.
+        leaves: the checkpoint's arrays.
         like: as for `check`.
-        renamed: old names of leaves of the environment's data to new ones, which are only taken
-            where the old name is not wanted (see `vnl_ppo.env.renamed_leaves`).
+        renamed: old to new names of leaves of the environment's data, used only for names that
+            `like` does not have (see `vnl_ppo.env.renamed_leaves`).
     """
     wanted = _leaves(jax.eval_shape(_key_data, like))
 
@@ -207,9 +209,9 @@ def fill(leaves: Mapping[str, np.ndarray], like: Tree, prefix: str = "") -> Tree
     """Return the arrays of a checkpoint in the structure of `like`.
 
     Args:
-        leaves: of the checkpoint.
-        like: a tree of the structure that was saved, or its shapes. Typed keys become raw numbers.
-        prefix: of the names, where `like` is a part of what was saved, such as `weights.`.
+        leaves: the checkpoint's arrays; those that are missing become zeros.
+        like: a tree of that structure, or its shapes. Typed PRNG keys become raw key data.
+        prefix: prefix of the names if `like` is a part of what was saved, such as `weights.`.
     """
     empty = lambda x: np.zeros(x.shape, x.dtype)
     return jax.tree_util.tree_map_with_path(
@@ -221,10 +223,10 @@ def restore(leaves: Mapping[str, np.ndarray], like: Tree, layout: Any) -> Tree:
     """Put the arrays of a checkpoint onto devices, in the structure of `like`.
 
     Args:
-        leaves: of the checkpoint, which passed `check`.
-        like: a state, or its shapes, typed keys included.
-        layout: the sharding of each part of it (`vnl_ppo.ppo.PPO.layout`); devices may be others
-            than those of the run that saved it.
+        leaves: the checkpoint's arrays, which passed `check`.
+        like: a state, or its shapes, with typed PRNG keys.
+        layout: the sharding of each part of it (`vnl_ppo.ppo.PPO.layout`); the devices may differ
+            from those of the run that saved it.
     """
     keys = jax.tree.map(_is_key, like)
     wrap = lambda x, is_key: jax.random.wrap_key_data(x) if is_key else x
@@ -233,7 +235,7 @@ def restore(leaves: Mapping[str, np.ndarray], like: Tree, layout: Any) -> Tree:
 
 
 def set_aside(folder: Path, after: int) -> None:
-    """Rename the torn checkpoints after step `after`: a resumed run saves these steps again."""
+    """Rename all checkpoints after step `after`, which are torn and will be saved again."""
     for step in steps(folder):
         if step > after:
             path = folder / str(step)
@@ -242,7 +244,7 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def prune(folder: Path, config: CheckpointConfig) -> list[int]:
-    """Delete the checkpoints that `config` does not keep; never the newest, nor any other file.
+    """Delete the checkpoints that `config` does not keep; the newest and other files stay.
 
     Returns:
         the steps that were deleted.
@@ -266,8 +268,8 @@ def prune(folder: Path, config: CheckpointConfig) -> list[int]:
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[ocp.StandardCheckpointer]:
-    """A checkpointer that raises and does not print: Orbax logs the traceback of every thread that
-    failed, far more than the one sentence that says what to do."""
+    """Yield a checkpointer that raises without printing: Orbax would log the traceback of every
+    thread that failed."""
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -281,7 +283,7 @@ def _orbax() -> Iterator[ocp.StandardCheckpointer]:
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
-    """A checkpointer of this process alone: Orbax would wait for all others to write their part."""
+    """Return a checkpointer that does not wait for other processes to write their parts."""
     if jax.process_count() == 1:
         return ocp.StandardCheckpointer()
     own = jax.process_index()
@@ -292,7 +294,7 @@ def _checkpointer() -> ocp.StandardCheckpointer:
 
 
 class _LateAnswers:
-    """Drops errors of TensorStore's threads whose event loop another thread's failure closed."""
+    """Ignores errors of TensorStore's threads after a failure elsewhere closed their event loop."""
 
     def __init__(self, others: Callable[[Any], Any]) -> None:
         self._others = others
@@ -303,7 +305,7 @@ class _LateAnswers:
 
 
 def _discard(path: Path) -> None:
-    """Delete a checkpoint, after renaming it: a half-deleted one must not be taken for one."""
+    """Rename a checkpoint, then delete it, so that a half-deleted folder is no checkpoint."""
     if path.exists():
         renamed = path.with_name(f".{path.name}.deleted")
         shutil.rmtree(renamed, ignore_errors=True)
@@ -318,7 +320,7 @@ def _remove_unfinished(path: Path) -> None:
 
 
 def _notes(path: Path) -> dict[str, Any]:
-    """What `save` wrote beside the arrays; nothing where that is torn, or not ours."""
+    """Return the metadata that `save` wrote; empty if they are torn or not from `save`."""
     try:
         with _checkpointer() as checkpointer:
             return checkpointer.metadata(path.resolve()).custom_metadata or {}

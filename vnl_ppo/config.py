@@ -17,68 +17,70 @@ class PPOConfig:
     num_timesteps: int = 1_000_000
     """Environment steps to train for, rounded up to whole iterations."""
     num_envs: int = 256
-    """Environments stepped together, over all devices."""
+    """Number of parallel environments, over all devices."""
     episode_length: int = 400
-    """Steps after which an episode is cut short (truncated, not failed)."""
+    """Steps after which an episode is truncated (not terminated: its last value is kept)."""
     unroll_length: int = 20
-    """Steps between two bootstraps of the value."""
+    """Steps of an unroll, at whose end the value is bootstrapped."""
     batch_size: int = 32
-    """Unrolls in a minibatch."""
+    """Number of unrolls in a minibatch."""
     num_minibatches: int = 8
-    """Minibatches that the data of an iteration are split into."""
+    """Number of minibatches that the data of an iteration are split into."""
     num_updates_per_batch: int = 4
     """Passes (epochs) over the data of an iteration."""
     learning_rate: float = 3e-4
-    """Adam's step size, at the beginning."""
+    """Adam's learning rate at the start of the run."""
     learning_rate_schedule: Literal["constant", "linear", "adaptive_kl"] = "constant"
-    """constant; linear: falls to 0 over the run; adaptive_kl: steered towards `desired_kl`."""
+    """constant; linear: falls to 0 over the run; adaptive_kl: adapted to keep the KL near
+    desired_kl."""
     learning_rate_schedule_min_lr: float = 1e-5
-    """Lower bound of the adaptive learning rate."""
+    """Lower bound of the learning rate under adaptive_kl."""
     learning_rate_schedule_max_lr: float = 1e-2
-    """Upper bound of the adaptive learning rate."""
+    """Upper bound of the learning rate under adaptive_kl."""
     desired_kl: float = 0.01
-    """KL from the policy that acted to the one that learns, the target of adaptive_kl."""
+    """Target of adaptive_kl for the KL from the policy that acted to the updated one, nats."""
     max_kl: float | None = None
-    """KL beyond which the rest of an iteration's updates is skipped; None for no limit."""
+    """KL above which the remaining updates of an iteration are skipped, nats; None for no limit."""
     discounting: float = 0.97
-    """Discount of one step."""
+    """Discount factor per step, from 0 to 1."""
     gae_lambda: float = 0.95
-    """Decay of generalized advantage estimation."""
+    """Lambda of generalized advantage estimation, from 0 to 1."""
     clipping_epsilon: float = 0.2
-    """Distance of the ratio of new to old policy from 1 at which the objective is clipped."""
+    """The ratio of new to old policy is clipped to within this distance of 1."""
     clipping_epsilon_value: float | None = None
-    """Distance of a value from the old one at which the value loss is clipped; None for no
+    """The value in the value loss is clipped to within this distance of the old value; None for no
     clipping."""
     entropy_cost: float = 1e-2
     """Weight of the policy's entropy in the loss."""
     entropy_cost_final: float | None = None
-    """Its weight at the end of the run, approached linearly; None for constant."""
+    """Entropy weight at the end of the run, approached linearly; None for a constant weight."""
     vf_loss_coefficient: float = 0.5
     """Weight of half the value function's mean squared error in the loss."""
     max_grad_norm: float = 1.0
-    """Global norm to which gradients are clipped."""
+    """Largest global norm of the gradient; a longer one is scaled down to it."""
     reward_scaling: float = 0.1
-    """Factor on rewards in the loss; logged returns are unscaled."""
+    """Factor on rewards for learning; logged returns are unscaled."""
     normalize_observations: bool = True
-    """Whether float leaves are scaled to mean 0 and variance 1, by running statistics."""
+    """Whether float observations are normalised to mean 0 and variance 1 by running statistics."""
     normalize_advantage: bool = True
-    """Whether the advantages of a minibatch are scaled to mean 0 and variance 1."""
+    """Whether the advantages of a minibatch are normalised to mean 0 and variance 1."""
     image_shift: int = 0
-    """Largest random shift of images in the loss, pixels; 0 for none."""
+    """Largest random shift of images while learning (data augmentation), pixels; 0 for none."""
     num_evals: int = 6
-    """Evaluations, each with a checkpoint: the first before and the last after training."""
+    """Number of evaluations, each followed by a checkpoint: the first before and the last after
+    training; 1 for the last only."""
     num_eval_envs: int = 32
-    """Episodes in an evaluation."""
+    """Number of episodes in an evaluation."""
     deterministic_eval: bool = True
-    """Whether evaluations take the policy's mode instead of a sample."""
+    """Whether evaluations use the mode of the policy's distribution instead of samples."""
     env_chunk_size: int = 0
     """Environments of a device that are stepped and rendered at once; 0 for all. Smaller chunks
-    need less memory besides the stored observations."""
+    need less temporary memory."""
     seed: int = 0
-    """Of all random numbers."""
+    """Random seed of the run, 0 or more."""
     num_seeds: int = 1
-    """Independent agents trained together, from this seed and the ones after it. Numbers of
-    environments and steps are those of each agent."""
+    """Number of independent agents trained together, with the seeds seed, seed + 1, and so on.
+    Numbers of environments and steps are per agent."""
 
     @property
     def steps_per_iteration(self) -> int:
@@ -87,13 +89,13 @@ class PPOConfig:
 
     @property
     def num_unrolls(self) -> int:
-        """Unrolls of each environment in a training iteration."""
+        """Number of unrolls of each environment in a training iteration."""
         return self.batch_size * self.num_minibatches // self.num_envs
 
     @property
     def num_groups(self) -> int:
-        """Groups of environments, as many as possible. Each gives an equal share to every
-        minibatch, so that a minibatch holds the same on any number of devices."""
+        """Number of groups of environments, as many as possible. Each gives an equal share to every
+        minibatch, so minibatches are the same on any number of devices."""
         return math.gcd(self.num_envs, self.batch_size)
 
     @property
@@ -103,11 +105,11 @@ class PPOConfig:
 
 
 def check(config: PPOConfig, num_devices: int = 1) -> None:
-    """Raise a ValueError that names the first impossible setting.
+    """Raise a ValueError that names the first invalid setting.
 
     Args:
         config: the settings.
-        num_devices: the devices that share the environments and each minibatch.
+        num_devices: number of devices that share the environments and each minibatch.
     """
     for name, least in {
         "num_timesteps": 1,
@@ -169,7 +171,7 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
     if config.env_chunk_size and (config.num_envs // num_devices) % config.env_chunk_size:
         raise ValueError(
             f"env_chunk_size is {config.env_chunk_size}, which does not divide the "
-            f"{config.num_envs // num_devices} environments of a device"
+            f"{config.num_envs // num_devices} environments of a device; use a divisor, or 0"
         )
 
 
@@ -183,6 +185,6 @@ def _check_schedule(config: PPOConfig) -> None:
     if schedule == "adaptive_kl" and not lowest <= config.learning_rate <= highest:
         raise ValueError(
             f"learning_rate is {config.learning_rate}; the adaptive schedule keeps it within "
-            f"{lowest} and {highest}, so it has to begin there; change it or "
+            f"{lowest} and {highest}; choose a learning_rate within these, or change "
             f"learning_rate_schedule_min_lr and learning_rate_schedule_max_lr"
         )

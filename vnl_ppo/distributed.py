@@ -1,8 +1,8 @@
-"""Join several processes, on one host or on many, that train as one.
+"""Connect several processes, on one host or more, that train together as one run.
 
-CPUs talk over gloo and GPUs over NCCL. All processes run the same program, each with its share of
-the environments, and the first alone writes and prints. A process that dies breaks the others'
-connections, which ends them too.
+Processes communicate over gloo (CPU) or NCCL (GPU). All run the same program, each with its share
+of the environments; only process 0 writes files and prints. If a process dies, the connections of
+the others break, which ends them too.
 """
 
 import contextlib
@@ -32,17 +32,17 @@ _BROKEN = ("gloo", "nccl", "connection reset", "connection closed", "heartbeat",
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """Where the other processes are."""
+    """How this process finds the other processes of the run."""
 
     coordinator: str = ""
-    """HOST:PORT at which process 0 listens. Where SLURM or Open MPI started the processes, JAX
-    finds this and the next two by itself."""
+    """HOST:PORT at which process 0 listens. Empty if SLURM or Open MPI started the processes: JAX
+    then finds coordinator, num_processes and process_id by itself."""
     num_processes: int | None = None
-    """How many there are."""
+    """Number of processes; None to read it from SLURM or Open MPI."""
     process_id: int | None = None
-    """Which of them this is, from 0."""
+    """Index of this process, from 0; None to read it from SLURM or Open MPI."""
     timeout: int = 120
-    """Seconds to wait for the others at the start."""
+    """Seconds to wait for the other processes at the start."""
 
 
 class PeerLostError(Exception):
@@ -50,13 +50,13 @@ class PeerLostError(Exception):
 
 
 def join(config: DistributedConfig) -> None:
-    """Join the other processes. Call it before anything that uses a device.
+    """Connect to the other processes. Call it before anything that uses a device.
 
-    If the others are not there in time, the process ends with a message and status 1, where JAX
-    would abort it with a stack trace.
+    If not all connect within `config.timeout` seconds, this process ends with a message and exit
+    status 1 (JAX would abort it with a stack trace).
 
     Raises:
-        ValueError: a setting is impossible, or the processes cannot be joined.
+        ValueError: a setting is invalid, or the processes cannot be connected.
     """
     _check(config)
     # Signals are handled by `vnl_ppo.interruption`, as in one process.
@@ -99,7 +99,7 @@ def _check(config: DistributedConfig) -> None:
     if process_id is not None and not 0 <= process_id < last:
         raise ValueError(
             f"distributed.process_id is {process_id} and distributed.num_processes "
-            f"{num_processes}; the first has to be from 0 to one below the second"
+            f"{num_processes}; process_id has to be from 0 to num_processes - 1"
         )
     if not config.coordinator:
         return
@@ -113,7 +113,8 @@ def _check(config: DistributedConfig) -> None:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except (OSError, OverflowError, UnicodeError) as error:
         raise ValueError(
-            f"distributed.coordinator is {config.coordinator!r}, which is no address here ({error})"
+            f"distributed.coordinator is {config.coordinator!r}, which cannot be resolved "
+            f"({error}); give a host name or address that this host knows"
         ) from error
 
 
@@ -121,9 +122,9 @@ def _give_up(config: DistributedConfig) -> None:
     """End the process from another thread: the main one is in a call that cannot be interrupted."""
     where = config.coordinator or "the address that was found"
     print(
-        f"error: process {config.process_id} waited {config.timeout} s at {where} for the "
-        f"{config.num_processes} processes; is that the host of process 0, is the port free and "
-        f"open, and were all of them started? --distributed.timeout waits longer",
+        f"error: process {config.process_id} waited {config.timeout} s at {where} for all "
+        f"{config.num_processes} processes to connect; check that process 0 runs there, that the "
+        f"port is free and open, and that all were started; --distributed.timeout sets the wait",
         file=sys.stderr,
         flush=True,
     )
@@ -131,12 +132,12 @@ def _give_up(config: DistributedConfig) -> None:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes and prints; a single process is."""
+    """Return whether this is process 0, which writes and prints; a single process is process 0."""
     return jax.process_index() == 0
 
 
 def everyone(numbers: Sequence[int]) -> np.ndarray:
-    """Gather K numbers of each process, int32[processes, K]. Every process has to call this."""
+    """Gather K integers of each process as int32[processes, K]. Every process has to call this."""
     own = np.asarray(numbers, np.int32)
     if jax.process_count() == 1:
         return own[None]
@@ -156,15 +157,15 @@ def check_same(what: str, text: str) -> None:
     if other.size:
         raise ValueError(
             f"{what} of process {other[0]} are not those of process 0; start all processes with "
-            f"the same command, up to --distributed.process-id"
+            f"the same command, except for --distributed.process-id"
         )
 
 
 def whole(tree: Tree) -> Tree:
-    """Gather arrays that are shared out over processes onto one device of this process.
+    """Gather arrays that are sharded over processes onto one device of this process.
 
-    Typed PRNG keys become raw numbers. Every process has to call this; a single one gets `tree`
-    back as it is.
+    Typed PRNG keys become raw key data. Every process has to call this; a single one gets `tree`
+    back unchanged.
     """
     if jax.process_count() == 1:
         return tree
@@ -180,7 +181,7 @@ def _raw(tree: Any) -> Any:
 
 @contextlib.contextmanager
 def watching() -> Iterator[None]:
-    """Turn the errors that JAX raises when another process is gone into a PeerLostError."""
+    """Raise a PeerLostError in place of the errors that JAX raises when another process is gone."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
@@ -188,14 +189,15 @@ def watching() -> Iterator[None]:
         if jax.process_count() > 1 and any(word in text.lower() for word in _BROKEN):
             raise PeerLostError(
                 f"process {jax.process_index()} of {jax.process_count()} lost another one, which "
-                f"ended or cannot be reached; its own output says why "
+                f"ended or cannot be reached; see the output of that process "
                 f"({text.splitlines()[0][:160]})"
             ) from error
         raise
 
 
 def leave(status: int) -> None:
-    """End this process at once if it is one of several; otherwise JAX would wait for the others."""
+    """Flush the output; exit with `status` at once if this is one of several processes, as JAX
+    would wait for the others."""
     sys.stdout.flush()
     sys.stderr.flush()
     if jax.distributed.is_initialized():

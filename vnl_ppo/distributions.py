@@ -1,8 +1,8 @@
-"""The policy's distribution: a diagonal normal squashed into [-1, 1], by tanh or by clipping.
+"""Define the policy's distribution: a diagonal normal squashed into [-1, 1] by tanh or clipping.
 
-The raw action, before squashing, is stored: its log-probability is exact, while that of a squashed
-action near +-1 is lost to rounding. distrax has neither entropy nor mode of a tanh transform, so
-both are made here from its parts.
+Rollouts store the raw action, before squashing: its log-probability is exact, while that of a
+squashed action near +-1 is lost to rounding. distrax has neither the entropy nor the mode of a
+tanh-transformed distribution, so both are computed here.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def normal(logits: jax.Array) -> distrax.MultivariateNormalDiag:
     """Return the distribution of raw actions.
 
     Args:
-        logits: float32[..., 2A], the means, then the inverse softplus of the scales.
+        logits: float32[..., 2A], A means, then A raw scales; scale = softplus(raw) + `MIN_SCALE`.
     """
     loc, raw_scale = jnp.split(logits, 2, axis=-1)
     return distrax.MultivariateNormalDiag(loc, jax.nn.softplus(raw_scale) + MIN_SCALE)
@@ -42,18 +42,18 @@ def sample(logits: jax.Array, key: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class SquashedNormal:
-    """A normal distribution of raw actions, and a function from these into [-1, 1].
+    """A normal distribution of raw actions, and the function that squashes them into [-1, 1].
 
     Attributes:
         squash: raw action float32[..., A] -> action for the environment, same shape.
-        log_det: raw action -> float32[..., A], logarithm of the derivative of `squash`.
+        log_det: raw action -> float32[..., A], logarithm of the derivative of `squash`, by entry.
     """
 
     squash: Callable[[jax.Array], jax.Array]
     log_det: Callable[[jax.Array], jax.Array]
 
     def mode(self, logits: jax.Array) -> jax.Array:
-        """Return the action at the mode of the raw distribution, float32[..., A]."""
+        """Return the squashed mode of the raw distribution, float32[..., A]."""
         return self.squash(normal(logits).mode())
 
     def log_prob(self, logits: jax.Array, raw_action: jax.Array) -> jax.Array:
@@ -61,8 +61,8 @@ class SquashedNormal:
         return normal(logits).log_prob(raw_action) - self.log_det(raw_action).sum(-1)
 
     def entropy(self, logits: jax.Array, key: jax.Array) -> jax.Array:
-        """Estimate the entropy from one sample, without bias, float32[...]: there is no closed form
-        for tanh. `key` as for `sample`."""
+        """Return an unbiased estimate of the entropy from one sample, float32[...]; tanh has no
+        closed form. `key` as for `sample`."""
         return normal(logits).entropy() + self.log_det(sample(logits, key)).sum(-1)
 
 
@@ -75,10 +75,10 @@ DISTRIBUTIONS = {"tanh_normal": TANH_NORMAL, "clipped_normal": CLIPPED_NORMAL}
 
 
 def of(network: Any) -> SquashedNormal:
-    """Return the distribution of a network's logits: its attribute `distribution`, else tanh.
+    """Return the distribution that a network's attribute `distribution` names, by default tanh.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no distribution of that name.
     """
     name = getattr(network, "distribution", "tanh_normal")
     if name not in DISTRIBUTIONS:

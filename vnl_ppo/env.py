@@ -1,6 +1,6 @@
-"""What PPO asks of an environment: two pure functions, two sizes, and a few optional attributes.
+"""Define the interface of an environment: `reset`, `step`, two properties, optional attributes.
 
-The shape is that of Brax and of MuJoCo Playground. There is no batch axis: `jax.vmap` makes it.
+It follows Brax and MuJoCo Playground. There is no batch axis: `jax.vmap` adds it.
 """
 
 from collections.abc import Mapping
@@ -10,25 +10,25 @@ import jax
 from flax import struct
 
 Observation = Mapping[str, "jax.Array | Observation"]
-"""Arrays by name, nested or not. `uint8` leaves are images, float leaves are vectors."""
+"""A dictionary of arrays, nested or not. `uint8` leaves are images, float leaves are vectors."""
 ObservationSpec = Mapping[str, "jax.ShapeDtypeStruct | ObservationSpec"]
 """Shape and dtype of every leaf of an observation, in the same nesting."""
 
 
 @struct.dataclass
 class State:
-    """One environment after a reset or a step.
+    """The state of one environment after a reset or a step.
 
     Attributes:
         data: what the environment needs to take the next step; a pytree.
         obs: the observation of this state.
-        reward: float32[], earned by the step that led here.
-        done: float32[], 1 where the episode ended here, else 0.
+        reward: float32[], the reward of the step that led here.
+        done: float32[], 1 if the episode ended here, else 0.
         metrics: float32[] by name, to be logged.
-        info: anything else. `info["truncation"]` (float32[], optional) is 1 where an episode that
-            is done was cut short rather than failed, so that its last state still has a value; an
-            environment may cut short one episode in an unroll. `info["failed"]` (bool[], optional)
-            is true where the simulation broke down: the state is then ignored.
+        info: anything else. `info["truncation"]` (float32[], optional) is 1 if an episode that is
+            done was truncated, not terminated, so that its last state still has a value; an
+            environment may truncate at most one episode per unroll. `info["failed"]` (bool[],
+            optional) is true if the simulation broke down: the state is then ignored.
     """
 
     data: Any
@@ -40,9 +40,9 @@ class State:
 
 
 class Env(Protocol):
-    """A world to act in; any object with these four serves. `reset` and `step` are pure.
+    """An environment: any object with these four members. `reset` and `step` are pure functions.
 
-    An environment may have these attributes besides:
+    Optional attributes:
         metric_reductions: Mapping[str, str], see `metric_reductions`.
         shown: Mapping[str, str], see `shown`.
         renamed_leaves: Mapping[str, str], see `renamed_leaves`.
@@ -59,7 +59,7 @@ class Env(Protocol):
         ...
 
     def reset(self, key: jax.Array) -> State:
-        """Begin an episode, drawn from a typed PRNG key."""
+        """Start an episode; `key` is a typed PRNG key."""
         ...
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -68,22 +68,22 @@ class Env(Protocol):
 
 
 def metric_reductions(env: Env) -> Mapping[str, str]:
-    """Return how each metric is summed up over an episode: "mean" over its steps, "last" or "sum".
+    """Return how each metric is reduced over the steps of an episode: "mean", "last" or "sum".
 
-    Those that the environment's `metric_reductions` does not name are averaged.
+    Metrics that the environment's attribute `metric_reductions` does not name are averaged.
     """
     return getattr(env, "metric_reductions", {})
 
 
 def shown(env: Env) -> Mapping[str, str]:
-    """Return the metrics worth a line on the terminal, with their titles; by default none."""
+    """Return the metrics to print on the terminal, with their titles; by default none."""
     return getattr(env, "shown", {})
 
 
 def renamed_leaves(env: Env) -> Mapping[str, str]:
-    """Return leaves of `State.data` that had another name in an earlier release, old name to new.
+    """Return old to new names of leaves of `State.data` that an earlier release named otherwise.
 
-    Names are paths with dots: {"torso": "root"} reads what a checkpoint calls `torso`, or anything
+    Names are paths with dots: {"torso": "root"} reads the leaf `torso` of a checkpoint, or any leaf
     inside it, as `root`.
     """
     return getattr(env, "renamed_leaves", {})

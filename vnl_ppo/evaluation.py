@@ -23,12 +23,12 @@ _MOMENTS = (0.0, 0.125, 0.25, 0.5)
 
 
 class Actor(NamedTuple):
-    """What chooses the actions of an episode.
+    """A policy and its initial memory, as `run_episodes` and `record` take them.
 
     Attributes:
-        act: (obs [N, ...], key, memory) -> action float32[N, A], `Decision`, as all that acts
-            (`vnl_ppo.policy.make_policy`).
-        memory: N -> the memory at the beginning of N episodes, leaves [N, ...].
+        act: (obs [N, ...], key, memory) -> action float32[N, A], `Decision`; see
+            `vnl_ppo.policy.make_policy`.
+        memory: N -> the memory at the start of N episodes, leaves [N, ...].
     """
 
     act: Act
@@ -37,16 +37,16 @@ class Actor(NamedTuple):
 
 @struct.dataclass
 class Watched:
-    """The first K episodes of an evaluation, step by step.
+    """The first K episodes of an evaluation, step by step; T is the longest possible length.
 
     Attributes:
         action: float32[T, K, A].
         value: float32[T, K], the policy's value estimate.
         alive: bool[T, K], whether the step belongs to the episode.
-        obs: leaves [V, K, ...], the observations at V moments; 0 where the episode was over.
-        seen: bool[V, K], whether the episode was not over.
-        activations: float32[] by name, of the encoders' layers under `obs`; empty without a
-            network (see `vnl_ppo.activations`).
+        obs: leaves [V, K, ...], the observations at V moments; 0 if the episode was over.
+        seen: bool[V, K], whether the episode was still running at that moment.
+        activations: float32[] by name, statistics of the encoders' layers under `obs` (see
+            `vnl_ppo.activations`); empty without a network.
     """
 
     action: jax.Array
@@ -60,14 +60,14 @@ class Watched:
 def run_episodes(
     env: Env, actor: Actor, key: jax.Array, num_episodes: int, episode_length: int
 ) -> tuple[Metrics, Watched]:
-    """Run N whole episodes, one in each environment.
+    """Run N whole episodes of at most `episode_length` steps, one in each environment.
 
-    The same key gives the same episodes to any policy.
+    The same key gives the same first states to any policy.
 
     Returns:
         float32[N] by name: each metric of the environment, reduced over its episode as
-        `vnl_ppo.env.metric_reductions` says, `episode_reward` and `episode_length`; and the first
-        episodes, step by step.
+        `vnl_ppo.env.metric_reductions` says, `episode_reward` and `episode_length` (steps); and the
+        first episodes, step by step.
     """
     reset_key, act_key = jax.random.split(key)
     keys = jax.random.split(reset_key, num_episodes)
@@ -136,8 +136,8 @@ def run_episodes(
 def make_evaluate(
     env: Env, network: nn.Module, config: PPOConfig
 ) -> Callable[[Weights, jax.Array], tuple[Metrics, Watched]]:
-    """Build (weights, key) -> means over `config.num_eval_envs` episodes of the metrics of
-    `run_episodes`, with `episode_reward_std` over episodes; and the first episodes step by step."""
+    """Build a function (weights, key) -> metrics, watched: the metrics of `run_episodes`, averaged
+    over `config.num_eval_envs` episodes, and the standard deviation `episode_reward_std`."""
 
     def evaluate(weights: Weights, key: jax.Array) -> tuple[Metrics, Watched]:
         actor = acting(network, weights, config.deterministic_eval)
@@ -154,13 +154,13 @@ def make_evaluate(
 
 
 def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Actor:
-    """Return a network's policy for `run_episodes` and `record`."""
+    """Return a network's policy as an `Actor`, which takes the mode if `deterministic`."""
     act, _ = make_policy(network, weights, deterministic)
     return Actor(act, lambda n: initial_memory(network, n))
 
 
 def acting_at_random(action_size: int) -> Actor:
-    """Return uniform actions in [-1, 1]: a first check of a new body, and a baseline."""
+    """Return an `Actor` that draws uniform actions in [-1, 1], as a baseline."""
 
     def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
         n = jax.tree.leaves(obs)[0].shape[0]
@@ -174,7 +174,7 @@ def acting_at_random(action_size: int) -> Actor:
 def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, jax.Array]:
     """Record the environment's states in one episode of at most `length` steps.
 
-    The same key gives the same episode to any policy.
+    The same key gives the same first state to any policy.
 
     Returns:
         the `data` of its states, leaves [length + 1, ...], and bool[length + 1], true for the
@@ -202,7 +202,7 @@ def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, ja
 def make_record(
     env: Env, network: nn.Module, config: PPOConfig, length: int
 ) -> Callable[[Weights, jax.Array], tuple[Any, jax.Array]]:
-    """Build (weights, key) -> `record` of one episode under the weights' policy."""
+    """Build a function (weights, key) -> what `record` returns under the network's policy."""
 
     def with_weights(weights: Weights, key: jax.Array) -> tuple[Any, jax.Array]:
         actor = acting(network, weights, config.deterministic_eval)

@@ -1,8 +1,8 @@
 """Write TensorBoard's event files, without a thread.
 
-tensorboardX's `SummaryWriter` hands events to a thread. When the disk is full that thread dies, its
-queue fills up, and training waits for ever; what it holds back for up to two minutes is lost when
-the process is killed. Its summaries and its file format are used here without that thread.
+tensorboardX's `SummaryWriter` writes from a thread. If the disk is full, that thread dies, its
+queue fills up, and training waits for ever; if the process is killed, up to two minutes of events
+are lost. Only the summaries and the file format of tensorboardX are used here.
 """
 
 import io
@@ -25,12 +25,12 @@ _BINS = 64
 class EventFile:
     """A new event file; each start of a run has its own.
 
-    Every method raises OSError where the file cannot be written.
+    Every method raises OSError if the file cannot be written.
 
     Args:
-        folder: of the run, or one in it; made if missing.
-        purge_step: TensorBoard drops events of this step and later ones in the folder's older
-            files; by default none.
+        folder: the run's folder, or one in it; made if missing.
+        purge_step: TensorBoard drops the events of this step and later ones from the folder's older
+            files; None to keep all.
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
@@ -42,7 +42,7 @@ class EventFile:
             self._write(Event(session_log=start), purge_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write numbers by name."""
+        """Write scalars by name."""
         for name, value in values.items():
             self._add(step, summary.scalar(name, value))
 
@@ -57,7 +57,7 @@ class EventFile:
         self._add(step, summary.image(name, image, dataformats="HWC"))
 
     def film(self, step: int, name: str, frames: Sequence[np.ndarray], fps: float) -> None:
-        """Write frames uint8[H, W, 3] as an animated image."""
+        """Write frames uint8[H, W, 3] as an animated GIF of `fps` frames per second."""
         content = io.BytesIO()
         imageio.mimwrite(content, frames, format="gif", duration=1000 / fps, loop=0)  # type: ignore[call-overload]
         height, width, _ = frames[0].shape
@@ -71,11 +71,11 @@ class EventFile:
         self._add(step, summary.text(name, markdown))
 
     def settings(self, settings: Mapping[str, Any], metrics: list[str]) -> None:
-        """Show nested plain settings in TensorBoard's table of hyper-parameters.
+        """Write settings to TensorBoard's table of hyper-parameters.
 
         Args:
-            settings: names to plain values, lists or mappings of those.
-            metrics: scalars by which to compare runs.
+            settings: a nested dictionary of plain values and lists.
+            metrics: names of the scalars to show beside them.
         """
         plain = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
@@ -102,7 +102,7 @@ class EventFile:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by dotted names."""
+    """Flatten nested settings to one dictionary with dotted names."""
     result: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

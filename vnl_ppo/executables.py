@@ -1,7 +1,7 @@
 """Turn compiled programs into bytes and back, for `vnl_ppo.program_cache`.
 
-The one place that knows what JAX does not document of this: `serialize_executable`, and the names
-of its settings. Everything here may raise whatever a version of JAX that is not known raises.
+Only this module uses two undocumented parts of JAX: `serialize_executable`, and the names of its
+settings. With another version of JAX any function here may raise any exception.
 """
 
 import functools
@@ -19,7 +19,7 @@ except ImportError:  # programs are not kept then, and tests/test_private_surfac
 
 
 def to_bytes(compiled: Any) -> bytes:
-    """Return a `jax.stages.Compiled` as bytes; one that calls back into Python is refused."""
+    """Return a `jax.stages.Compiled` as bytes; raises if it calls back into Python."""
     # By itself JAX would load it for all devices.
     shardings: Any = jax.tree.leaves((compiled.input_shardings, compiled.output_shardings))
     devices = sorted({device.id for sharding in shardings for device in sharding.device_set})
@@ -27,7 +27,7 @@ def to_bytes(compiled: Any) -> bytes:
 
 
 def from_bytes(content: bytes) -> Callable[..., Any]:
-    """Return the program of `to_bytes`, on the devices that it was compiled for."""
+    """Load a program that `to_bytes` saved onto the devices that it was compiled for."""
     _prepare_linear_algebra()
     devices, (program, inputs, outputs) = pickle.loads(content)
     by_number = {device.id: device for device in jax.devices()}

@@ -1,4 +1,4 @@
-"""Estimate the memory of a training run before anything is compiled."""
+"""Estimate the memory that a training run needs on a device, and compare it with what there is."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ _LIMIT_1 = "memory.limit_in_bytes"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One part of the memory, and its size on one device in bytes."""
+    """The name of one part of a run's memory, and its size on one device in bytes."""
 
     name: str
     num_bytes: int
@@ -31,15 +31,15 @@ class Row:
 def memory_table(
     env: Env, network: nn.Module, config: PPOConfig, num_devices: int = 1
 ) -> list[Row]:
-    """List what one device holds through a whole training iteration, without compiling anything.
+    """List the arrays that one device holds during a training iteration; nothing is compiled.
 
     Args:
         env, network, config: as for `vnl_ppo.ppo.make_ppo`.
-        num_devices: devices that share the environments.
+        num_devices: number of devices that share the environments.
 
     Returns:
-        parameters, optimiser, statistics and environments; then the rollout's buffer, leaf by
-        leaf. XLA's temporary memory is in `peak_bytes` alone.
+        parameters, optimiser, statistics and environments; then the rollout buffer by leaf. XLA's
+        temporary memory is left out; `peak_bytes` includes it.
     """
     init, _ = on_one_device(env, network, config, num_devices)
 
@@ -80,7 +80,7 @@ def compile_step(ppo: PPO) -> Any:
 
 
 def peak_bytes(program: Any) -> int:
-    """Return the peak memory of a program of `compile_step` on each device, as XLA plans it."""
+    """Return the peak memory, in bytes per device, that XLA plans for a compiled program."""
     memory = program.memory_analysis()
     # The state passed in is donated: what comes out in its place takes no memory of its own.
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -88,10 +88,10 @@ def peak_bytes(program: Any) -> int:
 
 
 def available_bytes(device: jax.Device) -> int | None:
-    """Return the bytes that a device has for a run; None where that is unknown.
+    """Return the bytes of memory that a device has for a run; None if unknown.
 
-    An accelerator reports its limit. CPU devices, of which XLA can be told to make several, share
-    what the host has free and this process's control group allows (Linux).
+    An accelerator reports its limit. All CPU devices of JAX share equally what the host has free
+    and this process's control group allows (Linux).
     """
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
@@ -100,7 +100,7 @@ def available_bytes(device: jax.Device) -> int | None:
 
 
 def _free_on_host(path: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that the host can give without swapping."""
+    """Return the bytes that the host can give without swapping; None if unknown."""
     with contextlib.suppress(OSError):
         for line in path.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -109,7 +109,7 @@ def _free_on_host(path: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def _limit_of_group(groups: Path = Path("/proc/self/cgroup"), root: str = "/sys/fs/cgroup") -> Any:
-    """Bytes that the tightest of this process's control groups allows; None for no limit."""
+    """Return the bytes that this process's control groups allow; None for no limit."""
     limits = []
     with contextlib.suppress(OSError):
         for line in groups.read_text().splitlines():
@@ -127,7 +127,7 @@ def _limit_of_group(groups: Path = Path("/proc/self/cgroup"), root: str = "/sys/
 
 
 def check_fits(rows: list[Row], peak: int, available: int | None) -> None:
-    """Raise a ValueError with the table if a run takes more than the device has."""
+    """Raise a ValueError with the table `rows` if `peak` bytes are more than `available`."""
     if available is None or peak <= available:
         return
     table = "\n".join(f"  {row.name}: {row.num_bytes / 2**20:,.1f} MiB" for row in rows)
@@ -135,7 +135,7 @@ def check_fits(rows: list[Row], peak: int, available: int | None) -> None:
     remedy = (
         "the rollout is the largest part: lower batch_size, num_minibatches or unroll_length"
         if buffer > peak / 2
-        else "most of it is held for a moment only: lower env_chunk_size or batch_size"
+        else "most of it is temporary: lower env_chunk_size or batch_size"
     )
     raise ValueError(
         f"a training iteration takes {peak / 2**20:,.0f} MiB and the device has "

@@ -1,12 +1,12 @@
-"""Give up a run that only produces numbers that are not finite."""
+"""Stop a run that keeps producing numbers that are not finite."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 PATIENCE = 10
-"""Iterations in a row after which a run is given up."""
+"""Number of bad iterations in a row after which a run is stopped."""
 SHARE = 0.01
-"""Share of an iteration's steps that may break down."""
+"""Share of an iteration's steps in which the environment may break down."""
 _STEP_FAULTS = "train/nonfinite_"
 _EPISODES = _STEP_FAULTS + "episodes"
 _UPDATES, _SKIPPED = "train/updates", "train/skipped_updates"
@@ -17,11 +17,11 @@ class NotFiniteError(Exception):
 
 
 class Health:
-    """Watches the counts of numbers that are not finite.
+    """Watches the counts of numbers that are not finite in the metrics of a run.
 
-    A broken episode now and then is harmless: it ends, and the others go on. A run is given up
-    where, for `PATIENCE` iterations in a row, no update was made or more than `SHARE` of the steps
-    broke down.
+    A broken episode now and then is harmless: it ends, and the others go on. A run is stopped if,
+    for `PATIENCE` iterations in a row, every update was skipped or the environment broke down in
+    more than `SHARE` of the steps.
 
     Args:
         steps: environment steps of an iteration.
@@ -37,10 +37,10 @@ class Health:
 
         Args:
             step: environment steps so far.
-            metrics: of the iteration; missing counts are 0.
+            metrics: metrics of the iteration; missing counts are 0.
 
         Raises:
-            NotFiniteError: the run is given up.
+            NotFiniteError: the run has to stop.
         """
         faults = {k: n for k, n in metrics.items() if k.startswith(_STEP_FAULTS) and k != _EPISODES}
         worst = max(faults, key=faults.__getitem__, default="")
@@ -56,17 +56,17 @@ class Health:
             what = "every update was skipped" if stuck else f"over {SHARE:.0%} of the steps broke"
             raise NotFiniteError(
                 f"numbers that are not finite: {what} in {PATIENCE} iterations in a row; the first "
-                f"was the {self._first}; look at it there, or try a smaller learning_rate or a "
-                f"smaller physics time step"
+                f"was the {self._first}; inspect the run at that step, or try a smaller "
+                f"learning_rate or physics time step"
             )
 
 
 class HealthOfAll:
-    """`Health` of agents that train together; a run is given up with the last of them.
+    """Watches agents that train together, each by its own `Health`; the run stops with the last.
 
     Args:
         steps: environment steps of an iteration.
-        agents: the name of each; empty where there is only one.
+        agents: the agents' names; empty if there is only one.
     """
 
     def __init__(self, steps: int, agents: Sequence[str] = ()) -> None:
@@ -78,11 +78,11 @@ class HealthOfAll:
 
         Args:
             step: environment steps so far.
-            metrics: of the iteration; those of agents are float[S].
-            warn: called with a sentence for an agent that is given up while others go on.
+            metrics: metrics of the iteration; those of agents are float[S].
+            warn: called with a message about each agent that fails while others go on.
 
         Raises:
-            NotFiniteError: no agent is left.
+            NotFiniteError: the last agent failed.
         """
         of_agents = {k: x for k, x in metrics.items() if k.startswith("train/")}
         for i, health in list(self._healthy.items()):
@@ -92,4 +92,4 @@ class HealthOfAll:
                 del self._healthy[i]
                 if not self._healthy:
                     raise
-                warn(f"{self._agents[i]} is given up, while the others go on: {error}")
+                warn(f"{self._agents[i]} failed, while the others go on: {error}")

@@ -20,10 +20,10 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Whether a signal came.
+    """Holds the signal that a run received, if any.
 
     Attributes:
-        number: of the signal, or 0.
+        number: the signal's number; 0 for none.
     """
 
     number: int = 0
@@ -31,14 +31,14 @@ class Interruption:
 
 @contextlib.contextmanager
 def catch_signals(tell: Callable[[str], None]) -> Iterator[Interruption]:
-    """Note a first SIGINT or SIGTERM; end the process at once on a second one.
+    """Record a first SIGINT or SIGTERM; end the process at once on a second one.
 
-    Python runs its handlers between two of its own instructions, and one call into XLA can take
-    minutes. So signals wake a thread, which acts while the main thread is in such a call. Outside
-    the main thread, where Python handles no signals, this does nothing.
+    Python runs signal handlers only between its own instructions, and one call into XLA can take
+    minutes. So a thread handles the signals, even during such a call. Outside the main thread,
+    where Python handles no signals, this does nothing.
 
     Args:
-        tell: called with one line when the first signal comes.
+        tell: called with a message of one line when the first signal comes.
     """
     asked = Interruption()
     if threading.current_thread() is not threading.main_thread():

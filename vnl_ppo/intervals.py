@@ -1,4 +1,4 @@
-"""Means of independent values and their 95 % intervals."""
+"""Compute means of independent values with 95 % confidence intervals."""
 
 import math
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ def over_seeds(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Average the metrics of agents that differ by their seed.
 
     Args:
-        metrics: float[S] by name, a number of each of S agents, NaN for none.
+        metrics: float[S] by name, a value for each of S agents, NaN if it has none.
 
     Returns:
-        the mean by name and, of two numbers or more, both ends of its 95 % interval by
-        `low95/<name>` and `high95/<name>`. NaN where no agent has a number.
+        the mean of the known values by name, NaN if there is none; and, of two values or more, both
+        ends of its 95 % interval as `low95/<name>` and `high95/<name>`.
     """
     averaged: dict[str, float] = {}
     for name, values in metrics.items():

@@ -4,13 +4,13 @@
     policy = vnl_ppo.load("runs/mine")
     action = policy(obs)
 
-and where the policy has a memory, which begins empty in each episode
+With a recurrent policy, whose memory starts empty in each episode:
 
     action, memory = policy.act(obs)
     action, memory = policy.act(obs, memory)
 
 This package imports no environments. A run's config.json names the function that builds its
-environment and network, as `package.module:function`, which is imported here by this name.
+environment and network, as `package.module:function`; it is imported by that name.
 """
 
 import importlib
@@ -33,18 +33,18 @@ from vnl_ppo.policy import Weights, init_params, make_policy
 from vnl_ppo.recurrence import initial_memory, remembers
 
 Builder = Callable[[dict[str, Any]], tuple[Env, nn.Module, PPOConfig]]
-"""The settings of a config.json -> environment, network, hyper-parameters. Raises a ValueError for
-impossible settings."""
+"""Settings of a config.json -> environment, network, hyper-parameters. Raises a ValueError if the
+settings are invalid."""
 
 
 class Policy:
-    """A network with its weights, in the environment it was trained for.
+    """A trained network with its weights and the environment that it was trained in.
 
     Args:
         env: the environment.
         network: obs -> (logits, value).
         config: the settings of its training.
-        weights: its parameters and the moments of observations.
+        weights: the network's parameters and the moments of observations.
         step: environment steps that it was trained for.
     """
 
@@ -68,15 +68,15 @@ class Policy:
         """Return the action of a policy without memory.
 
         Args:
-            obs: as the environment gives it, with any leading axes [...]. Leaves that the policy
-                does not look at, such as `ahead`, may be missing.
-            key: to sample the action; by default it is the policy's mode.
+            obs: an observation of the environment, with any leading axes [...]. Leaves that the
+                policy does not use, such as `ahead`, may be missing.
+            key: PRNG key to sample the action; None to take the policy's mode.
 
         Returns:
-            float32[..., A] in (-1, 1).
+            float32[..., A] in [-1, 1].
 
         Raises:
-            ValueError: the observation is of another environment, or the policy has a memory.
+            ValueError: the observation's leaves do not fit, or the policy has a memory.
         """
         if self.remembers:
             raise ValueError(
@@ -92,23 +92,23 @@ class Policy:
         """Return the action, and the memory for the next step.
 
         Args:
-            obs: as the environment gives it, with any leading axes [...].
-            memory: returned by the step before, leaves [..., M]; None at the beginning of episodes.
-                Where only some episodes of a batch begin, set their rows to 0.
-            key: to sample the action; by default it is the policy's mode.
+            obs: an observation of the environment, with any leading axes [...].
+            memory: what the step before returned, leaves [..., M]; None at the start of episodes.
+                If only some episodes of a batch start, set their rows to 0.
+            key: PRNG key to sample the action; None to take the policy's mode.
 
         Returns:
-            float32[..., A] in (-1, 1), and the memory afterwards: `()` if the policy has none.
+            float32[..., A] in [-1, 1], and the memory afterwards: `()` if the policy has none.
         """
         action, _, memory = self._decide(obs, memory, key)
         return action, memory
 
     def value(self, obs: Observation, memory: Any = None) -> jax.Array:
-        """Return the value, float32[...], in units of scaled rewards; arguments as for `act`."""
+        """Return the value float32[...], in units of scaled rewards; arguments as for `act`."""
         return self._decide(obs, memory, None, "value")[1]
 
     def actor(self, deterministic: bool = True) -> Actor:
-        """Return what runs whole episodes (`vnl_ppo.evaluation`), by the mode or by samples."""
+        """Return an `Actor` for `vnl_ppo.evaluation`, which takes the mode if `deterministic`."""
         return acting(self.network, self.weights, deterministic)
 
     @property
@@ -127,7 +127,7 @@ class Policy:
         if not needed <= set(flat) <= set(spec):
             raise ValueError(
                 f"the observation has leaves {sorted(flat)}; this {head} was trained on "
-                f"{sorted(needed)}"
+                f"{sorted(needed)}; pass these, and no leaves that its environment does not have"
             )
         name = min(flat)
         axes = jnp.shape(flat[name])[: jnp.ndim(flat[name]) - len(spec[name].shape)]
@@ -146,12 +146,12 @@ def load(run_dir: str | Path, step: int | None = None) -> Policy:
     """Load the policy of a run, with its environment, on any device.
 
     Args:
-        run_dir: the run's folder, for the agent of its first seed; RUN/seed_3 for another one.
-        step: which checkpoint; by default the newest that is whole.
+        run_dir: the run's folder, for the agent of its first seed; RUN/seed_3 for that of seed 3.
+        step: environment step of the checkpoint; None for the newest intact one.
 
     Raises:
         ValueError: there is no such run or checkpoint, it is torn, or its settings are no longer
-            possible.
+            valid.
     """
     folder, _ = run_folder.split_agent(Path(run_dir))
     builder = _builder(run_folder.read_builder(folder), folder)
@@ -162,7 +162,7 @@ def load(run_dir: str | Path, step: int | None = None) -> Policy:
 def load_into(
     env: Env, network: nn.Module, config: PPOConfig, folder: Path, step: int | None = None
 ) -> Policy:
-    """Load the policy of a run for an environment and a network that are there; see `load`."""
+    """Load the policy of a run into a given environment and network; see `load`."""
     folder, seed = run_folder.split_agent(folder)
     agent = 0 if seed is None else seed - config.seed
     if not 0 <= agent < config.num_seeds:
@@ -199,9 +199,12 @@ def _builder(name: str, folder: Path) -> Builder:
     if not function:
         raise ValueError(
             f"{folder}'s config.json names no builder (it says {name!r}), so its environment is "
-            f"unknown; build it and the network yourself and use vnl_ppo.loading.load_into"
+            f"unknown; build environment and network, and call vnl_ppo.loading.load_into"
         )
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{folder} was built by {name}, which cannot be found: {error}") from error
+        raise ValueError(
+            f"{folder} was built by {name}, which cannot be found: {error}; install its package or "
+            f"set PYTHONPATH"
+        ) from error

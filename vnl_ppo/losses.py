@@ -1,4 +1,4 @@
-"""The clipped surrogate objective of PPO, with a value loss and an entropy bonus."""
+"""Compute PPO's clipped surrogate loss, with a value loss and an entropy bonus."""
 
 import chex
 import jax
@@ -25,23 +25,23 @@ def ppo_loss(
 
         L = -E[min(rho A, clip(rho, 1 - eps, 1 + eps) A)] + c_v/2 E[(v - v_target)^2] - c_e H.
 
-    Where `clipping_epsilon_value` is set, the squared error is the larger of that of v and that of
-    v clipped to this distance from the old value.
+    If `clipping_epsilon_value` is set, the squared error is the larger of two: that of v, and that
+    of v clipped to within this distance of the old value.
 
     Source: Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9; for the value's clip, Huang
     et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization", detail 9.
 
     Args:
         logits: float32[..., 2A], of the batch under the new parameters.
-        value: float32[...], likewise.
+        value: float32[...], of the batch under the new parameters.
         batch: the minibatch, leaves [...] ([B] or [B, T]); its decisions were made under the old
             parameters.
-        key: for the entropy's estimate; one or several (see `vnl_ppo.randomness.draw`).
-        config: `clipping_epsilon`, `clipping_epsilon_value`, `vf_loss_coefficient`,
-            `normalize_advantage`.
-        distribution: of the logits.
+        key: one PRNG key or several (see `vnl_ppo.randomness.draw`) to estimate the entropy.
+        config: gives eps (`clipping_epsilon`), `clipping_epsilon_value`, c_v
+            (`vf_loss_coefficient`) and `normalize_advantage`.
+        distribution: the distribution of the logits.
         entropy_cost: c_e.
-        axis_name: axis of devices over which the advantages are normalised together.
+        axis_name: axis of devices over which the advantages are normalised together; None for one.
 
     Returns:
         the loss, float32[]; its parts and diagnostics, float32[] by name.

@@ -1,4 +1,4 @@
-"""The actor-critic: an encoder for each leaf, a recurrent core if wanted, and two heads."""
+"""Define the actor-critic network: encoders by leaf, an optional recurrent core, and two heads."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from vnl_ppo.observations import Leaves, flatten
 
 
 class Head(nn.Module):
-    """A multilayer perceptron with a linear output.
+    """A multilayer perceptron with swish activations and a linear output.
 
     Attributes:
         hidden: the widths of the hidden layers.
         outputs: the width of the output.
-        output_scale: gain of the output layer's orthogonal kernel. A policy starts close to its
-            prior with 0.01 (Andrychowicz et al. 2021, arXiv:2006.05990, section 3.2).
+        output_scale: gain of the output layer's orthogonal kernel. With 0.01 a policy hardly
+            depends on the observation at first (Andrychowicz et al. 2021, arXiv:2006.05990).
     """
 
     hidden: Sequence[int]
@@ -27,7 +27,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """float32[..., F] -> float32[..., outputs]."""
+        """Map float32[..., F] to float32[..., outputs]."""
         for width in self.hidden:
             x = nn.swish(nn.Dense(width, kernel_init=nn.initializers.lecun_uniform())(x))
         return nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(self.output_scale))(x)
@@ -37,18 +37,18 @@ class ActorCritic(nn.Module):
     """Maps an observation to the policy's logits and a value.
 
     Attributes:
-        action_size: entries of an action.
-        encoders: a module for each leaf that needs one, by the leaf's name (see
-            `vnl_ppo.observations`); a float leaf without one goes to the heads as it is.
+        action_size: number of entries of an action.
+        encoders: modules by the name of their leaf (see `vnl_ppo.observations`); a float leaf
+            without an encoder goes to the heads unchanged.
         policy_hidden, value_hidden: the widths of the heads' hidden layers.
-        share_encoders: whether policy and value see the same features, or each its own.
-        policy_leaves, value_leaves: the leaves that each of them sees; None for all. A critic may
-            see leaves that the actor does not (Pinto et al. 2018, arXiv:1710.06542).
-        core: a memory between encoders and heads, such as `vnl_ppo.recurrence.GRU`; None for none.
-            Where policy and value have different features, each has its own core.
-        state_dependent_std: whether the scales of actions are outputs of the policy head, or
-            parameters that do not depend on the observation.
-        distribution: of the logits, a name in `vnl_ppo.distributions.DISTRIBUTIONS`.
+        share_encoders: whether policy and value share their encoders; else each has its own.
+        policy_leaves, value_leaves: the leaves that each of them uses; None for all. A critic may
+            use leaves that the actor does not (Pinto et al. 2018, arXiv:1710.06542).
+        core: a recurrent module between encoders and heads, such as `vnl_ppo.recurrence.GRU`; None
+            for none. If policy and value have different features, each has its own core.
+        state_dependent_std: whether the scales of actions are outputs of the policy head; else
+            they are parameters that do not depend on the observation.
+        distribution: the logits' distribution, a name in `vnl_ppo.distributions.DISTRIBUTIONS`.
         encoder_dtype: dtype in which encoders compute, such as bfloat16. Their parameters, and
             everything else, stay float32.
     """
@@ -71,7 +71,7 @@ class ActorCritic(nn.Module):
         return self.share_encoders and self.policy_leaves == self.value_leaves
 
     def setup(self) -> None:
-        """Make the submodules; parameters are named by these attributes."""
+        """Create the submodules; their parameters are named after these attributes."""
         self.shared = dict(self.encoders)
         if not self.share_encoders:
             self.value_encoders = {k: e.clone() for k, e in self.encoders.items()}
@@ -86,8 +86,7 @@ class ActorCritic(nn.Module):
 
     @nn.nowrap
     def initial_memory(self, num_envs: int) -> Any:
-        """Return the memory at the beginning of episodes, leaves [num_envs, ...]; `()` without a
-        core."""
+        """Return the memory at the start of episodes, leaves [num_envs, ...] or `()`."""
         if self.core is None:
             return ()
         streams = ("policy",) if self.one_stream else ("policy", "value")
@@ -98,12 +97,15 @@ class ActorCritic(nn.Module):
 
         Args:
             obs: leaves [..., *leaf shape] by name, any leading batch axes; [B, T, ...] for unrolls.
-            memory: of a network with a core, see `initial_memory`.
+            memory: the memory before the step, for a network with a core (see `initial_memory`).
             end: bool[B, T], for unrolls of a network with a core (see `recurrence.GRU`).
 
         Returns:
             logits of `vnl_ppo.distributions`, float32[..., 2 * action_size]; value, float32[...];
             with a core also the memory afterwards.
+
+        Raises:
+            ValueError: the network has a core, and no memory is given.
         """
         actor = self._features(self.shared, obs, self.policy_leaves)
         if self.one_stream:
@@ -147,7 +149,7 @@ class ActorCritic(nn.Module):
 def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array:
     """Apply a bound module to `x` so that its layers compute in `dtype`.
 
-    Parameters stay float32; they and the inputs of each layer are cast when it is called. A layer
+    Parameters are kept as float32; they and the inputs are cast whenever a layer is called. A layer
     with a dtype of its own keeps it.
     """
     lower = lambda tree: jax.tree.map(
@@ -162,7 +164,7 @@ def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array
 
 
 def check_network(observation_spec: Any, network: ActorCritic) -> None:
-    """Raise a ValueError unless the network can be applied to such observations."""
+    """Raise a ValueError unless the network can be applied to observations of this spec."""
     names = sorted(flatten(observation_spec))
     for field in ("policy_leaves", "value_leaves"):
         wanted = getattr(network, field)
@@ -172,7 +174,7 @@ def check_network(observation_spec: Any, network: ActorCritic) -> None:
             raise ValueError(f"{field} has {unknown}; the observation's leaves are {names}")
         if not wanted:
             raise ValueError(
-                f"{field} is empty; name at least one leaf of {names}, or none for all"
+                f"{field} is empty; name at least one leaf of {names}, or leave it out for all"
             )
     check_encoders(observation_spec, network.encoders, _used_leaves(names, network))
     distributions.of(network)
@@ -186,9 +188,9 @@ def check_encoders(
     """Raise a ValueError unless every leaf in use has an encoder or is a vector of floats.
 
     Args:
-        observation_spec: of the environment.
-        encoders: by leaf.
-        used: names of leaves; None for all.
+        observation_spec: shape and dtype of every leaf of the environment's observation.
+        encoders: modules by the name of their leaf.
+        used: names of the leaves in use; None for all.
     """
     leaves = flatten(observation_spec)
     for key, spec in leaves.items():

@@ -1,6 +1,6 @@
 """Normalize the float leaves of observations by their running mean and variance.
 
-Images are left to their encoders: their range is known.
+Images (uint8) are left as they are: their encoders scale them.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ class Moments:
 
 
 def init_moments(observation_spec: Any) -> Moments:
-    """Return mean 0 and variance 1 for each float leaf, by its name (see `flatten`)."""
+    """Return count 0, mean 0 and variance 1 for each float leaf, by its name (see `flatten`)."""
     leaves = flatten(observation_spec)
     floats = {k: s for k, s in leaves.items() if jnp.issubdtype(s.dtype, jnp.floating)}
     return Moments(
@@ -40,15 +40,15 @@ def init_moments(observation_spec: Any) -> Moments:
 
 
 def update_moments(moments: Moments, batch: Observation, axis_name: str | None = None) -> Moments:
-    """Return the moments of the observations so far and a batch.
+    """Return the moments updated with a batch of observations.
 
-    The moments of two sets are joined as in Chan, Golub and LeVeque 1979, equation 2.1, which
-    stays exact where sums of squares would cancel.
+    The moments of two sets are combined as in Chan, Golub and LeVeque 1979, equation 2.1, which
+    avoids the rounding errors of sums of squares.
 
     Args:
-        moments: of the observations so far.
+        moments: the moments of the observations so far.
         batch: observations [B, ...] or [B, T, ...]; leaves without moments are ignored.
-        axis_name: axis of devices that hold equal parts of the batch.
+        axis_name: axis of devices that hold equal parts of the batch; None for one device.
     """
     mean_over_devices = (lambda x: jax.lax.pmean(x, axis_name)) if axis_name else (lambda x: x)
     devices = jax.lax.psum(1, axis_name) if axis_name else 1

@@ -1,4 +1,4 @@
-"""Turn observations of any nesting into flat dictionaries of named leaves."""
+"""Flatten nested observations to dictionaries of named leaves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Leaves = Mapping[str, jax.Array]
 
 
 def flatten(obs: Any) -> dict[str, Any]:
-    """Name every leaf by its path: `{"eyes": {"left": x}}` becomes `{"eyes.left": x}`.
+    """Return a dictionary of the leaves by path: `{"eyes": {"left": x}}` gives `{"eyes.left": x}`.
 
     Args:
         obs: a pytree of arrays, or of their specs; a bare array is named "obs".

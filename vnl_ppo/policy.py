@@ -1,4 +1,4 @@
-"""The policy and its value function: a network with parameters and moments of observations."""
+"""Build the policy and value function of a network, its parameters and observation moments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from vnl_ppo.rollout import Decision
 
 @struct.dataclass
 class Weights:
-    """What a policy has learned.
+    """The learned part of a policy.
 
     Attributes:
         params: the network's parameters.
@@ -47,7 +47,7 @@ def apply(
     Args:
         network: flat obs -> (logits, value); with memory, (flat obs, memory, end) -> (logits,
             value, memory).
-        weights: its parameters, and the moments of observations.
+        weights: the network's parameters and the moments of observations.
         obs: leaves [..., *leaf shape].
         memory: leaves [..., *memory shape]; `()` for a network without memory.
         end: bool[B, T], for unrolls of a network with memory (see `recurrence.GRU`).
@@ -70,10 +70,10 @@ def make_policy(
     """Build the policy and the value function, for observations of any leading axes [...].
 
     Returns:
-        act: (obs, key, memory) -> action float32[..., A] in [-1, 1], `Decision`. The key is one for
-            all, or one for each entry of the first axis.
+        act: (obs, key, memory) -> action float32[..., A] in [-1, 1], `Decision`. There is one PRNG
+            key, or one for each entry of the first axis. `deterministic` takes the mode.
         value_fn: (obs, memory) -> value float32[...].
-        A network without memory needs none.
+        `memory` may be left out for a network without memory.
     """
     distribution = distributions.of(network)
 

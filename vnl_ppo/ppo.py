@@ -1,8 +1,8 @@
-"""Proximal policy optimisation, one iteration from top to bottom: collect experience and learn.
+"""Run proximal policy optimisation (PPO): in each iteration, collect experience, then learn.
 
-Environments are vmapped and shared out over devices. A device holds its share of the environments
-and a copy of everything else; gradients and statistics are averaged over the axis `DEVICES`.
-Results depend on the number of devices only by the order in which sums are rounded.
+Environments are vmapped and split over devices. A device holds its share of the environments and a
+copy of everything else; gradients and statistics are averaged over the axis `DEVICES`. Results
+depend on the number of devices only through the rounding of sums.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ Metrics = dict[str, jax.Array]
 
 @struct.dataclass
 class TrainingState:
-    """All that training needs to go on; a run restored from it continues bit for bit.
+    """Everything needed to continue training; a run restored from it continues bit for bit.
 
     Attributes:
-        weights: of the policy so far.
+        weights: the policy's weights so far.
         optimizer: the state of optax.
         episodes: the environments; each device holds a contiguous part of them.
         key: the PRNG key that all devices share.
-        iteration: int32[], training iterations done.
+        iteration: int32[], number of training iterations done.
     """
 
     weights: Weights
@@ -53,10 +53,10 @@ class TrainingState:
 
 
 class PPO(NamedTuple):
-    """An algorithm bound to an environment, a network and its settings.
+    """PPO for one environment, network and `PPOConfig`.
 
     States and metrics have a leading axis of `config.num_seeds` agents: agent i equals a single one
-    with seed `seed + i`, up to the order in which sums are rounded.
+    with seed `seed + i`, up to the rounding of sums.
 
     Attributes:
         init: seed -> TrainingState.
@@ -77,18 +77,18 @@ def make_ppo(
     devices: Sequence[jax.Device] | None = None,
     keep: Callable[[str, Any], Any] = as_it_is,
 ) -> PPO:
-    """Build the two functions of PPO; nothing is compiled before their first call.
+    """Build PPO's `init` and `step`; nothing is compiled before their first call.
 
     Args:
         env: one environment, without a batch axis.
-        network: as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
+        network: such as `vnl_ppo.networks.ActorCritic` (see `vnl_ppo.policy.apply`).
         config: the settings.
-        devices: that share the work; by default those of all processes.
+        devices: the devices that share the work; None for all devices of all processes.
         keep: see `vnl_ppo.program_cache.ProgramCache.keep`.
 
     Raises:
-        ValueError: a setting is impossible, or does not divide over the devices; the network does
-            not fit the observations.
+        ValueError: a setting is invalid, or does not divide over the devices; the network does not
+            fit the observations.
     """
     mesh = Mesh(np.asarray(devices or jax.devices()), (DEVICES,))
     init, step = (
@@ -115,8 +115,8 @@ def make_ppo(
 
 
 def over_agents(function: Callable[..., Any], num_agents: int) -> Callable[..., Any]:
-    """Map a function over a leading axis of agents, by `jax.vmap` where there are several: under it
-    both branches of every condition are computed."""
+    """Map a function over a leading axis of agents. `jax.vmap` is left out for a single one, since
+    it computes both branches of every condition."""
     if num_agents > 1:
         return jax.vmap(function)
 
@@ -130,11 +130,11 @@ def over_agents(function: Callable[..., Any], num_agents: int) -> Callable[..., 
 def on_one_device(
     env: Env, network: nn.Module, config: PPOConfig, num_devices: int
 ) -> tuple[Callable[..., TrainingState], Callable[..., tuple[TrainingState, Metrics]]]:
-    """Build the part of each of `num_devices` devices, joined by the axis `DEVICES`, for one agent.
+    """Build `init` and `step` of one agent, as each of `num_devices` devices runs them.
 
     Returns:
-        init: seed -> TrainingState, of which `episodes` are the device's.
-        step: TrainingState -> (TrainingState, Metrics).
+        init: seed -> TrainingState, whose `episodes` are those of the device.
+        step: TrainingState -> (TrainingState, Metrics); it reduces over the axis `DEVICES`.
     """
     check(config, num_devices)
     if isinstance(network, ActorCritic):
@@ -187,7 +187,7 @@ def on_one_device(
 
 
 def of_this_device(n: int) -> jax.Array:
-    """Return int32[n], the global indices of n items of this device, where each device has n."""
+    """Return int32[n], the global indices of this device's n items; every device has n."""
     return jax.lax.axis_index(DEVICES) * n + jnp.arange(n)
 
 
@@ -200,24 +200,25 @@ def learn(
     key: jax.Array,
     config: PPOConfig,
 ) -> tuple[Any, optax.OptState, Metrics]:
-    """Run minibatch SGD over the experience of one iteration.
+    """Update the parameters by minibatches of the experience of one iteration.
 
-    Only indices are shuffled, of transitions or of whole unrolls; each minibatch is gathered just
-    before its update, so images are stored once, as bytes. Indices are shuffled within each group,
-    and every minibatch takes equally many from each group. An update whose gradient is not finite
-    is skipped; so are all later ones of the iteration once the KL exceeds `config.max_kl`.
+    Only indices of transitions (or of whole unrolls) are shuffled, and each minibatch is gathered
+    just before its update, so images are stored once, as bytes. Indices are shuffled within each
+    group, and every minibatch takes equally many from each group. An update whose gradient is not
+    finite is skipped. Once the KL exceeds `config.max_kl`, that update and the rest of the
+    iteration are skipped.
 
     Args:
         network, optimizer, config: as in `on_one_device`.
-        state: before the update, with the weights that acted.
-        experience: of this device, leaves [B, ...].
+        state: the state before the update, whose weights collected the experience.
+        experience: the experience of this device, leaves [B, ...].
         groups: int32[G, R], the rows of each group, B = G R (see `groups_in_rows`).
-        key: that all devices share.
+        key: the PRNG key that all devices share.
 
     Returns:
         the new parameters and optimiser state; metrics averaged over the updates made, how many
         were made, how many were skipped for their gradient, and `first_ratio`, the mean ratio of
-        the first minibatch, which is 1 unless something is wrong.
+        the first minibatch, which has to be 1.
     """
     group_numbers = of_this_device(len(groups))
     distribution = distributions.of(network)
@@ -289,8 +290,8 @@ def learn(
 
 
 def _reduce(totals: Metrics, steps: int) -> Metrics:
-    """Means of the environments' metrics per step and of returns per finished episode; counts of
-    what broke down."""
+    """Return the metrics' means per step, the returns' means per finished episode, and counts of
+    faults."""
     episodes = totals["episodes"]
     of_steps = {k[5:]: x / steps for k, x in totals.items() if k.startswith("step/")}
     of_episodes = {k: _mean(totals[k], episodes) for k in ("episode_reward", "episode_length")}
@@ -299,12 +300,12 @@ def _reduce(totals: Metrics, steps: int) -> Metrics:
 
 
 def _mean(total: jax.Array, count: jax.Array) -> jax.Array:
-    """The mean; NaN, which is not logged, where `count` is 0."""
+    """Return the mean; NaN, which is not logged, if `count` is 0."""
     return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
 
 
 def _value_metrics(experience: Experience) -> Metrics:
-    """The mean value, and the share of the targets' variance that the values explain."""
+    """Return the mean value, and the share of the targets' variance that the values explain."""
     mean = lambda x: jax.lax.pmean(x.mean(), DEVICES)
     variance = lambda x: mean(jnp.square(x - mean(x)))
     value, advantage = experience.decision.value, experience.advantage

@@ -1,9 +1,8 @@
 """Keep compiled programs on disk, so that a second start neither traces nor compiles them.
 
 JAX's own cache is looked up by the lowered program: Python has to trace and lower the network, the
-camera and the physics once more, which takes about as long as the rest of a start. A program kept
-here is looked up by what it is made from: the settings, the code, the machine. It must depend on
-nothing else.
+camera and the physics once more, which takes about as long as the rest of a start. This cache is
+looked up by the settings, the code and the machine, so its programs must depend on nothing else.
 """
 
 import contextlib
@@ -24,17 +23,17 @@ from vnl_ppo.runtime import Compilations
 
 _SUFFIX = ".program"
 MOST = 100
-"""Programs that stay in a folder, the last used ones; each takes a few megabytes."""
+"""Most programs that a folder keeps, those used last; each takes a few megabytes."""
 _NOT_OF_THE_PROGRAM = ("cache", "log", "traceback")
-"""Settings of JAX with these in their names do not change what is computed."""
+"""Settings of JAX with these words in their names do not change what is computed."""
 
 
 class ProgramCache:
-    """The programs of one kind of run.
+    """The cached programs of runs with the same settings, code and machine.
 
     Args:
-        compilations: JAX's cache, whose folder they share.
-        identity: all that they are made from, besides the modules that are loaded by now.
+        compilations: JAX's cache, whose folder holds these programs too.
+        identity: everything they depend on besides the machine and the modules loaded so far.
     """
 
     def __init__(self, compilations: Compilations, *identity: bytes) -> None:
@@ -42,16 +41,16 @@ class ProgramCache:
         self._digest = _digest(*identity, _code(), _machine())
 
     def keep(self, name: str, function: Any) -> "Kept":
-        """Return a function that behaves as `function` and whose program is kept.
+        """Return `function` wrapped so that its compiled program is kept on disk.
 
         Args:
-            name: unique among the programs of the run.
-            function: from `jax.jit`; always called with arguments of the same shapes.
+            name: a name that no other program of the run has.
+            function: a function from `jax.jit`, always called with arguments of the same shapes.
         """
         return Kept(self, name, function)
 
     def has(self, *names: str) -> bool:
-        """Return whether all programs of these names are kept."""
+        """Return whether the programs of all these names are on disk."""
         return all(self.path(name).is_file() for name in names)
 
     def path(self, name: str) -> Path:
@@ -75,7 +74,7 @@ class Kept:
         return self._compiled(*arguments)
 
     def lower(self, *arguments: Any) -> Any:
-        """Lower the function, as one of `jax.jit`."""
+        """Lower the function, as a function from `jax.jit` does."""
         return self._function.lower(*arguments)
 
     def _read(self) -> Callable[..., Any] | None:
@@ -103,7 +102,7 @@ class Kept:
 
 
 def as_it_is(name: str, function: Any) -> Any:
-    """Return `function`: the `keep` that keeps nothing."""
+    """Return `function` unchanged, as `ProgramCache.keep` without a cache."""
     return function
 
 
@@ -135,7 +134,7 @@ def _forget(folder: Path) -> None:
 
 
 def _code() -> bytes:
-    """Every loaded module's file, size and time of modification."""
+    """Return every loaded module's file, size and time of modification."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     known = []
     for file in sorted(file for file in files if file):
@@ -148,7 +147,7 @@ def _code() -> bytes:
 
 
 def _machine() -> bytes:
-    """Devices, processor, versions, and the settings of JAX and XLA."""
+    """Return devices, processor, versions, and the settings of JAX and XLA."""
     settings = {
         name: value
         for name, value in executables.settings().items()
@@ -162,13 +161,13 @@ def _machine() -> bytes:
 
 
 def _cores() -> tuple[int | None, int | None]:
-    """How many cores there are, and how many of them this process may use."""
+    """Return how many cores there are, and how many of them this process may use."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     return os.cpu_count(), usable
 
 
 def _processor() -> str:
-    """The processor's features: compiled programs use all its instructions."""
+    """Return the processor's features, all of which compiled programs may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -11,7 +11,7 @@ import jax
 
 
 def keys_of(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Fold each of `numbers`, int32[K], into a key: keys [K]."""
+    """Return keys [K], made by folding each of `numbers`, int32[K], into a key."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
@@ -30,9 +30,9 @@ def draw(
 
     Args:
         sample: (key, shape) -> array, such as `jax.random.normal`.
-        key: one key, or keys [K], of which each draws an equal part of the first axis, in order.
-            K divides that axis.
-        shape: of the whole array.
+        key: one PRNG key; or keys [K], each of which draws an equal part of the first axis, in
+            order. K has to divide shape[0].
+        shape: the shape of the whole array.
     """
     if not key.ndim:
         return sample(key, shape)

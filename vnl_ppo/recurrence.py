@@ -1,8 +1,8 @@
-"""Memory: a recurrent core between the encoders and the heads of a network.
+"""Define the memory of a policy: a recurrent core between the encoders and heads of its network.
 
-A network with a core takes its memory and returns the next one; a network without has an empty
-memory, `()`. The rollout carries memories beside the environments and resets them to zeros where an
-episode ends, so one loop serves both.
+A network with a core takes its memory and returns the next one; a network without a core has an
+empty memory, `()`. The rollout carries the memory with each environment and resets it to zeros when
+an episode ends.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ class GRU(nn.Module):
 
     @nn.nowrap
     def initial_memory(self, *batch: int) -> jax.Array:
-        """Return the memory at the beginning of an episode, zeros float32[*batch, features]."""
+        """Return the memory at the start of an episode, zeros float32[*batch, features]."""
         return jnp.zeros((*batch, self.features))
 
     @nn.compact
@@ -35,7 +35,8 @@ class GRU(nn.Module):
         Args:
             x: float32[..., F] for one step; float32[B, T, F] for T of them.
             memory: float32[..., features], or float32[B, features] before the first of T steps.
-            end: bool[B, T] for an unroll: the step ended its episode, so the memory is reset.
+            end: bool[B, T] for an unroll, true if the step ended its episode, after which the
+                memory is reset; None for one step.
 
         Returns:
             the output, float32[..., features] or float32[B, T, features]; the memory afterwards.
@@ -58,11 +59,11 @@ class GRU(nn.Module):
 
 
 def initial_memory(network: nn.Module, num_envs: int) -> Any:
-    """Return a network's memory at the beginning of episodes, leaves [num_envs, ...] or `()`."""
+    """Return a network's memory at the start of episodes, leaves [num_envs, ...] or `()`."""
     begin = getattr(network, "initial_memory", None)
     return begin(num_envs) if begin else ()
 
 
 def remembers(memory: Any) -> bool:
-    """Return whether a memory has any leaf."""
+    """Return whether a memory has any leaf, so that its policy is recurrent."""
     return bool(jax.tree.leaves(memory))

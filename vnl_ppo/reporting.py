@@ -31,12 +31,12 @@ from vnl_ppo.observations import flatten
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_FLUSHES = 5.0
 Metrics = Mapping[str, Any]
-"""By name a float, or float[S] with a number of each agent."""
+"""By name a float, or float[S] with a value for each of S agents."""
 _COMPARED = ["eval/episode_reward", "eval/episode_length"]
 
 
 class Log(Protocol):
-    """Where metrics go; for its methods see `vnl_ppo.events.EventFile`."""
+    """A destination of metrics; for its methods see `vnl_ppo.events.EventFile`."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...  # noqa: D102
     def histogram(self, step: int, name: str, values: np.ndarray) -> None: ...  # noqa: D102
@@ -48,22 +48,22 @@ class Log(Protocol):
 
 
 class Reporter:
-    """Writes metrics to the logs and shows progress: a live bar, or plain lines in a log file.
+    """Writes metrics to the logs and shows progress: a live bar on a terminal, else plain lines.
 
-    Methods raise OSError where TensorBoard's file cannot be written.
+    Methods raise OSError if TensorBoard's file cannot be written.
 
     Args:
-        folder: of the run; None for one of several processes that reports nothing.
+        folder: the run's folder; None for a process that reports nothing.
         total_steps: environment steps that the run will take.
-        first_step: environment steps taken before.
+        first_step: environment steps taken before this start.
         purge_step: see `EventFile`.
         quiet: whether to print plain lines on a terminal too.
-        logs: where metrics go besides TensorBoard.
-        console: where to write.
-        agents: where there are several, the name of each. An agent's metrics go to a file in a
-            folder of its name, so that TensorBoard overlays their curves; means and their 95 %
-            intervals go where the metrics of a single agent would.
-        shown: metrics of evaluations to print besides return and length.
+        logs: destinations of metrics besides TensorBoard.
+        console: where to print; None for the standard output.
+        agents: the agents' names if there are several. An agent's metrics go to a file in a folder
+            of its name, so that TensorBoard overlays their curves; means and their 95 % intervals
+            go to the file of the run itself.
+        shown: evaluation metrics to print besides return and length.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Reporter:
             log.settings(settings, _COMPARED)
 
     def scalars(self, step: int, metrics: Metrics) -> None:
-        """Log the metrics of an environment step, without those that are NaN."""
+        """Log the metrics at an environment step, without those that are NaN."""
         for log in self._logs:
             log.scalars(step, _known(over_all_agents(metrics)))
         for i, log in enumerate(self._agents):
@@ -192,7 +192,7 @@ class Reporter:
 
 
 def over_all_agents(metrics: Metrics) -> dict[str, float]:
-    """Return metrics as floats: of arrays the means, and their intervals (see `over_seeds`)."""
+    """Return metrics as floats; arrays become means and 95 % intervals (see `over_seeds`)."""
     of_agents = {k: x for k, x in metrics.items() if isinstance(x, np.ndarray)}
     return {k: x for k, x in metrics.items() if not isinstance(x, np.ndarray)} | over_seeds(
         of_agents
@@ -213,11 +213,11 @@ def _show(log: Log, step: int, watched: Watched) -> None:
 
 
 def own_views(watched: Watched) -> dict[str, np.ndarray]:
-    """Return what the first episode saw, its V moments side by side.
+    """Return the images observed in the first episode, its V moments side by side.
 
     Returns:
-        by leaf uint8[H, V * W, C]. Of stacked images the newest is shown: C is 3 where 3 divides
-        the channels, else 1.
+        uint8[H, V * W, C] by leaf. Of stacked images the newest is shown: C is 3 if 3 divides the
+        number of channels, else 1.
     """
     views = {}
     for name, leaf in flatten(watched.obs).items():
@@ -228,7 +228,7 @@ def own_views(watched: Watched) -> dict[str, np.ndarray]:
 
 
 class _Activity(ProgressColumn):
-    """What the program does now, with a timer while it is not training."""
+    """Shows what the program does now, with a timer while it is not training."""
 
     def render(self, task: Task) -> Text:
         since = task.fields["since"]

@@ -18,7 +18,7 @@ from vnl_ppo.recurrence import remembers
 Tree = TypeVar("Tree")
 
 LARGEST = 1e15
-"""Numbers beyond it count as infinite: variances and squared errors of them overflow float32."""
+"""Larger numbers count as infinite: their variances and squared errors would overflow float32."""
 
 
 @struct.dataclass
@@ -27,8 +27,8 @@ class Decision:
 
     Attributes:
         raw_action: float32[..., A], before squashing.
-        log_prob: float32[...], of the action.
-        value: float32[...], of the observation.
+        log_prob: float32[...], log-probability of the action.
+        value: float32[...], value of the observation.
         memory: the policy's memory afterwards; `()` if it has none.
     """
 
@@ -40,16 +40,16 @@ class Decision:
 
 @struct.dataclass
 class Experience:
-    """What one PPO iteration learns from: B transitions in any order, leaves [B, ...].
+    """The data that one PPO iteration learns from: B transitions in any order, leaves [B, ...].
 
-    A policy with memory learns from B unrolls of T steps instead: leaves [B, T, ...].
+    For a policy with memory these are B unrolls of T steps instead: leaves [B, T, ...].
 
     Attributes:
         obs: observations.
         decision: the policy's outputs for them.
-        advantage: float32[B], of the actions.
+        advantage: float32[B], advantages of the actions.
         end: bool[B], whether the step ended its episode.
-        memory: before the first step of each unroll, leaves [B, ...]; `()` if there is none.
+        memory: the memory before the first step of each unroll, leaves [B, ...]; `()` for none.
     """
 
     obs: Observation
@@ -64,9 +64,9 @@ class Episodes:
     """N environments, each in the middle of an episode; leaves [N, ...].
 
     Attributes:
-        state: of the environments.
-        length: int32[N], steps taken in the episode.
-        reward: float32[N], the sum of rewards of the episode.
+        state: the environments' states.
+        length: int32[N], steps taken so far in the episode.
+        reward: float32[N], sum of the episode's rewards so far.
         memory: the policy's memory; `()` if it has none.
     """
 
@@ -83,7 +83,7 @@ ValueFn = Callable[[Observation, Any], jax.Array]
 
 
 def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
-    """Reset N environments with `keys` [N]; the policy begins with `memory`."""
+    """Reset N environments with `keys` [N]; `memory` (leaves [N, ...]) is the policy's first."""
     state = jax.vmap(env.reset)(keys)
     # An environment that is broken from the start is only found out by its first step.
     obs = jax.tree.map(lambda x: jnp.where(_is_bad(x), 0, x) if _is_float(x) else x, state.obs)
@@ -98,11 +98,11 @@ def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
 def collect(
     env: Env, act: Act, value_fn: ValueFn, episodes: Episodes, keys: jax.Array, config: PPOConfig
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
-    """Take the `config.num_unrolls` unrolls of an iteration in the N environments of one device.
+    """Collect the `config.num_unrolls` unrolls of an iteration from N environments of one device.
 
-    Each environment draws its random numbers from its own key of `keys` [N]. Environments are taken
-    in chunks of `config.env_chunk_size`, one after the other, so that memory besides the stored
-    experience is needed for one chunk only.
+    Each environment draws its random numbers from its own key of `keys` [N]. Chunks of
+    `config.env_chunk_size` environments run one after the other, so that temporary memory is needed
+    for one chunk only.
 
     Returns:
         the episodes afterwards; the experience, as transitions, or as unrolls if the policy has a
@@ -150,7 +150,7 @@ def groups_in_rows(episodes: Episodes, config: PPOConfig) -> jax.Array:
     Over all devices there are `config.num_groups` groups of neighbouring environments.
 
     Args:
-        episodes: of the N environments of this device.
+        episodes: the N environments of this device.
         config: the settings.
 
     Returns:
@@ -170,10 +170,10 @@ def unroll(
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
     """Take `config.unroll_length` steps in each of N environments and estimate their advantages.
 
-    Two things are not kept for every step. Fresh episodes: one per environment is drawn before the
-    unroll and started wherever the current one ends. The last observation and memory of an episode
-    that is cut short: an environment has at most one in an unroll, so there is one place for it in
-    the scan's carry, and its value is computed after the unroll. `keys` are [N].
+    To save memory, two things are kept once per environment, not for every step. First, a fresh
+    episode, which is drawn before the unroll and starts whenever the current one ends. Second, the
+    last observation and memory of a truncated episode, whose value is computed after the unroll;
+    an environment has at most one in an unroll. `keys` are [N].
 
     Returns:
         the episodes afterwards; experience with leaves [T, N, ...], its memory's [N, ...]; totals
@@ -228,12 +228,12 @@ def unroll(
 def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, dict[str, Any]]:
     """Take one step in each of N environments, and find those that broke down.
 
-    An environment breaks down when its observation or reward is not finite (or beyond `LARGEST`),
-    or when it says so in `info["failed"]`. Its reward and its metrics that are not finite are then
-    0, and the caller has to end its episode as a failure.
+    An environment breaks down if its observation or reward is not finite (or beyond `LARGEST`), or
+    if `info["failed"]` is true. Its reward and its metrics that are not finite are then set to 0,
+    and the caller has to terminate its episode.
 
     Returns:
-        the episodes, none restarted; bool[N] by what broke: "observation", "reward", "simulation".
+        the episodes, none restarted; bool[N] by fault: "observation", "reward", "simulation".
     """
     state = jax.vmap(env.step)(episodes.state, action)
     bad = [
@@ -255,12 +255,12 @@ def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, 
 
 
 def is_broken(faults: dict[str, jax.Array]) -> jax.Array:
-    """Return bool[N], whether anything broke in a step (see `advance`)."""
+    """Return bool[N], whether an environment has any of the faults (see `advance`)."""
     return jnp.stack(list(faults.values())).any(0)
 
 
 def select(mask: jax.Array, on_true: Tree, on_false: Tree) -> Tree:
-    """Apply `jnp.where` to trees whose leaves begin with the axes of `mask`."""
+    """Apply `jnp.where` to trees whose leaves have the axes of `mask` as leading axes."""
 
     def one(x: Any, y: Any) -> jax.Array:
         return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
@@ -273,12 +273,12 @@ def _is_float(x: jax.Array) -> bool:
 
 
 def _is_bad(x: jax.Array) -> jax.Array:
-    """Whether each number is NaN, infinite or beyond `LARGEST`."""
+    """Return whether each number is NaN, infinite or beyond `LARGEST`."""
     return ~(jnp.abs(x.astype(jnp.float32)) <= LARGEST)
 
 
 def _totals(episodes: Episodes, end: jax.Array, faults: dict[str, Any]) -> dict[str, jax.Array]:
-    """Sums over N: metrics of the step, returns and lengths of ended episodes, what broke down."""
+    """Return sums over N: metrics of the step, returns and lengths of ended episodes, faults."""
     number = lambda mask: mask.sum().astype(jnp.float32)
     return {
         **{f"step/{k}": x.sum() for k, x in episodes.state.metrics.items()},

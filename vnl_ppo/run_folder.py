@@ -1,4 +1,4 @@
-"""The folder of a run: settings, TensorBoard events, checkpoints, videos.
+"""Create and read the folder of a run: settings, TensorBoard events, checkpoints, videos.
 
 config.json  events.out.tfevents.*  checkpoints/<step>/  videos/<step>.mp4
 """
@@ -25,13 +25,13 @@ def create(folder: Path, settings: Mapping[str, Any], builder: str = "") -> Path
     """Make the folder of a new run and write its settings.
 
     Args:
-        folder: of the run.
-        settings: plain data, all that the run depends on.
+        folder: the run's folder.
+        settings: everything that the run depends on, as data that JSON can hold.
         builder: `package.module:function` that builds environment and network from `settings`, see
             `vnl_ppo.loading.load`; empty for none.
 
     Raises:
-        FileExistsError: something is there already; nothing is changed.
+        FileExistsError: the folder exists and is not empty; nothing is changed.
     """
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def describe(settings: Mapping[str, Any], builder: str = "") -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this code, with `-dirty` where files differ; None without git."""
+    """Return the commit of this code, with `-dirty` if files were changed; None without git."""
     git = ["git", "-C", str(Path(__file__).parent)]
     # An installed copy may lie in another repository.
     ours = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
@@ -65,16 +65,16 @@ def git_commit() -> str | None:
 
 
 def check_free(folder: Path) -> None:
-    """Raise a FileExistsError unless a run can begin in `folder`."""
+    """Raise a FileExistsError unless `folder` is missing or empty, as a new run's has to be."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
-            f"run folder {folder} exists and is not empty; name another with --run-dir, or go on "
-            f"with that run by --resume {folder}"
+            f"run folder {folder} exists and is not empty; name another with --run-dir, or resume "
+            f"that run with --resume {folder}"
         )
 
 
 def agent_folder(seed: int) -> str:
-    """Return the name of one agent's folder in that of a run of several seeds."""
+    """Return the name of one agent's folder, which lies in the folder of a run of several seeds."""
     return f"seed_{seed}"
 
 
@@ -93,7 +93,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         path: the run's folder, or its config.json or a copy of that.
 
     Raises:
-        ValueError: `path` is neither.
+        ValueError: `path` is none of these, or it holds no settings.
     """
     return _read(path)["settings"]
 

@@ -1,4 +1,4 @@
-"""Keep what JAX compiles, and tell how long the program has been running."""
+"""Turn on JAX's cache of compiled programs, and tell how long this program has been running."""
 
 import dataclasses
 import os
@@ -12,10 +12,10 @@ import vnl_ppo
 
 @dataclasses.dataclass
 class Compilations:
-    """JAX's cache of compiled programs, and how this process has used it since this was made.
+    """Counts how this process uses JAX's cache of compiled programs from now on.
 
     Attributes:
-        folder: of the cache.
+        folder: the cache's folder.
         found: number of programs read from it.
         made: number of programs compiled and written to it.
     """
@@ -42,7 +42,7 @@ class Compilations:
 def keep_compilations() -> Compilations:
     """Turn on JAX's cache of compiled programs, so that a second start does not compile them again.
 
-    Its folder is `JAX_COMPILATION_CACHE_DIR` where that is set, else one in the user's cache.
+    Its folder is `JAX_COMPILATION_CACHE_DIR` if that is set, else one in the user's cache folder.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     chosen = getattr(jax.config, "jax_compilation_cache_dir", None)

@@ -1,4 +1,4 @@
-"""Schedules over a run: the learning rate and the weight of the entropy."""
+"""Schedule the learning rate and the weight of the entropy over a run."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ _OTHERS = ("b1", "b2", "eps", "eps_root", "mu_dtype", "nesterov")
 
 
 def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
-    """Build Adam, after clipping the gradient's global norm.
+    """Build Adam with clipping of the gradient's global norm.
 
     A learning rate that is not constant is kept in the optimiser's state, and so in checkpoints;
-    `begin_iteration` and `adapt` set it there.
+    `begin_iteration` and `adapt` change it there.
     """
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     if config.learning_rate_schedule == "constant":
@@ -26,7 +26,7 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
 def begin_iteration(
     state: optax.OptState, iteration: jax.Array, config: PPOConfig
 ) -> optax.OptState:
-    """Set the learning rate of a linear schedule: it falls in equal steps to 0 at the end of a run.
+    """Set the learning rate of a linear schedule, which falls to 0 at the end of a run.
 
     It is constant within an iteration, as in Huang et al. 2022, "The 37 Implementation Details of
     Proximal Policy Optimization", detail 4.
@@ -40,13 +40,13 @@ def begin_iteration(
 def adapt(state: optax.OptState, kl: jax.Array, config: PPOConfig) -> optax.OptState:
     """Set the learning rate of an adaptive schedule after an update.
 
-    It is divided by 1.5 where the KL from the policy that acted exceeds twice the desired one,
-    multiplied by 1.5 where it is less than half of that, and clipped to its bounds. Source: rsl_rl
+    It is divided by 1.5 if the KL from the policy that acted exceeds twice `config.desired_kl`,
+    multiplied by 1.5 if the KL is less than half of that, and clipped to its bounds. Source: rsl_rl
     (Schwarke et al. 2025, arXiv:2509.10771), as in Brax's ADAPTIVE_KL.
 
     Args:
-        state: of the optimiser of `make_optimizer`.
-        kl: float32[], of the last minibatch, over all devices. 0 and NaN change nothing.
+        state: the state of the optimiser of `make_optimizer`.
+        kl: float32[], the KL of the last minibatch over all devices. 0 and NaN change nothing.
         config: the settings.
     """
     if config.learning_rate_schedule != "adaptive_kl":
@@ -67,7 +67,7 @@ def learning_rate(state: optax.OptState, config: PPOConfig) -> jax.Array:
 
 
 def entropy_cost(iteration: jax.Array, config: PPOConfig) -> jax.Array | float:
-    """Return the entropy's weight in this iteration: constant, or linear to its final value."""
+    """Return the entropy's weight in this iteration: constant, or changing linearly to its last."""
     if config.entropy_cost_final is None:
         return config.entropy_cost
     change = config.entropy_cost_final - config.entropy_cost
@@ -75,5 +75,5 @@ def entropy_cost(iteration: jax.Array, config: PPOConfig) -> jax.Array | float:
 
 
 def _progress(iteration: jax.Array, config: PPOConfig) -> jax.Array:
-    """Share of the run that is done: 0 in the first iteration, 1 after the last."""
+    """Return the share of the run that is done: 0 in the first iteration, 1 after the last."""
     return jnp.clip(iteration / config.num_iterations, 0, 1)

@@ -19,12 +19,12 @@ def to_plain(settings: Any) -> dict[str, Any]:
 
 
 def from_plain(kind: type[Settings], data: Any, source: str) -> Settings:
-    """Make a dataclass of what `to_plain` returned; missing fields take their defaults.
+    """Build a dataclass from what `to_plain` returned; missing fields take their defaults.
 
     Args:
         kind: the class.
         data: plain data, as JSON gives it.
-        source: of the data, for messages.
+        source: where the data come from, for messages.
 
     Raises:
         ValueError: a field is unknown (the message names the nearest one), or its value has the
@@ -42,12 +42,12 @@ def from_plain(kind: type[Settings], data: Any, source: str) -> Settings:
 
 
 def check_numbers(settings: Any, large: tuple[str, ...] = (), prefix: str = "") -> None:
-    """Raise a ValueError that names the first number that is not finite or not a 32-bit integer.
+    """Raise a ValueError that names the first infinite number, NaN or integer beyond 32 bits.
 
     Args:
         settings: a dataclass, with others and tuples inside it.
-        large: dotted names of integers that may exceed 32 bits, as no device sees them.
-        prefix: of the names.
+        large: dotted names of integers that may exceed 32 bits, as no device uses them.
+        prefix: prefix of the names in messages.
     """
     for field in dataclasses.fields(settings):
         name, value = prefix + field.name, getattr(settings, field.name)
@@ -61,7 +61,7 @@ def check_numbers(settings: Any, large: tuple[str, ...] = (), prefix: str = "") 
 
 
 def _as_it_is(value: Any, kind: Any) -> Any:
-    """`value` where it has that type; only an integer may stand for a float."""
+    """Return `value` if it has that type; only an integer may stand for a float."""
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if fits:
         return value
@@ -71,13 +71,13 @@ def _as_it_is(value: Any, kind: Any) -> Any:
 
 
 def _readable(reason: str) -> str:
-    """cattrs writes `what @ .path.to.field`."""
+    """Return cattrs' message `what @ .path.to.field` as `path.to.field: what`."""
     what, _, where = reason.rpartition(" @ ")
     return f"{where.lstrip('.') or 'settings'}: {what}"
 
 
 def _check_names(kind: Any, data: Any, source: str, prefix: str = "", root: Any = None) -> None:
-    """Raise where a name is unknown, or a text is given for a list, which cattrs would accept."""
+    """Raise a ValueError for unknown names, and strings in place of lists, which cattrs takes."""
     if typing.get_origin(kind) is tuple and not isinstance(data, list | tuple):
         raise ValueError(f"{source}: {prefix.rstrip('.')}: {data!r} is not a list")
     if not dataclasses.is_dataclass(kind):
@@ -94,7 +94,7 @@ def _check_names(kind: Any, data: Any, source: str, prefix: str = "", root: Any 
 
 
 def _hint(name: str, root: Any) -> str:
-    """The settings, anywhere in `root`, whose names are nearest."""
+    """Return a hint at the settings, anywhere in `root`, whose names are nearest."""
     last = lambda path: path.rpartition(".")[2]
     paths = list(_paths(root))
     close = difflib.get_close_matches(name, {last(p) for p in paths}, n=3, cutoff=0.0)[:1]

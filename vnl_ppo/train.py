@@ -1,4 +1,4 @@
-"""Train: iterations, evaluations, the caller's hook and checkpoints, until the steps are done."""
+"""Train a network: run iterations, evaluations, the caller's hook and checkpoints."""
 
 import contextlib
 import dataclasses
@@ -27,8 +27,8 @@ from vnl_ppo.runtime import seconds_since_start
 Hook = Callable[[int, Mapping[str, float], TrainingState], Metrics | None]
 """(step, metrics, state) -> more metrics to log, floats or float[num_seeds] by name; or None.
 
-`step` counts environment steps. `metrics` are those logged at this step, as floats: NaN where there
-is none, the mean where there are several seeds. `state` may not be kept: its memory is reused.
+`step` counts environment steps. `metrics` are those logged at this step, as floats: the mean of
+several seeds, NaN without a value. Do not keep `state` after the call: its memory is reused.
 """
 
 
@@ -36,8 +36,8 @@ class StopTraining(Exception):
     """Raise it in a hook to end the training after this iteration; see `train`.
 
     Args:
-        reason: to print.
-        metrics: to log, as those that a hook returns.
+        reason: text to print.
+        metrics: metrics to log, as those that a hook returns.
     """
 
     def __init__(self, reason: str = "", metrics: Metrics | None = None) -> None:
@@ -59,14 +59,14 @@ def train(
 ) -> Weights:
     """Train a network in an environment and write everything into the run's folder.
 
-    Every evaluation is followed by a checkpoint, and there are others in between. A run that is
-    resumed goes on from the newest checkpoint that is whole, or begins again if there is none, and
-    ends with the same parameters as an unbroken one, bit for bit.
+    Every evaluation is followed by a checkpoint, and there are others in between. A resumed run
+    continues from the newest intact checkpoint, or begins again if there is none, and ends with the
+    same parameters as an uninterrupted one, bit for bit.
 
-    A first SIGINT or SIGTERM ends the run after its iteration, with a checkpoint; a second one at
-    once.
+    A first SIGINT or SIGTERM ends the run after its iteration, with a checkpoint; a second one ends
+    it at once.
 
-    A hook logs numbers of the caller's own and may end the training, which saves a checkpoint:
+    A hook can log further metrics and end the training, which saves a checkpoint:
 
         def probe(step, metrics, state):
             if "eval/episode_reward" not in metrics:
@@ -78,33 +78,33 @@ def train(
 
         weights = train(env, network, config, folder, on_iteration=probe)
 
-    Several processes joined by `vnl_ppo.distributed.join` train as one: each calls this, and the
-    first alone writes and prints. To resume, all have to see the run's folder.
+    Processes connected by `vnl_ppo.distributed.join` train as one run: each calls this, and only
+    process 0 writes and prints. To resume, all need access to the run's folder.
 
     Args:
         env: one environment, without a batch axis.
         network: obs -> (logits, value).
         config: the settings.
-        folder: of the run, made by `vnl_ppo.run_folder.create`.
-        resume: whether to go on from the folder's newest checkpoint.
-        checkpoint_config: when checkpoints are made and which are kept.
+        folder: the run's folder, made by `vnl_ppo.run_folder.create`.
+        resume: whether to continue from the folder's newest checkpoint.
+        checkpoint_config: when checkpoints are saved and which are kept; None for the defaults.
         quiet: whether to print plain lines on a terminal too.
-        logs: where metrics go besides TensorBoard.
-        programs: where compiled programs are kept; by default nowhere.
+        logs: destinations of metrics besides TensorBoard.
+        programs: the cache of compiled programs; None for no cache.
         on_iteration: a `Hook`, called after each iteration and its evaluation, if there is one, and
-            after the evaluation before the first iteration. Of several processes each calls it, and
-            one that stops stops all. An exception other than `StopTraining` passes through, and no
-            checkpoint is made.
+            after the evaluation before the first iteration. Every process calls it, and if one
+            stops, all stop. An exception other than `StopTraining` passes through, and no
+            checkpoint is saved.
 
     Returns:
         the trained weights; of several seeds those of the first.
 
     Raises:
-        ValueError: a setting is impossible, or the checkpoint is of another network.
+        ValueError: a setting is invalid, or the checkpoint is of another network.
         PeerLostError: another process ended.
         Interrupted: a signal came.
-        NotFiniteError: the run only produces numbers that are not finite; a checkpoint is made.
-        OSError: a checkpoint or the events cannot be written. The last checkpoint is as it was.
+        NotFiniteError: the run keeps producing numbers that are not finite; a checkpoint is saved.
+        OSError: a checkpoint or the events cannot be written. Earlier checkpoints are unchanged.
     """
     keep = programs.keep if programs else as_it_is
     ppo = make_ppo(env, network, config, keep=keep)
@@ -151,7 +151,7 @@ def train(
         if error is hook.error:
             raise
         saved = checkpoint.steps(checkpoints)
-        kept = f"the checkpoint of step {saved[-1]:,} is there" if saved else "no checkpoint is"
+        kept = f"the checkpoint of step {saved[-1]:,} is left" if saved else "no checkpoint exists"
         raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
     if run.signal:
         raise Interrupted(f"stopped at step {run.step:,} of {total:,}", run.signal)
@@ -161,11 +161,11 @@ def train(
 def check_training(
     env: Env, network: nn.Module, config: PPOConfig, resumed: Path | None = None
 ) -> PPO:
-    """Raise a ValueError where `train` would, without compiling anything.
+    """Raise a ValueError if `train` would, without compiling anything; else return the `PPO`.
 
     Args:
         env, network, config: as for `train`.
-        resumed: the run folder to go on from, if any.
+        resumed: the folder of the run to resume; None for a new run.
     """
     ppo = make_ppo(env, network, config)
     if resumed:
@@ -176,9 +176,9 @@ def check_training(
 
 
 def evaluation_iterations(config: PPOConfig) -> set[int]:
-    """Return the iterations after which to evaluate: `num_evals`, evenly spread, the last too.
+    """Return the iterations after which to evaluate: `num_evals`, evenly spread from 0 to the last.
 
-    With one evaluation there is only the last.
+    With one evaluation it is the last.
     """
     spread = np.linspace(config.num_iterations, 0, config.num_evals)
     return {round(iteration) for iteration in spread}
@@ -190,7 +190,7 @@ def weights_of(state: TrainingState, agent: int = 0) -> Weights:
 
 
 class _CallersHook:
-    """Calls the caller's hook, and remembers its error, to tell it from ours."""
+    """Calls the caller's hook, and remembers its error, to tell it from errors of `train`."""
 
     def __init__(self, function: Hook | None) -> None:
         self.function = function
@@ -199,7 +199,7 @@ class _CallersHook:
     def __call__(
         self, step: int, metrics: Metrics, state: TrainingState
     ) -> tuple[dict[str, Any], str | None]:
-        """Return what to log, and why to stop, if it says so."""
+        """Return metrics to log, and the reason to stop; None to go on."""
         if self.function is None:
             return {}, None
         reason = None
@@ -216,7 +216,7 @@ class _CallersHook:
 
 @dataclasses.dataclass
 class _Run:
-    """A run under way."""
+    """The state and the tools of a run in progress."""
 
     ppo: PPO
     evaluate: Callable[..., Any]
@@ -228,7 +228,7 @@ class _Run:
     signals: Interruption
     state: TrainingState
     done: int
-    """Iterations, those before a resumption among them."""
+    """Number of iterations done, including those before the run was resumed."""
 
     def __post_init__(self) -> None:
         self.evaluations = evaluation_iterations(self.config)
@@ -253,7 +253,7 @@ class _Run:
         return self.done < self.config.num_iterations and not (self.signal or self.stopped)
 
     def listen(self, stop: bool = False, due: bool = False) -> bool:
-        """Note whether any process is to stop; return whether the first one has to save."""
+        """Set `signal` and `stopped` from all processes; return whether process 0 has to save."""
         signals, stops, dues = distributed.everyone([self.signals.number, stop, due]).T
         self.signal, self.stopped = int(signals.max()), bool(stops.any())
         return bool(dues[0])
@@ -288,7 +288,7 @@ class _Run:
         return metrics
 
     def finish(self, metrics: Metrics) -> None:
-        """Evaluate, call the hook and save, as far as they are due after an iteration."""
+        """Evaluate if due, call the hook, and save if due, after an iteration."""
         score = None
         if self.done in self.evaluations:
             what = "compiling the evaluation"
@@ -309,7 +309,7 @@ class _Run:
             self.save(score)
 
     def evaluated(self) -> dict[str, Any]:
-        """Evaluate, and report it."""
+        """Evaluate, report it and return the metrics."""
         start = time.perf_counter()
         weights = _on_one_device(self.state.weights)
         found, watched = jax.device_get(self.evaluate(weights, self.eval_keys))
@@ -342,20 +342,20 @@ def _seeds(config: PPOConfig) -> range:
 
 
 def _agents(config: PPOConfig) -> list[str]:
-    """The name of each agent where there are several."""
+    """Return the agents' names if there are several, else an empty list."""
     names = [run_folder.agent_folder(seed) for seed in _seeds(config)]
     return names if len(names) > 1 else []
 
 
 def _on_one_device(weights: Weights) -> Weights:
-    """Weights as the first device of this process has them; all have the same."""
+    """Return the weights on the first device of this process; all devices have the same."""
     return jax.tree.map(lambda x: x.addressable_data(0), weights)
 
 
 def _begin(
     ppo: PPO, env: Env, config: PPOConfig, checkpoints: Path | None, warn: Callable[[str], None]
 ) -> tuple[TrainingState, int]:
-    """The state to train from and the iterations that it has behind it."""
+    """Return the state to train from and its number of iterations done."""
     if checkpoints is None:
         return ppo.init(config.seed), 0
     saved = _newest(ppo, env, config, checkpoints, warn)
@@ -371,7 +371,7 @@ def _begin(
 def _newest(
     ppo: PPO, env: Env, config: PPOConfig, checkpoints: Path, warn: Callable[[str], None]
 ) -> tuple[int, checkpoint.Leaves, TrainingState] | None:
-    """The newest whole checkpoint, its step and the shapes of a state, which are checked."""
+    """Return step and checked arrays of the newest intact checkpoint, and the shapes of a state."""
     like = jax.eval_shape(ppo.init, config.seed)
     saved = checkpoint.read_last(checkpoints, warn)
     if saved is None:
@@ -383,6 +383,6 @@ def _newest(
 
 
 def _of_system(error: OSError) -> str:
-    """What the system says, without its number."""
+    """Return the system's message, without its error number."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror}" if error.strerror else str(error)

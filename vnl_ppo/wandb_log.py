@@ -9,22 +9,22 @@ import numpy as np
 
 
 def check_installed(project: str) -> None:
-    """Raise a ValueError where a project is named and Weights & Biases is not installed."""
+    """Raise a ValueError if a project is named but Weights & Biases is not installed."""
     if project and importlib.util.find_spec("wandb") is None:
         raise ValueError(
-            f"wandb is {project!r}, but Weights & Biases is not installed; install the extra "
-            f"`wandb` or leave the setting out"
+            f"wandb is {project!r}, but Weights & Biases is not installed; install the extra with "
+            f"pip install -e '.[wandb]', or leave the setting out"
         )
 
 
 class WandbLog:
-    """A `vnl_ppo.reporting.Log` whose files, WANDB_MODE=offline included, lie in the run's folder.
+    """Logs to Weights & Biases; its files lie in the run's folder, also with WANDB_MODE=offline.
 
     A resumed run keeps its id.
 
     Args:
-        project: of Weights & Biases.
-        folder: of the run.
+        project: name of the project of Weights & Biases.
+        folder: the run's folder.
 
     Raises:
         ValueError: the package is not installed.
@@ -40,7 +40,7 @@ class WandbLog:
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write numbers by name."""
+        """Write scalars by name."""
         self._run.log(dict(values), step=step)
 
     def histogram(self, step: int, name: str, values: np.ndarray) -> None:

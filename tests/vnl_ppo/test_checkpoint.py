@@ -74,7 +74,7 @@ def test_metrics_are_no_part_of_what_has_to_match():
     data = {"x": jnp.ones((1, 2))}
     like = jax.eval_shape(lambda: episodes(data, "speed height"))
     saved = leaves_of(episodes(data, "speed gaps"))
-    with pytest.raises(ValueError, match=r"metrics.gaps is float32\[1, 2\] there and nothing here"):
+    with pytest.raises(ValueError, match=r"gaps is float32\[1, 2\] in the checkpoint and missing"):
         checkpoint.check(saved, like, "7")
     adapted = checkpoint.adapt(saved, like)
     checkpoint.check(adapted, like, "7")

@@ -185,7 +185,7 @@ def test_a_hook_of_one_process_stops_all(tmp_path):
         (["127.0.0.1:1", 2, 2], "process_id is 2 and distributed.num_processes 2"),
         (["127.0.0.1", 2, 1], "has to be HOST:PORT"),
         (["127.0.0.1:99999", 2, 1], "a port from 1 to 65535"),
-        (["..:1", 2, 1], "'..:1', which is no address here"),
+        (["..:1", 2, 1], "'..:1', which cannot be resolved"),
         (["127.0.0.1:1", -5, None], "num_processes is -5; it has to be at least 1"),
         (["127.0.0.1:1", None, -1], "process_id is -1"),
         # A timer in another thread would die of it, with a traceback.

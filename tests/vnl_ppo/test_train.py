@@ -347,7 +347,7 @@ def test_an_unfinished_checkpoint_is_not_taken_for_one(finished, tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(finished):
     folder, _ = finished
-    with pytest.raises(ValueError, match=r"policy.Dense_0.*\[1, 8\] there and .*\[1, 16\] here"):
+    with pytest.raises(ValueError, match=r"policy.Dense_0.*\[1, 8\] in the .*\[1, 16\] in this"):
         check_training(ENV, network(16), CONFIG, folder)
     more = dataclasses.replace(CONFIG, num_envs=16)
     with pytest.raises(ValueError, match="other settings"):
