@@ -1,7 +1,7 @@
 """Encoders: `flax.linen` modules that turn one leaf of an observation into features.
 
-An encoder takes the raw leaf, uint8 images too, with any leading batch axes, and returns features
-with the same leading axes. Write one, and name it on the command line as `package.module:Class`.
+An encoder takes the raw leaf, such as uint8 images, with any leading batch axes, and returns
+features with the same leading axes. Name your own on the command line as `package.module:Class`.
 """
 
 from encoders.batches import in_batches

@@ -1,4 +1,4 @@
-"""Run layers on few images at a time on a CPU, so that values between layers stay in its cache."""
+"""Run layers on a few images at a time on a CPU, so that intermediate values stay in its cache."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ import jax.numpy as jnp
 def in_batches(
     layers: Callable[[nn.Module, jax.Array], jax.Array], module: nn.Module, x: jax.Array, size: int
 ) -> jax.Array:
-    """Applies layers to at most `size` samples at a time, where the back end is a CPU.
+    """Apply layers to at most `size` samples at a time on a CPU.
 
-    The same numbers as `layers(module, x)`. Between two layers of a convolutional network lie
-    megabytes; for a whole minibatch a CPU spends more time on moving them to memory and back than
-    on arithmetic. Other back ends get all samples at once.
+    The result equals `layers(module, x)`. For a whole minibatch the values between convolutional
+    layers take megabytes, and a CPU spends more time on moving them to memory and back than on
+    arithmetic. Other back ends get all samples at once.
 
     Args:
-        layers: called with a module, whose parameters it may make and use, and [b, ...].
-        module: the one that calls this, in its `__call__`.
+        layers: (module, [b, ...]) -> [b, ...]; it may create and use the module's parameters.
+        module: the module whose `__call__` calls this.
         x: [B, ...].
-        size: the most samples at a time; the actual number divides B as evenly as can be.
+        size: the most samples at a time; batches are as equal in size as possible.
 
     Returns:
         [B, ...], one result of `layers` per sample.

@@ -1,18 +1,18 @@
-"""Convolution as matrix products on a CPU: XLA's function, run and trained far faster.
+"""Compute convolutions on a CPU as matrix products, far faster than XLA's own convolutions.
 
-On a CPU, XLA (jaxlib 0.10.2) gives a plain convolution to YNNPACK, which is slow where channels are
-few, as an image's are; its gradients, inside `lax.scan`, where training happens, fall to generic
-loops (jax-ml/jax issue 12868). Matrix products it runs well, and a convolution with stride s and no
-padding is a few of them:
+On a CPU, XLA (jaxlib 0.10.2) runs a convolution by YNNPACK, which is slow for the few channels of
+an image, and its gradients inside `lax.scan`, as in training, by generic loops (jax-ml/jax issue
+12868). XLA runs matrix products well, and a convolution with stride s and no padding is a few of
+them:
 
-1. blocks of s x s pixels become channels, and the kernel's likewise, so that the stride is 1 (space
-   to depth); a kernel of 8x8 with stride 4 becomes one of 2x2 over 16 times the channels;
-2. each tap (i, j) of the kernel is a matrix [C, F]; all taps side by side multiply every position
-   once, and what they give is shifted and added. Or the other way round: what all taps see is
-   gathered (im2col), then multiplied by the whole kernel at once. Which is faster depends on how
-   much there is to gather, and how many products reach beyond the edges.
+1. blocks of s x s pixels become channels, of the image and of the kernel, so that the stride is 1
+   (space to depth); a kernel of 8x8 with stride 4 becomes one of 2x2 over 16 times the channels;
+2. each position (i, j) of the kernel, a tap, is a matrix [C, F]. Either all taps side by side
+   multiply every pixel once, and the products are shifted and added; or the pixels under all taps
+   are gathered (im2col) and multiplied by the whole kernel at once. Which is faster depends on how
+   much there is to gather, and how many products fall outside the image.
 
-All of this is bound by memory unless it stays in the processor's cache: see `encoders.batches`.
+The speed is limited by memory unless the arrays fit the processor's cache: see `encoders.batches`.
 """
 
 from functools import partial
@@ -28,21 +28,21 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 def convolve(
     image: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
 ) -> jax.Array:
-    """Convolves: a drop-in for `jax.lax.conv_general_dilated` that suits CPUs.
+    """Convolve, as a drop-in for `jax.lax.conv_general_dilated` that is fast on CPUs.
 
-    Give it to a layer, `nn.Conv(..., padding="VALID", conv_general_dilated=convolve)`; parameters,
-    their names and their initialisation stay `nn.Conv`'s. On a CPU it runs as matrix products when
-    padding is "VALID", the kernel is a square whose side is a multiple of the stride, and there is
-    no dilation and no grouping. Everything else, and every other platform, goes to XLA as it is.
-    Results differ by float rounding only. The blocked form has no forward-mode derivative
-    (`jax.jvp`).
+    Use it in a layer as `nn.Conv(..., padding="VALID", conv_general_dilated=convolve)`; parameters,
+    their names and their initialisation stay those of `nn.Conv`. On a CPU it runs as matrix
+    products (blocked) if padding is "VALID", the kernel is a square whose side is a multiple of the
+    stride, and there is no dilation and no grouping. All other cases and platforms use XLA's
+    convolution. Results differ by float rounding only. The blocked form has no forward-mode
+    derivative (`jax.jvp`).
 
     Args:
-        image: float[B, H, W, C]; or uint8, taken to the kernel's dtype as it is.
+        image: float[B, H, W, C]; or uint8, which is cast to the kernel's dtype without scaling.
         kernel: float[K, K, C, F].
-        strides: the step along height and width.
-        padding: "VALID" for the blocked form; anything that `conv_general_dilated` takes.
-        options: its remaining arguments, as `nn.Conv` passes them.
+        strides: strides along height and width.
+        padding: as `conv_general_dilated` takes it; the blocked form needs "VALID".
+        options: further arguments of `conv_general_dilated`, as `nn.Conv` passes them.
 
     Returns:
         float[B, (H - K) // stride + 1, (W - K) // stride + 1, F].
@@ -134,7 +134,7 @@ def _value(image, kernel, stride, precision):
 
 
 def _multiply_and_shift(x, kernel, precision):
-    """[B, H, W, C] with [K, K, C, F], stride 1: each position times all taps, shifted and added."""
+    """Convolve [B, H, W, C] with [K, K, C, F], stride 1: each pixel times all taps, then shifts."""
     side, _, c, f = kernel.shape
     rows, columns = x.shape[1] - side + 1, x.shape[2] - side + 1
     matrix = kernel.transpose(2, 0, 1, 3).reshape(c, side * side * f)
@@ -146,7 +146,7 @@ def _multiply_and_shift(x, kernel, precision):
 
 
 def _gather_and_multiply(x, kernel, precision):
-    """The same: each window, its taps side by side (im2col), times the kernel."""
+    """Convolve as `_multiply_and_shift`, by gathered windows (im2col) times the kernel."""
     side, _, c, f = kernel.shape
     # XLA would fuse the gathering into the product and lose its fast kernel.
     windows = lax.optimization_barrier(jnp.concatenate(_shifted(x, side), -1))
@@ -179,24 +179,24 @@ def _kernel_gradient(image, kernel, d_features, stride, precision):
 
 
 def _to_depth(image, kernel, stride):
-    """An image and a kernel, for stride 1, in the kernel's dtype."""
+    """Return image and kernel, rearranged for stride 1, in the kernel's dtype."""
     x = _space_to_depth(_crop_to_windows(image, len(kernel), stride), stride)
     return x.astype(kernel.dtype), _kernel_to_depth(kernel, stride)
 
 
 def _taps(side):
-    """Where the taps of a kernel are, in the order of its rows."""
+    """Return the positions of a kernel's taps, row by row."""
     return [(i, j) for i in range(side) for j in range(side)]
 
 
 def _shifted(x, side):
-    """What each tap sees: [B, H, W, C] to K * K times [B, H - K + 1, W - K + 1, C]."""
+    """Return the pixels under each tap, K * K times [B, H - K + 1, W - K + 1, C]."""
     rows, columns = x.shape[1] - side + 1, x.shape[2] - side + 1
     return [x[:, i : i + rows, j : j + columns] for i, j in _taps(side)]
 
 
 def _shift_back(x, tap, side):
-    """To where a tap saw it: [B, H, W, C] to [B, H + K - 1, W + K - 1, C], zero around it."""
+    """Shift [B, H, W, C] to the pixels under a tap, padded to [B, H + K - 1, W + K - 1, C]."""
     around = [(n, side - 1 - n) for n in tap]
     return jnp.pad(x, ((0, 0), *around, (0, 0)))
 
@@ -207,28 +207,28 @@ def _crop_to_windows(image, size, stride):
 
 
 def _space_to_depth(image, s):
-    """[B, H, W, C] to [B, H/s, W/s, s*s*C]."""
+    """Rearrange [B, H, W, C] to [B, H/s, W/s, s*s*C]."""
     b, h, w, c = image.shape
     blocks = image.reshape(b, h // s, s, w // s, s, c).transpose(0, 1, 3, 2, 4, 5)
     return blocks.reshape(b, h // s, w // s, s * s * c)
 
 
 def _depth_to_space(blocks, s):
-    """[B, H, W, s*s*C] to [B, H*s, W*s, C]."""
+    """Rearrange [B, H, W, s*s*C] to [B, H*s, W*s, C]."""
     b, h, w, c = blocks.shape
     image = blocks.reshape(b, h, w, s, s, c // (s * s)).transpose(0, 1, 3, 2, 4, 5)
     return image.reshape(b, h * s, w * s, c // (s * s))
 
 
 def _kernel_to_depth(kernel, s):
-    """[K, K, C, F] to [K/s, K/s, s*s*C, F]."""
+    """Rearrange [K, K, C, F] to [K/s, K/s, s*s*C, F]."""
     k, _, c, f = kernel.shape
     blocks = kernel.reshape(k // s, s, k // s, s, c, f).transpose(0, 2, 1, 3, 4, 5)
     return blocks.reshape(k // s, k // s, s * s * c, f)
 
 
 def _depth_to_kernel(kernel, s):
-    """[K, K, s*s*C, F] to [K*s, K*s, C, F]."""
+    """Rearrange [K, K, s*s*C, F] to [K*s, K*s, C, F]."""
     k, _, c, f = kernel.shape
     blocks = kernel.reshape(k, k, s, s, c // (s * s), f).transpose(0, 2, 1, 3, 4, 5)
     return blocks.reshape(k * s, k * s, c // (s * s), f)

@@ -1,4 +1,4 @@
-"""No encoding: a vector goes to the heads as it is."""
+"""Define an encoder that passes vectors on unchanged."""
 
 import flax.linen as nn
 import jax
@@ -12,16 +12,16 @@ class Identity(nn.Module):
     """Returns its input as float32."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Passes vectors on.
+        """Return `x` as float32.
 
         Args:
-            x: float[..., D], with any leading batch axes, also none.
+            x: float[..., D], with any number of leading batch axes.
 
         Returns:
             float32[..., D], the same numbers.
 
         Raises:
-            ValueError: if `x` is an image (uint8), not floating point, or has no axis.
+            ValueError: `x` is an image (uint8), not floating point, or has no axis.
         """
         if x.dtype == jnp.uint8:
             raise ValueError(
@@ -30,6 +30,7 @@ class Identity(nn.Module):
             )
         if x.ndim < 1 or not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(
-                f"identity: expected a float vector [..., D], got {x.dtype}{list(x.shape)}"
+                f"identity: expected a float vector [..., D], got {x.dtype}{list(x.shape)}; "
+                f"convert it in the environment"
             )
         return x.astype(jnp.float32)

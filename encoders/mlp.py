@@ -1,4 +1,4 @@
-"""A multi-layer perceptron for vectors, and, as a baseline, for flattened pixels."""
+"""Define a multilayer perceptron encoder for vectors and, as a baseline, for flattened images."""
 
 import math
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from encoders.registry import register
 
 @register("mlp")
 class MLP(nn.Module):
-    """Dense layers, each with its activation.
+    """Dense layers, each followed by the activation.
 
-    Kernels are orthogonal with gain sqrt(2), biases zero, as in `nature_cnn`.
+    Kernels start orthogonal with gain sqrt(2), biases zero, as in `nature_cnn`.
 
     Attributes:
         hidden_layer_sizes: width of each layer; the last one is the width of the output.
@@ -27,18 +27,17 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Encodes vectors or images.
+        """Encode vectors or images.
 
         Args:
-            x: float[..., D], a vector after any leading batch axes; or uint8[..., H, W, C], whose
-                last three axes are scaled to 0 to 1 and flattened: an image has no meaning as H x W
-                vectors of C colours, and a perceptron over all pixels is a fair baseline.
+            x: vectors float[..., D] or images uint8[..., H, W, C], with any number of leading batch
+                axes. Images are scaled to 0 to 1 and their last three axes flattened.
 
         Returns:
             float32[..., hidden_layer_sizes[-1]].
 
         Raises:
-            ValueError: if there are no layers, a width is below 1, or `x` is neither of the above.
+            ValueError: there are no layers, a width is below 1, or `x` is neither of the above.
         """
         if not self.hidden_layer_sizes or min(self.hidden_layer_sizes) < 1:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The convolutional network of Mnih et al. (2015), the usual eye of a deep RL agent.
+"""Define the convolutional network of Mnih et al. (2015), the usual image encoder of deep RL.
 
 Mnih et al., "Human-level control through deep reinforcement learning", Nature 518 (2015),
 doi 10.1038/nature14236, Methods, "Model architecture". Initialisation is that of PPO
@@ -21,7 +21,7 @@ from encoders.registry import register
 # (filters, side of the square kernel, stride), from the image up.
 LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 BATCH = 64
-"""Images at a time on a CPU: at 64x64 pixels, some 7 MB of products."""
+"""Most images at a time on a CPU: at 64x64 pixels they take some 7 MB of products."""
 
 
 @register("nature_cnn")
@@ -29,24 +29,24 @@ class NatureCNN(nn.Module):
     """Three convolutions and a dense layer, each with a ReLU.
 
     Attributes:
-        features: width of the output; 16 leaves vision and proprioception of an ant about level.
+        features: width of the output; 16 is about as wide as an ant's proprioception (27).
     """
 
     features: int = 16
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Encodes images.
+        """Encode images.
 
         Args:
-            image: uint8[..., H, W, C] in 0 to 255, or float[..., H, W, C] scaled already.
-                H and W at least 36. Any leading batch axes, also none.
+            image: uint8[..., H, W, C] in 0 to 255, or float[..., H, W, C] that is already scaled. H
+                and W are at least 36. There may be any number of leading batch axes.
 
         Returns:
             float32[..., features], not negative.
 
         Raises:
-            ValueError: if the image is too small, has fewer than three axes or another dtype, or
+            ValueError: the image is too small, has fewer than three axes or another dtype, or
                 `features` is below 1.
         """
         if self.features < 1:
@@ -85,7 +85,7 @@ def _convolve_scaled(x, kernel, *arguments, white, **options):
 
 @jax.custom_vjp
 def _relu(x: jax.Array) -> jax.Array:
-    """As `nn.relu`; its gradient is read off its output, which the next layer keeps anyway."""
+    """Apply `nn.relu`, with the gradient computed from the output, which is kept anyway."""
     return jnp.maximum(x, 0)
 
 
@@ -93,14 +93,14 @@ _relu.defvjp(lambda x: (_relu(x),) * 2, lambda y, dy: (jnp.where(y > 0, dy, 0),)
 
 
 def output_size(pixels: int) -> int:
-    """Positions left along one axis after the convolutions; below 1 if the image is too small."""
+    """Return the output positions along one axis; below 1 if the image is too small."""
     for _, size, stride in LAYERS:
         pixels = (pixels - size) // stride + 1
     return pixels
 
 
 def field_size(positions: int) -> int:
-    """Pixels along one axis that so many positions of the last convolution look at."""
+    """Return the pixels along one axis that `positions` positions of the last layer depend on."""
     for _, size, stride in reversed(LAYERS):
         positions = (positions - 1) * stride + size
     return positions

@@ -1,18 +1,18 @@
-"""Scale pixels to numbers between 0 and 1, as every encoder of images does first."""
+"""Scale pixels to numbers between 0 and 1, the first step of every image encoder."""
 
 import jax
 import jax.numpy as jnp
 
 
 def scale_pixels(image: jax.Array) -> jax.Array:
-    """Returns an image as float32.
+    """Return an image as float32, scaled to 0 to 1 if it is uint8.
 
     Args:
         image: [..., H, W, C]; uint8 in 0 to 255, or floating point.
 
     Returns:
-        float32[..., H, W, C]: uint8 pixels divided by 255; floating point ones as they are, taken
-        to be scaled already (a depth image has its own units).
+        float32[..., H, W, C]: uint8 pixels divided by 255; floating point pixels unchanged, since a
+        depth image, for instance, has its own units.
 
     Raises:
         ValueError: as `white`.
@@ -24,7 +24,7 @@ def white(image: jax.Array) -> int:
     """Return the value of the brightest pixel: 255 in uint8, 1 in floating point.
 
     Raises:
-        ValueError: if the array has fewer than three axes, or holds neither uint8 nor floats.
+        ValueError: the array has fewer than three axes, or holds neither uint8 nor floats.
     """
     if image.ndim < 3:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Encoders by name: a registered one, or any class as `package.module:Class`."""
+"""Make encoders by name: a registered one, or any class as `package.module:Class`."""
 
 import dataclasses
 import difflib
@@ -13,11 +13,11 @@ _REGISTRY: dict[str, type[nn.Module]] = {}
 
 
 def register(name: str) -> Callable[[_Module], _Module]:
-    """Registers an encoder class under a name, as a class decorator.
+    """Return a class decorator that registers an encoder class under a name.
 
     Raises:
-        ValueError: if the name is empty, contains ':' (which marks `package.module:Class`), or
-            belongs to another class.
+        ValueError: the name is empty, contains ':' (which marks `package.module:Class`), or belongs
+            to another class.
     """
     if not name or ":" in name:
         raise ValueError(f"an encoder's name must not be empty nor contain ':', got {name!r}")
@@ -27,7 +27,7 @@ def register(name: str) -> Callable[[_Module], _Module]:
         if known is not None and _path(known) != _path(cls):
             raise ValueError(
                 f"the encoder name {name!r} belongs to {_path(known)}; register {_path(cls)} "
-                f"under another"
+                f"under another name"
             )
         _REGISTRY[name] = cls
         return cls
@@ -36,20 +36,20 @@ def register(name: str) -> Callable[[_Module], _Module]:
 
 
 def registered() -> tuple[str, ...]:
-    """Returns the registered names, sorted."""
+    """Return the registered names, sorted."""
     return tuple(sorted(_REGISTRY))
 
 
 def make_encoder(spec: str, **settings: Any) -> nn.Module:
-    """Builds an encoder.
+    """Build an encoder.
 
     Args:
         spec: a registered name, or `package.module:Class` of any importable `flax.linen.Module`.
         settings: the module's attributes, for instance `features=64`.
 
     Raises:
-        ValueError: if the name is unknown, the module cannot be imported or has no such class, the
-            class is no `flax.linen.Module`, or it does not take one of the settings.
+        ValueError: the name is unknown, the module cannot be imported or has no such class, the
+            class is no `flax.linen.Module`, or a setting is unknown or missing.
     """
     cls = _import_class(spec) if ":" in spec else _registered_class(spec)
     _check_settings(spec, cls, settings)
