@@ -1,4 +1,4 @@
-"""Worlds: an arena, a walker and a task behind reset and step."""
+"""Environments made of an arena, a walker and a task, and wrappers for other environments."""
 
 import warnings
 from typing import Any
@@ -8,8 +8,8 @@ warnings.filterwarnings("ignore", message=".*DISPLAY environment variable is mis
 
 
 def make(name: str, **options: Any) -> Any:
-    """Make an environment by name: see `envs.catalogue.make`."""
-    # Imported late: parts of this package serve without dm_control and MJX.
+    """Make an environment by name; see `envs.catalogue.make`."""
+    # Imported late: parts of this package work without dm_control and MJX.
     from envs.catalogue import make
 
     return make(name, **options)

@@ -19,17 +19,17 @@ MAKERS = ("brax", "playground")
 
 
 def find(name: str) -> Preset | Any | None:
-    """Return the preset, or the object of the user's, that a name stands for.
+    """Return the preset, or the user's own object, that a name stands for.
 
     Args:
         name: a preset, or `package.module:OBJECT`, where the object is a preset, an environment, or
-            a function without arguments that makes one of them.
+            a function without arguments that returns one of them.
 
     Returns:
-        a preset or an environment; None where the name is one of Brax's or Playground's.
+        a preset or an environment; None if the name has the form of Brax's or Playground's.
 
     Raises:
-        ValueError: there is none; the message names the nearest.
+        ValueError: there is no such environment; the message names the nearest.
     """
     module, _, own = name.partition(":")
     if module in MAKERS and own:
@@ -63,17 +63,17 @@ def make(
 
     Args:
         name: a preset (`envs.names()`), `package.module:OBJECT`, `brax:NAME` or `playground:NAME`.
-        seeing: of a preset, whether the walker has its eyes.
-        frames: how many of the last pictures are seen at once.
-        physics: of a preset, its back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or
-            auto: mujoco on CPU, else mjx. Of Brax also spring, positional or generalized.
-        ahead: of a preset, whether the truth about what lies ahead is observed as well.
-        parts: of a preset, other values of its fields: `arena`, `walker`, `task`, `vision`,
+        seeing: whether the observations of a preset have the images of the walker's cameras.
+        frames: number of the last images that an observation stacks; 1 for no stacking.
+        physics: a preset's back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or auto:
+            mujoco on CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized.
+        ahead: whether a preset also observes `ahead`, the exact positions of what lies ahead.
+        parts: replacements for fields of a preset: `arena`, `walker`, `task`, `vision`,
             `simulation`.
 
     Raises:
-        ValueError: there is no such environment, or a setting is impossible. Nothing has been
-            compiled yet.
+        ValueError: there is no such environment, or a setting is invalid. Nothing has been compiled
+            yet.
     """
     found = find(name)
     if isinstance(found, Preset):
@@ -95,7 +95,7 @@ def _is_module(name: str) -> bool:
 
 
 def _look_here() -> None:
-    """Let Python find modules in the folder that one works in, as `python -m` does."""
+    """Let Python import modules from the working directory, as `python -m` does."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
@@ -127,8 +127,8 @@ def _import(name: str, module: str, own: str) -> Any:
             inspect.signature(found).bind()
         except TypeError as error:
             raise ValueError(
-                f"env is {name!r}, which needs arguments ({error}); name a function without any "
-                f"that makes the environment"
+                f"env is {name!r}, which needs arguments ({error}); name a function without "
+                f"arguments that returns the environment"
             ) from error
         found = found()
     if not (isinstance(found, Preset) or is_environment(found)):

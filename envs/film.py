@@ -1,4 +1,4 @@
-"""Film episodes from outside, with what the animal saw in a corner."""
+"""Make videos of episodes from outside, with an inset of what the walker saw."""
 
 import itertools
 import os
@@ -26,18 +26,18 @@ MARKS = {
     "com": mujoco.mjtVisFlag.mjVIS_COM,
 }
 _MARK_SIZE = 0.5
-"""Metres, about that of an ant."""
+"""MuJoCo's `meansize`, by which it scales marks, metres: about the size of an ant."""
 _SUPERSAMPLING = 2
 _BORDER = 2
 
 
 class Filmed(Protocol):
-    """An environment that can be filmed. `data` is of its states (`vnl_ppo.env.State.data`).
+    """An environment that can be filmed. `data` is the `vnl_ppo.env.State.data` of its states.
 
     Attributes:
-        dt: seconds of a control step.
-        cameras: names of the cameras that there are.
-        film_camera: the one that films unless another is asked for.
+        dt: duration of a control step, seconds.
+        cameras: names of the cameras.
+        film_camera: name of the camera that films by default.
     """
 
     dt: float
@@ -46,23 +46,23 @@ class Filmed(Protocol):
 
     @property
     def eyes(self) -> Mapping[str, Camera]:
-        """What the animal sees through, by leaf of the observation."""
+        """The cameras that the policy sees through, by leaf of the observation."""
         ...
 
     def camera(self, name: str, height: int, width: int) -> Camera:
-        """Return one of `cameras`."""
+        """Return one of `cameras`, with images of `height` x `width` pixels."""
         ...
 
     def draw(self, data: Any, camera: Camera) -> jax.Array:
-        """Draw uint8[H, W, 3]."""
+        """Draw the image uint8[H, W, 3] that `camera` takes of one state."""
         ...
 
     def whole(self, data: Any) -> mujoco.MjModel:
-        """Return the model of all that there is in the episode of one state."""
+        """Return the model of everything in the episode of one state."""
         ...
 
     def tracked(self, model: mujoco.MjModel) -> int:
-        """Return the id, in a model of `whole`, of the body that a viewer follows."""
+        """Return the id of the body that a viewer follows, in a model from `whole`."""
         ...
 
     def joints(self, data: Any) -> tuple[jax.Array, jax.Array]:
@@ -71,36 +71,39 @@ class Filmed(Protocol):
 
 
 def view_of(env: Any) -> Filmed | None:
-    """Return what films an environment: itself, or the view that it has; None where neither."""
+    """Return the environment itself if it is a `Filmed`, else its attribute `view`, or None."""
     if all(hasattr(env, name) for name in ("camera", "draw", "whole", "joints")):
         return env
     return getattr(env, "view", None)
 
 
 def filmed(env: Any) -> Filmed:
-    """Return what films an environment.
+    """Return the `Filmed` of an environment; see `view_of`.
 
     Raises:
-        ValueError: nothing does.
+        ValueError: it has none.
     """
     if (view := view_of(env)) is None:
         raise ValueError(
-            f"{type(env).__name__} cannot be filmed: it has no MuJoCo model (`mj_model`), and not "
-            f"the methods of envs.film.Filmed"
+            f"{type(env).__name__} cannot be filmed: it has no MuJoCo model; give it the methods "
+            f"of envs.film.Filmed, or an attribute `view` that has them"
         )
     return view
 
 
 def write(frames: Iterable[np.ndarray], path: Path) -> Path:
-    """Write frames uint8[H, W, 3], `FRAMES_PER_SECOND` of them a second.
+    """Write a video of frames uint8[H, W, 3], `FRAMES_PER_SECOND` of them per second.
 
     Args:
-        frames: the film.
-        path: an mp4 or a gif. It appears when it is complete; one that exists is not touched.
+        frames: the frames in order, all of one size.
+        path: an .mp4 or .gif, which appears when it is complete.
+
+    Returns:
+        `path`.
 
     Raises:
-        FileExistsError: there is such a file.
-        ValueError: its name has another ending.
+        FileExistsError: the file exists; it is not changed.
+        ValueError: the file name has another ending.
     """
     check_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,11 +120,11 @@ def write(frames: Iterable[np.ndarray], path: Path) -> Path:
 
 
 def check_path(path: Path) -> None:
-    """Raise where `write` would refuse to write to `path`."""
+    """Raise the exception with which `write` would refuse to write to `path`, if any."""
     if path.suffix not in FORMATS:
-        raise ValueError(f"{path} is no film's name; it has to end in {' or '.join(FORMATS)}")
+        raise ValueError(f"{path} is no video file; its name has to end in {' or '.join(FORMATS)}")
     if path.exists():
-        raise FileExistsError(f"{path} exists; films are never overwritten")
+        raise FileExistsError(f"{path} exists; videos are never overwritten; name another file")
 
 
 def film(
@@ -133,16 +136,16 @@ def film(
     inset: int,
     speed: float = 1.0,
 ) -> Iterator[np.ndarray]:
-    """Film an episode from outside, with what the animal saw in a corner.
+    """Draw the frames of a video of an episode, with an inset of what the walker saw.
 
     Args:
-        env: where it happened.
-        data: leaves [T, ...], the states lived through.
+        env: the environment of the episode.
+        data: `State.data` of T states in a row, leaves [T, ...].
         alive: bool[T], which of them belong to the episode.
-        camera: the one that films, by name.
-        size: height and width, pixels, multiples of 16 for players' sake.
-        inset: height of what the first eye saw, pixels; 0 for none.
-        speed: 1 is real time.
+        camera: name of the camera that films.
+        size: height and width, pixels; multiples of 16, which some video players need.
+        inset: height of the inset, the image of the first eye, pixels; 0 for none.
+        speed: 1 for real time, 0.5 for half as fast.
 
     Yields:
         uint8[H, W, 3], `FRAMES_PER_SECOND / speed` for each second of the episode.
@@ -174,17 +177,17 @@ def marked_film(
     marks: Collection[str],
     speed: float = 1.0,
 ) -> Iterator[np.ndarray]:
-    """Film by MuJoCo's own renderer, which can mark contacts, joints and centres of mass.
+    """Draw frames by MuJoCo's own renderer, which can mark contacts, joints and centres of mass.
 
     Args:
         env, data, alive, camera, size, speed: as for `film`.
-        marks: of `MARKS`. The body is drawn transparent, so that what is inside it shows.
+        marks: names in `MARKS`. Bodies are drawn transparent, so that marks inside them show.
 
     Yields:
-        as `film`, of the whole layout, without an inset.
+        frames as from `film`, of the whole layout, without an inset.
 
     Raises:
-        ValueError: a mark is unknown, or there is no OpenGL.
+        ValueError: a mark is unknown, or OpenGL does not work here.
     """
     if unknown := sorted(set(marks) - set(MARKS)):
         raise ValueError(f"there is no mark {unknown[0]!r}; there are {', '.join(MARKS)}")
@@ -216,12 +219,12 @@ def marked_film(
 
 
 def _frames(alive: jax.Array, dt: float, speed: float) -> np.ndarray:
-    """Return the numbers of the states that are frames of a film."""
+    """Return the indices of the states to draw as frames, int[K]."""
     return np.arange(0, int(np.asarray(alive).sum()), speed / (FRAMES_PER_SECOND * dt)).astype(int)
 
 
 def side_by_side(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Two films of one height as one; the shorter stands still at its end."""
+    """Join the frames of two videos of one height; the shorter one repeats its last frame."""
     last: list[np.ndarray | None] = [None, None]
     for pair in itertools.zip_longest(left, right):
         last = [frame if frame is not None else old for frame, old in zip(pair, last, strict=True)]
@@ -229,7 +232,7 @@ def side_by_side(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Ite
 
 
 def _average(image: jax.Array) -> jax.Array:
-    """Each pixel the mean of `_SUPERSAMPLING`^2: edges are smooth."""
+    """Average blocks of `_SUPERSAMPLING`^2 pixels, for smooth edges."""
     k = _SUPERSAMPLING
     h, w = image.shape[0] // k, image.shape[1] // k
     blocks = image.reshape(h, k, w, k, 3).astype(jnp.float32)
@@ -237,7 +240,7 @@ def _average(image: jax.Array) -> jax.Array:
 
 
 def _paste(frame: np.ndarray, eye: np.ndarray, height: int) -> None:
-    """Put the animal's view, enlarged without smoothing, into the upper right corner."""
+    """Put the image `eye`, enlarged without smoothing, into the upper right corner of `frame`."""
     rows = np.arange(height) * eye.shape[0] // height
     width = height * eye.shape[1] // eye.shape[0]
     columns = np.arange(width) * eye.shape[1] // width

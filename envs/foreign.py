@@ -1,9 +1,10 @@
 """Wrap environments of Brax and of MuJoCo Playground as a `vnl_ppo.env.Env`, by name.
 
-They differ from it in three things: keys are raw uint32 words, an observation may be a bare array,
-and sizes take the place of shapes. Physics, rewards and ends of episodes stay as they are.
+Three things are converted: PRNG keys, which are raw uint32 words there; observations, which may be
+bare arrays; and observation sizes, which become specs. Physics, rewards and ends of episodes are
+unchanged.
 
-Most of their states, such as `mjx.Data`, is computed anew in each step. Only the leaves that a step
+Most of a state, such as `mjx.Data`, is computed anew in each step. Only the leaves that a step
 reads are carried from one step to the next; they are found in the step's jaxpr.
 """
 
@@ -28,14 +29,14 @@ from vnl_ppo.env import Env, ObservationSpec, State
 
 MJX = "mjx"
 _TRAINING_WRAPPERS = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "BraxAutoResetWrapper")
-"""Wrappers that batch environments, count steps and restart episodes: the learner does all that."""
+"""Wrappers that batch environments, count steps and restart episodes, as `vnl_ppo` does itself."""
 _SHARED = ("obs", "reward", "done", "metrics", "info")
 
 
 class Foreign(Env):
     """One environment of Brax or of MuJoCo Playground.
 
-    Brax's training wrappers are taken off, as the learner batches, times out and restarts.
+    Brax's training wrappers are removed, since `vnl_ppo` batches, truncates and restarts.
 
     Args:
         env: an object with Brax's or Playground's `reset`, `step` and `action_size`, whose
@@ -71,11 +72,11 @@ class Foreign(Env):
 
     @functools.cached_property
     def observation_spec(self) -> ObservationSpec:
-        """Shape and dtype of every leaf; an observation that is a bare array is called "state"."""
+        """Shape and dtype of every leaf; a bare array becomes the leaf "state"."""
         return jax.eval_shape(self.reset, jax.random.key(0)).obs
 
     def reset(self, key: jax.Array) -> State:
-        """Begin an episode, drawn from a PRNG key. Its `data` is what the next step reads."""
+        """Start an episode; `key` is a typed PRNG key. `data` holds the leaves that steps read."""
         return self._carried(self.env.reset(_raw(key)))
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -84,7 +85,7 @@ class Foreign(Env):
 
     @functools.cached_property
     def view(self) -> ModelView | None:
-        """The camera for films, where the environment steps a MuJoCo model by MJX; else None."""
+        """The view for videos, if the environment steps a MuJoCo model by MJX; else None."""
         model = getattr(self.env, "mj_model", None)
         model = model or getattr(getattr(self.env, "sys", None), "mj_model", None)
         if model is None or not hasattr(_simulation(self._first), "qpos"):
@@ -98,7 +99,7 @@ class Foreign(Env):
 
     @functools.cached_property
     def _read(self) -> list[bool]:
-        """Which leaves of their state, without those of `_SHARED`, any later step reads."""
+        """Which leaves of the wrapped state, without those of `_SHARED`, any later step reads."""
 
         def step(leaves: list[jax.Array], shared: dict[str, Any], action: jax.Array) -> Any:
             state = jax.tree.unflatten(self._tree, leaves).replace(**shared)
@@ -119,7 +120,7 @@ class Foreign(Env):
             read = more
 
     def _carried(self, state: Any) -> State:
-        """Return our state of theirs."""
+        """Return a `vnl_ppo.env.State` for a state of the wrapped environment."""
         leaves = zip(jax.tree.leaves(_without_shared(state)), self._read, strict=True)
         shared = _shared(state)
         if self._bare:
@@ -127,14 +128,14 @@ class Foreign(Env):
         return State(data=[leaf for leaf, read in leaves if read], **shared)
 
     def _theirs(self, state: State) -> Any:
-        """Return their state of ours, with zeros for leaves that no step reads."""
+        """Return the wrapped environment's state, with zeros for leaves that no step reads."""
         shared = _shared(state)
         if self._bare:
             shared["obs"] = state.obs["state"]
         return self._unread(state.data).replace(**shared)
 
     def _unread(self, data: Any) -> Any:
-        """Return their state without the fields of `_SHARED`, with zeros for what no step reads."""
+        """Return it without the fields of `_SHARED`, with zeros for leaves that no step reads."""
         carried = iter(data)
         leaves = [
             next(carried) if read else jnp.zeros(spec.shape, spec.dtype)
@@ -144,12 +145,12 @@ class Foreign(Env):
 
 
 def _shared(state: Any) -> dict[str, Any]:
-    """The fields of a state of theirs that ours has under the same name."""
+    """Return the fields that both kinds of state have under the same name."""
     return {name: getattr(state, name) for name in _SHARED}
 
 
 def _simulation(state: Any) -> Any:
-    """The state of the physics: Brax's `pipeline_state`, Playground's `data`."""
+    """Return the state of the physics: Brax's `pipeline_state`, Playground's `data`."""
     return getattr(state, "pipeline_state", None) or getattr(state, "data", None)
 
 
@@ -162,11 +163,11 @@ def make(name: str, physics: str = MJX) -> Foreign:
 
     Args:
         name: `brax:NAME` or `playground:NAME`.
-        physics: the back end: mjx or, for Brax, spring, positional or generalized.
+        physics: the back end: mjx or, for Brax, also spring, positional or generalized.
 
     Raises:
         ValueError: there is no environment of this name, its package is not installed (the message
-            says which extra brings it), or this back end does not train here.
+            names the extra to install), or the back end is not supported.
     """
     maker, _, own = name.partition(":")
     if maker not in _MAKERS or not own:

@@ -1,4 +1,4 @@
-"""The last few images stacked along their channels: motion for an encoder that takes one image."""
+"""Stack the last few images along their channels, so that an encoder of one image sees motion."""
 
 import dataclasses
 import functools
@@ -13,16 +13,16 @@ from vnl_ppo.env import Env, Observation, ObservationSpec, State
 
 
 class FrameStack(Env):
-    """An environment whose images are its last K ones, stacked along the channels, oldest first.
+    """An environment whose images are its last K images, stacked along the channels, oldest first.
 
-    Images are the observation's uint8 leaves, at any depth; they stay uint8. At the beginning of an
+    Images are the observation's uint8 leaves, at any depth; they stay uint8. At the start of an
     episode all K show the first state. The frames are kept in the observation itself. All other
-    attributes are those of the environment inside; a `State` that one of its other methods returns,
-    such as `at`, is stacked as that of a reset.
+    attributes are those of the wrapped environment; if another of its methods, such as `at`,
+    returns a `State`, its images are repeated K times, as after a reset.
 
     Args:
         env: any environment.
-        number: K, 1 or more.
+        number: K, the number of images, 1 or more.
 
     Raises:
         ValueError: `number` is below 1, or the observation has no image.
@@ -71,7 +71,7 @@ class FrameStack(Env):
         return self.env.action_size
 
     def reset(self, key: jax.Array) -> State:
-        """Begin an episode; see `Env.reset`."""
+        """Start an episode; see `Env.reset`."""
         return self._repeated(self.env.reset(key))
 
     def step(self, state: State, action: jax.Array) -> State:
@@ -83,12 +83,12 @@ class FrameStack(Env):
         return dataclasses.replace(after, obs=stacked)
 
     def _repeated(self, state: State) -> State:
-        """The environment's own state, its images K times."""
+        """Return a state of the wrapped environment with its images repeated K times."""
         obs = self._on_images(lambda _, x: jnp.tile(x, self.number), state.obs)
         return dataclasses.replace(state, obs=obs)
 
     def _on_images(self, function: Callable[..., jax.Array], *obs: Observation) -> Observation:
-        """(spec, images...) -> image, on every image; other leaves are those of the last `obs`."""
+        """Apply (spec, images...) -> image to every image; other leaves are of the last `obs`."""
         on_leaf = lambda spec, *x: function(spec, *x) if _is_image(spec) else x[-1]
         return jax.tree.map(on_leaf, self.env.observation_spec, *obs)
 

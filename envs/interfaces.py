@@ -20,9 +20,9 @@ from envs.kinematics import Poses
 from envs.physics import PhysicsState
 
 Scalar = jax.Array | float
-"""float32[] or bool[], or a number that is the same at all times."""
+"""float32[] or bool[], or a constant number."""
 WALKER = "walker/"
-"""Prefix of the names of the walker's parts in a model; also the body that is attached there."""
+"""Prefix of the names of the walker's parts in a model; also the name of its attachment frame."""
 
 
 @struct.dataclass
@@ -41,12 +41,12 @@ class Boxes:
 
 @struct.dataclass
 class Visible:
-    """The geoms of an episode's layout that cameras see, besides those that the model always has.
+    """The geoms of an episode's layout that cameras see, besides the fixed geoms of the model.
 
     Attributes:
-        geoms: of each of `Arena.visible_geoms`, in their order; None where there are none.
-        row: float32[P, 2], where boxes start and end along x, metres, which share all else with the
-            slots (see `envs.camera.Scene`): many boxes for the price of a few. None without.
+        geoms: positions and sizes of `Arena.visible_geoms`, in that order; None for none.
+        row: float32[P, 2], start and end along x, metres, of boxes that look like the slots and are
+            drawn as one primitive at little cost (see `envs.camera.Scene`); None for none.
     """
 
     geoms: Boxes | None = None
@@ -55,10 +55,10 @@ class Visible:
 
 @struct.dataclass
 class Pose:
-    """Where a walker is put.
+    """The place where a walker starts.
 
     Attributes:
-        position: float32[3], from the arena's `start`, metres.
+        position: float32[3], relative to the arena's `start`, metres.
         yaw: float32[], anticlockwise about the vertical, radians.
     """
 
@@ -71,9 +71,9 @@ class Progress:
     """How far a walker has come in an arena.
 
     Attributes:
-        arrived: bool[], whether the arena ends here: the episode is cut short.
-        passed: float32[], obstacles that lie behind.
-        metrics: float32[] by name.
+        arrived: bool[], whether this is the end of the arena, where the episode is truncated.
+        passed: float32[], number of obstacles behind the walker.
+        metrics: float32[] by name, to be logged.
     """
 
     arrived: Scalar = False
@@ -83,15 +83,15 @@ class Progress:
 
 @struct.dataclass
 class Now:
-    """A state of an environment as walkers and tasks see it.
+    """The state of an environment that walkers and tasks get.
 
     Attributes:
         physics: the state of the back end; `physics.sensordata` has the sensors asked for.
-        poses: of all bodies, geoms and cameras.
+        poses: the poses of all bodies, geoms and cameras.
         root: float32[3], position of the walker's root body, metres.
-        rotation: float32[3, 3], its axes in the world, as columns.
+        rotation: float32[3, 3], the root body's axes in the world, as columns.
         com: float32[3], centre of mass of the root body's subtree, metres.
-        velocity: float32[3], of that centre of mass over the last control step, m/s.
+        velocity: float32[3], mean velocity of `com` over the last control step, m/s.
         arena: the arena's layout of this episode.
         task: the task's own state.
     """
@@ -108,16 +108,16 @@ class Now:
 
 @struct.dataclass
 class Outcome:
-    """A task's judgement of a step.
+    """What a task returns for a step: the reward, and whether the episode ends.
 
     Attributes:
         reward: float32[].
-        failed: bool[], whether the episode ends here without a value of what would come.
-        truncated: bool[], whether it is cut short here.
-        success: float32[], 1 where the episode counts as a success as it stands.
-        passed: float32[], obstacles passed: gaps, walls, targets.
-        metrics: float32[] by name.
-        task: the task's own state for the next step; None where it stays as it is.
+        failed: bool[], whether the episode is terminated here.
+        truncated: bool[], whether the episode is truncated here.
+        success: float32[], 1 if the episode is a success so far, else 0.
+        passed: float32[], number of obstacles passed: gaps, walls, targets.
+        metrics: float32[] by name, to be logged.
+        task: the task's own state for the next step; None if it does not change.
     """
 
     reward: Scalar
@@ -130,16 +130,16 @@ class Outcome:
 
 
 class Walker(Protocol):
-    """A body. Names are those of its own model, without the prefix `walker/`.
+    """The body that acts. Names are those of its own model, without the prefix `walker/`.
 
     Attributes:
         root: name of the body whose position and centre of mass tasks read.
-        eye: name of the camera that the policy sees through, unless settings name another.
-        film_camera: name of the camera that films it, unless another is asked for.
-        reach: metres from its root, along x and y, within which it can touch anything within a
-            control step.
-        self_collisions: whether its geoms may meet each other. Without, physics is faster.
-        mjx_contacts: contacts that MJX solves for at most, the deepest ones; None for all.
+        eye: name of the camera that the policy sees through by default.
+        film_camera: name of the camera that films by default.
+        reach: distance from the root, along x and y, within which the walker can touch something
+            during a control step, metres.
+        self_collisions: whether its geoms may collide with each other; physics is faster without.
+        mjx_contacts: most contacts that MJX solves for, the deepest ones; None for all.
     """
 
     @property
@@ -157,36 +157,36 @@ class Walker(Protocol):
 
     @abstractmethod
     def build(self) -> composer.Entity:
-        """Return the body as dm_control has it, whose model is named `walker`."""
+        """Return a dm_control entity whose MJCF model is named `walker` and is in radians."""
         ...
 
     @abstractmethod
     def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
-        """Return the names, in `model`, of its geoms that MJX lets collide with the world."""
+        """Return the names, in `model`, of the walker's geoms that collide in MJX."""
         ...
 
     @abstractmethod
     def reset(
         self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return float32[nq] and float32[nv], positions and velocities to begin an episode with."""
+        """Return `qpos` float32[nq] and `qvel` float32[nv] at the start of an episode."""
         ...
 
     @abstractmethod
     def proprioception(self, model: mujoco.MjModel, now: Now) -> jax.Array:
-        """Return float32[n], what it feels of itself."""
+        """Return float32[n], the walker's observation of its own body."""
         ...
 
 
 class Arena(Protocol):
-    """A place. What differs between episodes is its layout, a pytree of arrays.
+    """The surroundings of a walker. Its layout, a pytree of arrays, differs between episodes.
 
-    One that inherits from this class need only say how it is built: the rest are those of a place
-    that is the same in every episode.
+    A subclass has to define `build`; the defaults of the other methods are those of an arena that
+    is the same in every episode.
 
     Attributes:
-        start: where walkers are attached, metres.
-        reductions: how its metrics of an episode are summed up: "mean" over its steps, "last" or
+        start: position at which walkers are attached, metres.
+        reductions: how its metrics are reduced over the steps of an episode: "mean", "last" or
             "sum".
     """
 
@@ -199,19 +199,19 @@ class Arena(Protocol):
         return {}
 
     def check(self, reach: float) -> None:
-        """Raise a ValueError where a setting is impossible or the walker's reach does not fit."""
+        """Raise a ValueError if a setting is invalid or the walker's `reach` is too large."""
         return
 
     @abstractmethod
     def build(self) -> mjcf.RootElement:
-        """Return the model of what never changes: floors, walls, sky, lights; in radians."""
+        """Return the MJCF model of the fixed parts, in radians: floors, walls, sky, lights."""
         ...
 
     def slots(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
-        """Return the MJCF attributes of K boxes that stand for what a walker can touch.
+        """Return the MJCF attributes of the slots, K boxes in place of all that a walker can touch.
 
-        The environment moves and sizes them to `boxes` before every step. Their own positions and
-        sizes count for a model that is looked at as it is, and for its extent.
+        Before every step the environment moves and sizes the slots to `boxes`. The positions and
+        sizes given here only matter for the model's extent and for viewing the model by itself.
         """
         return ()
 
@@ -220,7 +220,7 @@ class Arena(Protocol):
         return ()
 
     def colliders(self) -> Sequence[str]:
-        """Return the names of the geoms of `build` that MJX lets collide, besides the slots."""
+        """Return the names of the geoms of `build` that collide in MJX, besides the slots."""
         root = self.build()
         return [geom.full_identifier for geom in root.find_all("geom") if geom.contype != 0]
 
@@ -229,7 +229,7 @@ class Arena(Protocol):
         return ()
 
     def spawn(self, layout: Any, key: jax.Array) -> Pose:
-        """Draw where an episode begins."""
+        """Draw the pose at which the walker starts."""
         return Pose(jnp.zeros(3), jnp.zeros(()))
 
     def boxes(self, layout: Any, position: jax.Array, reach: float) -> Boxes:
@@ -237,33 +237,33 @@ class Arena(Protocol):
         return Boxes(jnp.zeros((0, 3)), jnp.zeros((0, 3)))
 
     def visible(self, layout: Any) -> Visible:
-        """Return everything of a layout that cameras see."""
+        """Return the geoms of a layout that cameras see."""
         return Visible()
 
     def ahead(self, layout: Any, position: jax.Array) -> jax.Array:
-        """Return float32[n], the truth about what lies ahead of `position`, in metres."""
+        """Return float32[n], exact positions of what lies ahead of `position`, metres."""
         return jnp.zeros(0)
 
     def progress(self, layout: Any, position: jax.Array) -> Progress:
-        """Return how far `position` (float32[3]) is."""
+        """Return how far a walker at `position` (float32[3], metres) has come."""
         return Progress()
 
     def whole(self, layout: Any) -> mjcf.RootElement:
-        """Return the model of a whole layout (concrete arrays) with static geoms: the truth that
-        slots and pictures are held against, and what a viewer shows."""
+        """Return the model of a whole layout (concrete arrays) with static geoms, for viewers and
+        for tests of slots and images."""
         return self.build()
 
 
 class Task(Protocol):
-    """Rewards, and ends of episodes; it may bring things of its own, such as a target.
+    """The rewards and ends of episodes; a task may add objects of its own, such as a target.
 
-    One that inherits from this class need only judge: the rest are those of a task that brings
-    nothing.
+    A subclass has to define `judge`; the defaults of the other methods are those of a task without
+    objects.
 
     Attributes:
-        reductions: how its metrics of an episode are summed up: "mean" over its steps, "last" or
+        reductions: how its metrics are reduced over the steps of an episode: "mean", "last" or
             "sum".
-        shown: metrics that every script shows, with their titles.
+        shown: metrics to print, with their titles.
     """
 
     @property
@@ -275,28 +275,29 @@ class Task(Protocol):
         return {}
 
     def check(self) -> None:
-        """Raise a ValueError where a setting is impossible."""
+        """Raise a ValueError if a setting is invalid."""
         return
 
     def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
-        """Return the MJCF attributes of geoms of its own, which nothing collides with."""
+        """Return the MJCF attributes of the task's own geoms, which collide with nothing."""
         return ()
 
     def draw(self, key: jax.Array) -> Any:
-        """Draw its state at the beginning of an episode; `()` if it has none."""
+        """Draw the task's state at the start of an episode; `()` if it has none."""
         return ()
 
     def visible(self, state: Any) -> Boxes | None:
-        """Return where its geoms are; None without."""
+        """Return the positions and sizes of `visible_geoms`; None if there are none."""
         return None
 
     def ahead(self, now: Now) -> jax.Array:
-        """Return float32[n], the truth about things of its own."""
+        """Return float32[n], exact positions of the task's own objects, metres."""
         return jnp.zeros(0)
 
     @abstractmethod
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
-        """Judge the state `now` that `action` led to in a control step of `dt` seconds."""
+        """Return the reward of the step of `dt` seconds in which `action` led to the state `now`,
+        and whether the episode ends."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Find which inputs a JAX program reads, by JAX's own elimination of dead code.
 
-The one place that knows `jax.interpreters.partial_eval`, which JAX does not document.
+Only this module uses `jax.interpreters.partial_eval`, which JAX does not document.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ def inputs_read(program: Any, outputs: Sequence[bool]) -> list[bool]:
     """Return which inputs of a program are read to compute the outputs that are wanted.
 
     Args:
-        program: from `program_of`.
+        program: a result of `program_of`.
         outputs: for each output, whether it is wanted.
 
     Raises:
-        RuntimeError: this version of JAX no longer offers what is used here.
+        RuntimeError: this version of JAX no longer has the function used here.
     """
     try:
         from jax.interpreters.partial_eval import dce_jaxpr

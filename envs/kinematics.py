@@ -89,7 +89,7 @@ class Kinematics:
         self._shares = _shares(model)
 
     def __call__(self, qpos: jax.Array, mocap_pos: jax.Array | None = None) -> Poses:
-        """Return the poses at given joint positions.
+        """Return the poses at given joint positions, without a batch axis.
 
         Args:
             qpos: float32[nq], joint positions as in `mujoco.MjData.qpos`.

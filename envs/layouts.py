@@ -1,22 +1,22 @@
-"""Compute the leaf `ahead` from layouts: the parts that arenas and tasks share."""
+"""Compute parts of the observation leaf `ahead` that arenas and tasks share."""
 
 import jax
 import jax.numpy as jnp
 
 BEHIND, FAR = -1.0, 5.0
-"""Metres between which distances ahead are told; `FAR` also where there is nothing."""
+"""Limits to which distances ahead are clipped, metres; `FAR` also stands for nothing ahead."""
 
 
 def first_ahead(values: jax.Array, coming: jax.Array, number: int) -> tuple[jax.Array, jax.Array]:
-    """Return the first of the things that are coming.
+    """Return the values of the first N objects ahead.
 
     Args:
-        values: float32[P, ...], of things in order.
-        coming: bool[P], which of them are to be told.
-        number: N, of how many.
+        values: float32[P, ...], values of P objects in order.
+        coming: bool[P], which of them lie ahead.
+        number: N.
 
     Returns:
-        float32[N, ...], values, and bool[N], whether there is such a thing.
+        float32[N, ...], the values, and bool[N], whether there is such an object.
     """
     order = jnp.argsort(~coming, stable=True)[:number]
     missing = number - len(order)
@@ -25,14 +25,14 @@ def first_ahead(values: jax.Array, coming: jax.Array, number: int) -> tuple[jax.
 
 
 def distance_ahead(distance: jax.Array, there: jax.Array) -> jax.Array:
-    """Return distances along the way, float32[N, ...], flat and within [-1, 5] m; 5 where there is
-    nothing (`there`, bool[N])."""
+    """Return distances float32[N, ...] along x as a vector, clipped to [-1, 5] m; 5 m for objects
+    that do not exist (`there`, bool[N], is false)."""
     there = there.reshape(there.shape + (1,) * (distance.ndim - 1))
     return jnp.where(there, jnp.clip(distance, BEHIND, FAR), FAR).reshape(-1)
 
 
 def offset_ahead(offset: jax.Array, there: jax.Array) -> jax.Array:
-    """Return offsets to the side, float32[N, ...], flat and within [-5, 5] m; 0 where there is
-    nothing (`there`, bool[N])."""
+    """Return offsets float32[N, ...] along y as a vector, clipped to [-5, 5] m; 0 m for objects
+    that do not exist (`there`, bool[N], is false)."""
     there = there.reshape(there.shape + (1,) * (offset.ndim - 1))
     return jnp.where(there, jnp.clip(offset, -FAR, FAR), 0.0).reshape(-1)

@@ -1,7 +1,6 @@
 """Compose an environment of an arena, a walker and a task.
 
-It knows no learning, and none of the three parts by name: see `envs.interfaces` for what they have
-to offer, and `envs.presets` for the environments that there are.
+See `envs.interfaces` for what the three parts provide, and `envs.presets` for the environments.
 """
 
 import dataclasses
@@ -31,7 +30,7 @@ class Data:
 
     Attributes:
         physics: the state of the back end.
-        layout: the arena's, of this episode.
+        layout: the arena's layout of this episode.
         root: float32[3], position of the walker's root body, metres.
         com: float32[3], centre of mass of the root body's subtree, metres.
         task: the task's own state.
@@ -47,29 +46,29 @@ class Data:
 class Locomotion:
     """A walker in an arena with a task; see `vnl_ppo.env.Env`.
 
-    Observations: `proprio`, float32[n], is what the walker feels, and the sensors asked for;
-    `vision`, uint8[H, W, C], is what its eye sees, in 3 colours or 1 of the other modalities;
-    several eyes have a leaf each, `vision_` and the camera's name; `ahead`, float32[k], is the
-    truth about what lies ahead, where asked for.
+    Observations: `proprio`, float32[n], is the walker's proprioception and the sensors asked for;
+    `vision`, uint8[H, W, C], is the image of its eye, C = 3 for colours and 1 for other modalities
+    (several eyes have a leaf each, named `vision_` and the camera's name); `ahead`, float32[k], if
+    asked for, holds the exact positions of what lies ahead.
 
-    An episode fails where the task says so or the physics breaks down (`info["failed"]`). It is cut
-    short, not failed, where the arena ends or the task says so (`info["truncation"]`).
+    An episode is terminated if the task says so or the physics breaks down (`info["failed"]`). It
+    is truncated if the task says so, as at the end of the arena (`info["truncation"]`).
 
     Metrics: those of the task and of the arena, `obstacles_passed` and `success`.
 
     Args:
         arena, walker, task: its parts.
-        vision: the eyes, or None for a blind walker.
-        simulation: how physics is integrated.
+        vision: settings of the eyes; None for a blind walker.
+        simulation: settings of the physics; None for the defaults.
         back_end: "mujoco", "mjx" or "auto", see `envs.physics.make_physics`.
         ahead: whether `ahead` is observed.
 
     Raises:
-        ValueError: a setting is impossible; nothing has been compiled yet.
+        ValueError: a setting is invalid; nothing has been compiled yet.
     """
 
     renamed_leaves: Mapping[str, str] = {"torso": "root"}
-    """Leaves of `Data` under the names of release 0.1."""
+    """Names of release 0.1 of leaves of `Data`, and their names now."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class Locomotion:
         self._range = models.control_range(self.model)
         self._tells_ahead = ahead
         _check_layouts(arena, task, walker.reach)
-        # Pictures take long to trace, and their shapes are known.
+        # Images take long to trace, and their shapes are known.
         self.observation_spec = dict(jax.eval_shape(self.reset, _a_key()).obs)
         if vision:
             self.eyes = self._eyes(vision)
@@ -119,28 +118,28 @@ class Locomotion:
 
     @property
     def action_size(self) -> int:
-        """Number of actuators."""
+        """Number of entries of an action: the walker's actuators."""
         return self.model.nu
 
     @property
     def metric_reductions(self) -> Mapping[str, str]:
-        """How metrics of an episode are summed up, see `vnl_ppo.env.metric_reductions`."""
+        """How each metric is reduced over an episode; see `vnl_ppo.env.metric_reductions`."""
         own = {"obstacles_passed": "last", "success": "last"}
         return {**own, **self.arena.reductions, **self.task.reductions}
 
     @property
     def shown(self) -> Mapping[str, str]:
-        """Metrics that every script shows, with their titles."""
+        """Metrics to print, with their titles."""
         passed = {"obstacles_passed": "obstacles passed", "success": "success, share"}
         return {**self.task.shown, **passed}
 
     @property
     def policy_leaves(self) -> tuple[str, ...]:
-        """Leaves that networks have unless they name others: all but `ahead`."""
+        """Leaves that networks use by default: all but `ahead`."""
         return tuple(name for name in self.observation_spec if name != AHEAD)
 
     def reset(self, key: jax.Array) -> State:
-        """Begin an episode with a layout of its own, drawn from a PRNG key."""
+        """Start an episode; `key`, a typed PRNG key, draws its layout and first state."""
         layout_key, position_key, velocity_key = jax.random.split(key, 3)
         layout = self.arena.draw(layout_key)
         pose = self.arena.spawn(layout, jax.random.fold_in(key, 3))
@@ -149,12 +148,12 @@ class Locomotion:
         return self.at(qpos, qvel, layout, task)
 
     def at(self, qpos: jax.Array, qvel: jax.Array, layout: Any, task: Any = ()) -> State:
-        """Return the state of a walker that was put somewhere.
+        """Return the state of an environment with given positions and velocities at time 0.
 
         Args:
-            qpos: float32[nq], as `mujoco.MjData`'s.
-            qvel: float32[nv].
-            layout: of the arena.
+            qpos: float32[nq], as in `mujoco.MjData`.
+            qvel: float32[nv], as in `mujoco.MjData`.
+            layout: the arena's layout.
             task: the task's state.
         """
         poses = self._kinematics(qpos)
@@ -171,7 +170,7 @@ class Locomotion:
         return State(data, self._observe(now), zero, zero, metrics, info)
 
     def step(self, state: State, action: jax.Array) -> State:
-        """Hold `action`, float32[action_size] in [-1, 1], for a control step."""
+        """Advance one control step, in which `action`, float32[action_size] in [-1, 1], is held."""
         before = state.data
         # Slots stand for what the walker can touch from where it is now.
         boxes = self.arena.boxes(before.layout, before.root, self.walker.reach)
@@ -202,31 +201,31 @@ class Locomotion:
         """Return one of the walker's cameras, by its name without the walker's prefix.
 
         Raises:
-            ValueError: there is no such camera, or the picture would be empty.
+            ValueError: there is no such camera, or the image would be empty.
         """
         if name not in self.cameras:
             raise ValueError(f"the walker has no camera {name!r}; it has {', '.join(self.cameras)}")
         return self.pictures.camera(WALKER + name, height, width)
 
     def draw(self, data: Data, camera: Camera) -> jax.Array:
-        """Draw uint8[H, W, 3], the picture that `camera` takes of one state; an eye of the walker's
-        own shows its modality."""
+        """Draw the image uint8[H, W, 3] that `camera` takes of one state; an image of one of `eyes`
+        is in their modality."""
         image = self.pictures.draw(camera, self._kinematics(data.physics.qpos), self._visible(data))
         if self.vision is None or camera not in self.eyes.values():
             return image.rgb
         return jnp.broadcast_to(see(self.vision, self.pictures.scene, image), image.rgb.shape)
 
     def whole(self, data: Data) -> mujoco.MjModel:
-        """Return the model of the whole layout of one state, whose `qpos` are the same."""
+        """Return the model of the whole layout of one state; its `qpos` has the same entries."""
         parts = self.arena, self.walker, self.task, self.simulation
         return models.whole_model(*parts, data.layout, data.task)
 
     def tracked(self, model: mujoco.MjModel) -> int:
-        """Return the id of the walker's root body in a model of `whole`."""
+        """Return the id of the walker's root body in a model from `whole`."""
         return model.body(WALKER + self.walker.root).id
 
     def joints(self, data: Data) -> tuple[jax.Array, jax.Array]:
-        """Return float32[..., nq] and float32[..., nv], positions and velocities of states."""
+        """Return `qpos` float32[..., nq] and `qvel` float32[..., nv] of states."""
         return data.physics.qpos, data.physics.qvel
 
     def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:
@@ -288,7 +287,7 @@ class Locomotion:
 
 
 def _checked(task: Task, outcome: Outcome) -> Outcome:
-    """Raise a ValueError unless a task's judgement is an `Outcome` of single numbers."""
+    """Return a task's `Outcome`; raise a ValueError unless it is one, with single numbers."""
     of = f"{type(task).__name__}.judge"
     if not isinstance(outcome, Outcome):
         raise ValueError(f"{of} returns a {type(outcome).__name__}; it has to be an Outcome")
@@ -303,7 +302,7 @@ def _checked(task: Task, outcome: Outcome) -> Outcome:
 
 
 def _check_layouts(arena: Arena, task: Task, reach: float) -> None:
-    """Raise a ValueError unless boxes and geoms are as many as there are places for them."""
+    """Raise a ValueError unless an arena's and a task's results have the shapes they have to."""
     layout = jax.eval_shape(arena.draw, _a_key())
     position = jax.ShapeDtypeStruct((3,), jnp.float32)
     boxes = jax.eval_shape(lambda layout, x: arena.boxes(layout, x, reach), layout, position)

@@ -1,4 +1,4 @@
-"""Film any environment that has a MuJoCo model."""
+"""Draw the states of any environment that has a MuJoCo model, for videos and viewers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,16 +13,16 @@ from envs.kinematics import Kinematics, Poses
 from envs.pictures import Pictures
 
 FREE = "free"
-"""A camera that no model needs to have: MuJoCo's free camera as it first looks at a model, but
-following the first body that moves."""
+"""Name of a camera that every model has here: MuJoCo's free camera as it first looks at a model,
+but following the first body that moves."""
 
 
 class ModelView:
-    """Draws states of a MuJoCo model for films; see `envs.film.Filmed`.
+    """Draws states of a MuJoCo model for videos; see `envs.film.Filmed`.
 
     Args:
-        model: of the environment.
-        dt: seconds of a control step.
+        model: the environment's model.
+        dt: duration of a control step, seconds.
         joints: maps `State.data` to `qpos`, `qvel` and `mocap_pos`, float32[..., nq], [..., nv] and
             [..., nmocap, 3].
     """
@@ -49,7 +49,7 @@ class ModelView:
         """Return one of `cameras`.
 
         Raises:
-            ValueError: there is no such camera, or the picture would be empty.
+            ValueError: there is no such camera, or the image would be empty.
         """
         if name not in self.cameras:
             raise ValueError(f"there is no camera {name!r}; there are {', '.join(self.cameras)}")
@@ -61,7 +61,7 @@ class ModelView:
         return Camera(height, width, fovy, near, FREE, far)
 
     def draw(self, data: Any, camera: Camera) -> jax.Array:
-        """Draw uint8[H, W, 3], the picture that `camera` takes of one state."""
+        """Draw the image uint8[H, W, 3] that `camera` takes of one state."""
         qpos, _, mocap = self._joints(data)
         poses = self._kinematics(qpos, mocap if self.model.nmocap else None)
         pose = self._free_pose(poses) if camera.name == FREE else None
@@ -76,7 +76,7 @@ class ModelView:
         return self._body
 
     def joints(self, data: Any) -> tuple[jax.Array, jax.Array]:
-        """Return `qpos` and `qvel` of states."""
+        """Return `qpos` float32[..., nq] and `qvel` float32[..., nv] of states."""
         return self._joints(data)[:2]
 
     def _free_pose(self, poses: Poses) -> tuple[jax.Array, jax.Array]:
@@ -84,8 +84,8 @@ class ModelView:
 
 
 def _free_camera(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array]:
-    """Return float32[3], from what is looked at to the eye, and float32[3, 3], the eye's axes as
-    columns (`mjv_defaultFreeCamera`)."""
+    """Return the free camera's position relative to the body it looks at, float32[3], and its axes
+    as columns, float32[3, 3] (`mjv_defaultFreeCamera`)."""
     azimuth, elevation = np.deg2rad([model.vis.global_.azimuth, model.vis.global_.elevation])
     forward = np.array(
         [

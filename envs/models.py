@@ -1,11 +1,11 @@
 """Compose an arena, a walker and a task into MuJoCo models.
 
-Three models of one world, whose walkers have the same names and the same places in `qpos`:
+There are three models of one environment; the walker has the same names and `qpos` in all:
 
-- `physics_model`: what a back end steps. Slots stand for whatever the walker can touch.
-- `visual_model`: the same bodies and ids with their looks, and behind them the geoms that differ
-  between episodes.
-- `whole_model`: one layout with everything in its place. The ground truth.
+- `physics_model`: what a back end steps. Slots stand in for all that the walker can touch.
+- `visual_model`: the same bodies and ids with textures, followed by the geoms that differ between
+  episodes.
+- `whole_model`: one layout with all its geoms in place, as the ground truth.
 """
 
 import dataclasses
@@ -28,28 +28,30 @@ _HIDDEN = 4
 
 @dataclasses.dataclass(frozen=True)
 class SimulationConfig:
-    """How physics is integrated. Names are MJCF's (`option`)."""
+    """Settings of the physics. Names are those of MJCF's `option`."""
 
     solver: str = "newton"
-    """newton or cg."""
+    """Constraint solver: newton or cg."""
     iterations: int = 4
-    """Most steps of the solver."""
+    """Most iterations of the solver."""
     ls_iterations: int = 4
-    """Most steps of each of its line searches."""
+    """Most iterations of each of the solver's line searches."""
     cone: str = "pyramidal"
-    """Friction cone: pyramidal or elliptic (dm_control's own)."""
+    """Friction cone: pyramidal or elliptic (dm_control's default)."""
     noslip_iterations: int = 0
-    """dm_control's own is 5. MJX has no such solver: anything but 0 needs --physics mujoco."""
+    """Most iterations of the noslip solver; 0 for none (dm_control's default is 5). MJX has no such
+    solver: values above 0 need --physics mujoco."""
     physics_timestep: float = 0.005
-    """Seconds."""
+    """Duration of a physics step, seconds."""
     control_timestep: float = 0.025
-    """Seconds; a whole number of physics time steps."""
+    """Duration of a control step, seconds; a whole number of physics steps."""
     sensors: tuple[str, ...] = ()
-    """Sensors of the walker to add to the leaf `proprio`, such as walker/torso_gyro."""
+    """Sensors of the walker to add to the leaf proprio, such as walker/torso_gyro; empty for none.
+    """
 
     @property
     def num_substeps(self) -> int:
-        """Physics steps in a control step.
+        """Number of physics steps in a control step.
 
         Raises:
             ValueError: the control time step is no multiple of the physics time step.
@@ -66,7 +68,7 @@ class SimulationConfig:
         return n
 
     def check(self) -> None:
-        """Raise a ValueError that names the first setting that is impossible."""
+        """Raise a ValueError that names the first invalid setting."""
         for name, known in (("solver", tuple(_SOLVERS)), ("cone", _CONES)):
             if getattr(self, name) not in known:
                 raise ValueError(
@@ -82,23 +84,23 @@ class SimulationConfig:
 
 
 def slot_names(arena: Arena) -> tuple[str, ...]:
-    """Return the names of the slots, mocap bodies and their geoms alike."""
+    """Return the names of the slots, which the mocap bodies and their geoms share."""
     return tuple(f"slab_{i}" for i in range(len(arena.slots(arena.build()))))
 
 
 def physics_model(
     arena: Arena, walker: Walker, config: SimulationConfig, back_end: str = "mujoco"
 ) -> mujoco.MjModel:
-    """Compile the world as a back end steps it, without any looks.
+    """Compile the model that a back end steps, without textures.
 
-    Slots are mocap bodies behind the walker, in the order of bodies too: before it, they would
+    Slots are mocap bodies that come after the walker in the order of bodies: before it, they would
     change the order of contacts, and so the last bits of every result.
 
-    For `mjx` fewer pairs of geoms collide, since MJX computes all of them at every step: what
-    `Walker.colliders` names, with the slots and what `Arena.colliders` names.
+    For `mjx` fewer pairs of geoms collide, since MJX computes all pairs at every step: only those
+    of `Walker.colliders`, the slots and `Arena.colliders`.
 
     Raises:
-        ValueError: a setting is impossible.
+        ValueError: a setting is invalid.
     """
     root = _slotted(arena, walker, config)
     assets = root.get_assets()
@@ -115,13 +117,12 @@ def visual_model(
 ) -> mujoco.MjModel:
     """Compile `physics_model` with textures and sky, and the geoms that differ between episodes.
 
-    Bodies, geoms and cameras have the ids of `physics_model`; behind them are `visible_geoms` of
-    the arena, then those of the task. For looking, not for stepping: it may take megabytes.
+    Bodies, geoms and cameras have the ids of `physics_model`; `visible_geoms` of the arena, then
+    those of the task, come after them. The model is for drawing, not for stepping.
 
     Args:
-        arena, walker, task, config: the world.
-        show_slots: whether the slots are seen; else the arena's visible geoms stand for all that
-            differs.
+        arena, walker, task, config: the parts of the environment.
+        show_slots: whether the slots are drawn; else only the arena's visible geoms are.
     """
     root = _slotted(arena, walker, config)
     if not show_slots:
@@ -142,9 +143,9 @@ def whole_model(
     """Compile one layout of the arena and one state of the task with static geoms.
 
     Args:
-        arena, walker, task, config: the world.
-        layout: of the arena, concrete arrays.
-        state: of the task, concrete arrays.
+        arena, walker, task, config: the parts of the environment.
+        layout: the arena's layout, concrete arrays.
+        state: the task's state, concrete arrays.
     """
     root = arena.whole(layout)
     _attach(root, arena, walker, config)
@@ -161,7 +162,7 @@ def whole_model(
 
 
 def add_static(root: mjcf.RootElement, name: str, geoms: Sequence[Mapping[str, Any]]) -> None:
-    """Add geoms that nothing collides with to a model, each in a body behind all others."""
+    """Add geoms that collide with nothing to a model, each in a body after all others."""
     for i, attributes in enumerate(geoms):
         body = root.worldbody.add("body", name=f"{name}_{i}")
         body.add("geom", name=f"{name}_{i}", contype=0, conaffinity=0, **attributes)
@@ -174,7 +175,7 @@ def walker_cameras(model: mujoco.MjModel) -> tuple[str, ...]:
 
 
 def keep_contacts(model: mujoco.MjModel, geoms: Sequence[str]) -> None:
-    """Let only `geoms` collide in `model`, with each other as far as they did before."""
+    """Turn off the collisions in `model` of all geoms but `geoms`."""
     kept = {model.geom(name).id for name in geoms}
     dropped = [g for g in range(model.ngeom) if g not in kept]
     model.geom_contype[dropped] = 0
@@ -182,7 +183,10 @@ def keep_contacts(model: mujoco.MjModel, geoms: Sequence[str]) -> None:
 
 
 def control_range(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array] | None:
-    """Return middle and half width float32[nu] of what -1 and 1 stand for; None where for that."""
+    """Return middle and half width of the controls' ranges, float32[nu]; None if all are [-1, 1].
+
+    An action of -1 or 1 stands for the end of the range.
+    """
     limited = model.actuator_ctrllimited.astype(bool)
     low = np.where(limited, model.actuator_ctrlrange[:, 0], -1.0)
     high = np.where(limited, model.actuator_ctrlrange[:, 1], 1.0)
@@ -195,13 +199,13 @@ def control_range(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array] | None:
 def _attach(
     root: mjcf.RootElement, arena: Arena, walker: Walker, config: SimulationConfig
 ) -> mjcf.RootElement:
-    """Put the walker at the arena's start; returns the walker's own part of the model."""
+    """Attach the walker at the arena's start; return the walker's own part of the model."""
     body = walker.build()
     for model, part in ((root, arena), (body.mjcf_model, walker)):
         if model.compiler.angle == "degree":
             raise ValueError(
-                f"{type(part).__name__}.build returns a model in degrees; give it radians, and "
-                "`compiler.angle = 'radian'`"
+                f"{type(part).__name__}.build returns a model in degrees; give its angles in "
+                "radians, and set `compiler.angle = 'radian'`"
             )
         _set_options(model, config)
     root.compiler.angle = "radian"

@@ -1,4 +1,4 @@
-"""Draw the states of a model: what its cameras see."""
+"""Draw what the cameras of a model see."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from envs.kinematics import Poses
 
 
 class Pictures:
-    """A model to look at.
+    """A model with textures, and the images that its cameras take.
 
     Args:
-        model: with its looks. Its last geoms may be such as `visible` moves.
+        model: a model with textures. Its last geoms may be those that `Visible.geoms` moves.
         row: names of geoms that the boxes of `Visible.row` look like.
     """
 
@@ -34,15 +34,15 @@ class Pictures:
         visible: Visible | None = None,
         pose: tuple[jax.Array, jax.Array] | None = None,
     ) -> Image:
-        """Draw what `camera` sees.
+        """Draw the image that `camera` takes.
 
         Args:
-            camera: of the model.
-            poses: of the model's bodies, geoms, cameras and lights; of geoms that `visible` moves,
-                none.
-            visible: what differs between episodes.
-            pose: float32[3] and float32[3, 3], where the camera is and its axes as columns; by
-                default where the model has it.
+            camera: a camera from `camera`, or any other if `pose` is given.
+            poses: poses of the model's bodies, geoms, cameras and lights, without the geoms that
+                `visible` moves.
+            visible: the geoms that differ between episodes; None for none.
+            pose: float32[3] and float32[3, 3], the camera's position, metres, and its axes as
+                columns; None for its pose in `poses`.
         """
         scene, visible = self.scene, visible or Visible()
         drawn, lights = scene.geom_ids, scene.light_ids

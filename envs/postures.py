@@ -1,4 +1,4 @@
-"""Compute positions and velocities to begin an episode with."""
+"""Compute positions and velocities of a walker at the start of an episode."""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ def at_rest(
 
     Args:
         model: a walker in its arena.
-        noise: half-width of the uniform noise on positions, and deviation of the normal noise on
-            velocities.
+        noise: half-width of the uniform noise on positions, and standard deviation of the normal
+            noise on velocities, in their units.
         position_key, velocity_key: PRNG keys.
 
     Returns:
-        float32[nq], whose quaternions are not normalised, and float32[nv].
+        `qpos` float32[nq], whose quaternions are not normalised, and `qvel` float32[nv].
     """
     qpos = jnp.asarray(model.qpos0, jnp.float32)
     qpos = qpos + jax.random.uniform(position_key, qpos.shape, minval=-noise, maxval=noise)
@@ -30,7 +30,7 @@ def at_rest(
 
 
 def with_free_root(qpos: jax.Array, pose: Pose) -> jax.Array:
-    """Return `qpos`, float32[nq], whose first joint is free, moved and turned to `pose`."""
+    """Return `qpos`, float32[nq], moved and turned to `pose`; its first joint has to be free."""
     turned = multiply(about_z(pose.yaw), qpos[3:7])
     qpos = qpos.at[:3].add(pose.position).at[3:7].set(turned)
     # A unit quaternion.
@@ -38,7 +38,7 @@ def with_free_root(qpos: jax.Array, pose: Pose) -> jax.Array:
 
 
 def about_z(angle: jax.Array) -> jax.Array:
-    """Return float32[4], the quaternion (w, x, y, z) of a turn by `angle` radians."""
+    """Return float32[4], the quaternion (w, x, y, z) of a turn about z by `angle` radians."""
     zero = jnp.zeros(())
     return jnp.stack([jnp.cos(angle / 2), zero, zero, jnp.sin(angle / 2)])
 

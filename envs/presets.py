@@ -1,4 +1,4 @@
-"""List the environments: an arena, a walker and a task each, in one line."""
+"""List the environments, each made of an arena, a walker and a task."""
 
 import dataclasses
 
@@ -17,10 +17,11 @@ from envs.walkers.jumping_ball import JumpingBall
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """All that an environment is made of; every field may be replaced.
+    """The parts of an environment, each of which may be replaced.
 
     Raises:
-        ValueError: a part is not of its kind, or a class instead of an object.
+        ValueError: a part is of another type, a class instead of an object, or no dataclass though
+            it has settings.
     """
 
     arena: Arena
@@ -55,12 +56,12 @@ class Preset:
         """Make the environment.
 
         Args:
-            seeing: whether the walker has its eyes.
-            back_end: of the physics: mujoco, mjx or auto.
-            ahead: whether the truth about what lies ahead is observed as well.
+            seeing: whether the observations have the images of the walker's cameras.
+            back_end: the physics back end: mujoco, mjx or auto.
+            ahead: whether `ahead`, the exact positions of what lies ahead, is observed too.
 
         Raises:
-            ValueError: a setting is impossible.
+            ValueError: a setting is invalid.
         """
         vision = self.vision if seeing else None
         return Locomotion(

@@ -1,4 +1,4 @@
-"""Turn what the walker's cameras see into observations."""
+"""Turn the images of the walker's cameras into observations."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,38 +15,39 @@ MAX_PIXELS = 1024
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """The walker's eyes."""
+    """Settings of the walker's eyes, the cameras that the policy sees through."""
 
     camera: str = ""
-    """A camera of the walker, by name; several with commas between them, for an eye each. By
-    default the walker's own eye."""
+    """Name of a camera of the walker; several names with commas between them give several eyes.
+    Empty for the walker's default eye."""
     height: int = 64
-    """Pixels."""
+    """Height of the image, pixels."""
     width: int = 64
-    """Pixels."""
+    """Width of the image, pixels."""
     modality: Literal["rgb", "gray", "depth", "segmentation"] = "rgb"
-    """What a pixel holds, as bytes: three colours; brightness; depth along the optical axis, 255 at
-    `max_depth` and beyond; or which geom is seen, an even spread of grays from 0 for the sky to
-    255."""
+    """Contents of a pixel, in bytes. rgb: three colours; gray: brightness; depth: along the optical
+    axis, 255 for max_depth and beyond; segmentation: a gray level for each geom, 0 for the sky."""
     max_depth: float = 10.0
-    """Metres; depths from there on are all 255."""
+    """Depth that is shown as 255, metres; greater depths are 255 too."""
     supersample: int = 1
-    """Every colour is the mean of so many times so many rays: smooth edges at their cost."""
+    """Rays along each side of a pixel: its colour is the mean of supersample^2 rays. More than 1
+    gives smooth edges and costs as many times more."""
 
     @property
     def channels(self) -> int:
-        """Bytes of a pixel."""
+        """Number of channels of a pixel, one byte each."""
         return 3 if self.modality == "rgb" else 1
 
     def cameras(self, eye: str) -> dict[str, str]:
-        """Return the camera of each leaf of the observation: `vision`, or `vision_CAMERA` each."""
+        """Return the camera of each leaf of the observation, `vision` or several `vision_CAMERA`;
+        `eye` is the default."""
         names = [name.strip() for name in (self.camera or eye).split(",")]
         if len(names) == 1:
             return {"vision": names[0]}
         return {f"vision_{name}": name for name in names}
 
     def check(self) -> None:
-        """Raise a ValueError that names the first setting that is impossible."""
+        """Raise a ValueError that names the first invalid setting."""
         modalities = get_args(VisionConfig.__annotations__["modality"])
         if self.modality not in modalities:
             known = ", ".join(modalities)
@@ -60,16 +61,18 @@ class VisionConfig:
                 )
         names = [name.strip() for name in self.camera.split(",")]
         if len(set(names)) < len(names):
-            raise ValueError(f"vision.camera is {self.camera!r}; it names a camera twice")
+            raise ValueError(
+                f"vision.camera is {self.camera!r}, which names a camera twice; leave one out"
+            )
 
 
 def make_eye(config: VisionConfig, camera: Camera) -> Camera:
-    """Return `camera` as an eye takes it."""
+    """Return `camera` with the supersampling of `config`."""
     return dataclasses.replace(camera, supersample=config.supersample)
 
 
 def see(config: VisionConfig, scene: Scene, image: Image) -> jax.Array:
-    """Return uint8[H, W, C], an image in the eye's modality."""
+    """Return an image as uint8[H, W, C], in the modality of `config`."""
     if config.modality == "rgb":
         return image.rgb
     if config.modality == "gray":

@@ -1,1 +1,1 @@
-"""Arenas: places, one file each."""
+"""Arenas, one file each."""

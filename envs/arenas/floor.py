@@ -1,4 +1,4 @@
-"""A flat floor with nothing on it, `dm_control`'s `Floor`."""
+"""Define an arena that is a flat, empty floor: `dm_control`'s `Floor`."""
 
 import dataclasses
 import math
@@ -15,22 +15,23 @@ AESTHETICS = ("default", "outdoor_natural")
 
 @dataclasses.dataclass(frozen=True)
 class Floor(Arena):
-    """A floor at z = 0 whose middle is the world's origin. Every episode has the same.
+    """A floor at z = 0, centred on the world's origin, the same in every episode.
 
-    Walkers can walk on beyond its edges, where cameras see no floor. `ahead` is float32[0]: there
-    is nothing to run into. Cameras leave out its reflections.
+    The ground goes on beyond its edges, but cameras see no floor there, and no reflections. `ahead`
+    is float32[0], as there are no obstacles.
     """
 
     aesthetic: str = "default"
-    """dm_control's look: default (a checkerboard of 1 m squares) or outdoor_natural."""
+    """Appearance, by dm_control's names: default (a checkerboard of 1 m squares) or
+    outdoor_natural."""
     size: tuple[float, float] = (8.0, 8.0)
-    """Half lengths along x and y, metres. Walkers begin anywhere in the inner half of each."""
+    """Half lengths along x and y, metres. Walkers start anywhere in the inner half along each."""
     spawn_yaw: tuple[float, float] = (0.0, 0.0)
-    """Where walkers look as they begin, lowest and highest, radians anticlockwise from x; uniform.
-    dm_control's own task turns nothing unless asked to."""
+    """Lowest and highest yaw at the start, radians anticlockwise from x; drawn uniformly.
+    dm_control's default is 0 as well."""
 
     def check(self, reach: float) -> None:
-        """See `envs.interfaces.Arena`; every reach fits."""
+        """Raise a ValueError if a setting is invalid; every reach is allowed."""
         if self.aesthetic not in AESTHETICS:
             known = " or ".join(AESTHETICS)
             raise ValueError(f"arena.aesthetic is {self.aesthetic!r}; it has to be {known}")
@@ -39,11 +40,11 @@ class Floor(Arena):
         check_range("arena.spawn_yaw", self.spawn_yaw)
 
     def build(self) -> mjcf.RootElement:
-        """Return the floor and its sky."""
+        """Return the model of floor and sky."""
         return arenas.Floor(size=self.size, aesthetic=self.aesthetic).mjcf_model
 
     def spawn(self, layout: tuple[()], key: jax.Array) -> Pose:
-        """Draw a place as `dm_control`'s `GoToTarget` does, and a yaw."""
+        """Draw a position as `dm_control`'s `GoToTarget` does, and a yaw."""
         place_key, yaw_key = jax.random.split(key)
         half = 0.5 * jnp.asarray(self.size, jnp.float32)
         place = jax.random.uniform(place_key, (2,), minval=-half, maxval=half)

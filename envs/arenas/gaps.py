@@ -1,9 +1,9 @@
-"""A corridor of platforms with gaps between them, `dm_control`'s `GapsCorridor`.
+"""Define a corridor of platforms with gaps between them: `dm_control`'s `GapsCorridor`.
 
-A start platform of 6 m, a second one that touches it (a seam, not a gap), then gaps and platforms
-until one would start beyond the corridor's length. Platforms may also be narrower than the
-corridor and shifted to the side: stepping stones. P is the number of platforms that the settings'
-ranges can need at most.
+It has a start platform of 6 m, a second platform that touches it (a seam, not a gap), then gaps and
+platforms until one would start beyond the corridor's length. Stepping stones are platforms that are
+narrower than the corridor or shifted to the side. P is the largest number of platforms that the
+settings allow.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ START_LENGTH = 6.0
 HALF_THICKNESS = 0.16
 """Metres, of a platform, whose top is at z = 0; `_WALL_THICKNESS` in dm_control's corridors."""
 NUM_SLOTS = 3
-"""Platforms that the physics sees at a time. Two are not enough: an ant touches three at once."""
+"""Number of platforms in the physics at a time. An ant can touch three at once."""
 PARKED = 1e4
-"""Metres along x: where a platform is that a layout does not use."""
+"""Position along x of platforms that a layout does not use, metres."""
 END_MARGIN = 1.0
-"""Metres before the corridor's length at which an episode ends."""
+"""Distance before the corridor's end at which an episode ends, metres."""
 PLANES = ("ground", "left_wall", "right_wall", "near_wall", "far_wall")
 """Planes, in dm_control's order. The ground is 10 m below the platforms."""
 MAX_PLATFORMS = 1000
@@ -39,12 +39,12 @@ AESTHETICS = ("outdoor_natural", "default")
 
 @struct.dataclass
 class Layout:
-    """Where the platforms of one corridor are; platform 0 is the start platform.
+    """The positions of the platforms of one corridor; platform 0 is the start platform.
 
     Attributes:
         starts: float32[P], metres along x, ascending. Unused platforms are at `PARKED`.
         ends: float32[P], metres along x. Unused platforms end where they start.
-        shift: float32[P], metres along y of their centres; None where all are in the middle.
+        shift: float32[P], metres along y of their centres; None if all are in the middle.
     """
 
     starts: jax.Array
@@ -54,40 +54,40 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Gaps(Arena):
-    """A corridor of platforms and gaps. Lengths are in metres along x; ranges are uniform, lowest
-    and highest.
+    """A corridor of platforms and gaps. Values are drawn uniformly from ranges (lowest, highest).
 
-    `ahead` is, of the next two gaps, where each starts and ends, from the root along x (float32[4]:
-    start, end, start, end), within [-1, 5] m, 5 where there is none. With stepping stones 3 more:
-    the lateral offsets, from the root along y, of the platform that started last and of the next
-    two, within [-5, 5] m, 0 where there is none.
+    `ahead` holds the starts and ends of the next two gaps relative to the root along x (float32[4]:
+    start, end, start, end), clipped to [-1, 5] m, 5 without a gap. With stepping stones there are 3
+    more: the offsets of the platform that started last and of the next two, relative to the root
+    along y, clipped to [-5, 5] m, 0 without a platform.
     """
 
     aesthetic: str = "outdoor_natural"
-    """dm_control's look: outdoor_natural or default."""
+    """Appearance, by dm_control's names: outdoor_natural or default."""
     width: float = 5.0
-    """Metres along y, between the two side walls."""
+    """Width of the corridor along y, between its side walls, metres."""
     length: float = 40.0
-    """No platform starts beyond it."""
+    """Length of the corridor along x, metres. No platform starts beyond it."""
     platform_length: tuple[float, float] = (1.5, 2.0)
-    """Metres along x, from and to; drawn for each platform."""
+    """Lowest and highest length of a platform along x, metres; drawn for each platform."""
     gap_length: tuple[float, float] = (0.05, 0.2)
-    """Metres along x, from and to; drawn for each gap."""
+    """Lowest and highest length of a gap along x, metres; drawn for each gap."""
     platform_width: float | None = None
-    """Metres along y; by default as wide as the corridor."""
+    """Width of the platforms along y, metres; None for that of the corridor."""
     platform_shift: tuple[float, float] = (0.0, 0.0)
-    """Metres along y by which each platform after the start platform is shifted."""
+    """Lowest and highest shift of a platform along y, metres; drawn for each but the first."""
 
     start = (5.0, 0.0, 0.0)
     reductions = {"gaps_crossed": "last"}
 
     @property
     def stones(self) -> bool:
-        """Whether platforms differ from the corridor in width or place."""
+        """Whether platforms are stepping stones: narrower than the corridor, or shifted."""
         return self.platform_width is not None or self.platform_shift != (0.0, 0.0)
 
     def check(self, reach: float) -> None:
-        """See `envs.interfaces.Arena`; no more than `NUM_SLOTS` platforms may be in reach."""
+        """Raise a ValueError if a setting is invalid, or more than `NUM_SLOTS` platforms can be in
+        reach."""
         if self.aesthetic not in AESTHETICS:
             known = " or ".join(AESTHETICS)
             raise ValueError(f"arena.aesthetic is {self.aesthetic!r}; it has to be {known}")
@@ -135,7 +135,7 @@ class Gaps(Arena):
             )
 
     def build(self) -> mjcf.RootElement:
-        """Return the corridor's planes and sky, without platforms."""
+        """Return the model of the corridor's planes and sky, without platforms."""
         corridor = arenas.GapsCorridor(
             platform_length=self.platform_length[0],
             gap_length=self.gap_length[0],
@@ -152,23 +152,23 @@ class Gaps(Arena):
 
     def slots(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
         """Return three platforms around the start."""
-        # A floor under the walker until an environment moves them: looked at as it is, the model
-        # makes sense, and its extent, by which MuJoCo scales near and far, stays the arena's.
+        # They are a floor under the walker until an environment moves them, and do not change the
+        # model's extent, by which MuJoCo scales near and far.
         return [
             {"pos": [self.start[0] + x, 0, -HALF_THICKNESS], **self._platform(root, 1.0)}
             for x in (-2.0, 0.0, 2.0)
         ]
 
     def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
-        """Return P platforms where these are stepping stones; others are drawn as a row."""
+        """Return P platforms if they are stepping stones; other platforms are drawn as a row."""
         if not self.stones:
             return []
         middle = {"pos": [self.start[0], 0, -HALF_THICKNESS], **self._platform(root, 1.0)}
         return [middle] * max_platforms(self)
 
     def colliders(self) -> Sequence[str]:
-        """Return the side walls. A walker near the ground or the walls at both ends has left the
-        platforms, which ends the episode."""
+        """Return the side walls. A walker that meets the ground or the end walls has left the
+        platforms, which has ended the episode."""
         return ("left_wall", "right_wall")
 
     def draw(self, key: jax.Array) -> Layout:
@@ -190,8 +190,8 @@ class Gaps(Arena):
         return Layout(jnp.where(used, starts, PARKED), jnp.where(used, ends, PARKED), shift)
 
     def boxes(self, layout: Layout, position: jax.Array, reach: float) -> Boxes:
-        """Return the three platforms around `position`. A slot without a platform is a proper box,
-        far away: a box of no size divides by zero in MJX's collisions."""
+        """Return the three platforms around `position`. A slot without a platform is far away and
+        has a length: a box of size 0 would divide by zero in MJX's collisions."""
         near = window(layout, position[0], reach)
         boxes = self._boxes(near)
         length = jnp.where(near.starts >= PARKED, 1.0, boxes.size[:, 0])
@@ -217,7 +217,7 @@ class Gaps(Arena):
         return jnp.concatenate([gaps, offsets])
 
     def progress(self, layout: Layout, position: jax.Array) -> Progress:
-        """Return how many gaps lie behind."""
+        """Return the number of gaps behind the walker, and whether it is at the end."""
         passed = gaps_crossed(layout, position[0]).astype(jnp.float32)
         # The root must not walk off the last platform, which ends less than a gap before this.
         arrived = position[0] > self.length - END_MARGIN
@@ -226,7 +226,7 @@ class Gaps(Arena):
     def whole(self, layout: Layout) -> mjcf.RootElement:
         """Return the corridor with every platform, named start_floor, floor_0, floor_1, ...
 
-        Sizes are those of `boxes`, to the last bit.
+        Their sizes equal those of `boxes` bit for bit.
         """
         root = self.build()
         platforms = root.worldbody.add("body", name="ground")
@@ -262,7 +262,7 @@ class Gaps(Arena):
 
 
 def max_platforms(arena: Gaps) -> int:
-    """Return P, the most platforms that the settings can need, the start platform included."""
+    """Return P, the largest number of platforms, including the start platform."""
     pitch = arena.platform_length[0] + arena.gap_length[0]
     remaining = max(0.0, arena.length - START_LENGTH)
     # The slack keeps a quotient that rounding put just below a whole number from losing a platform.
@@ -272,7 +272,7 @@ def max_platforms(arena: Gaps) -> int:
 def gaps_crossed(layout: Layout, x: jax.Array) -> jax.Array:
     """Return int32[], the number of gaps whose far edge lies behind `x` (float32[], metres).
 
-    The seam between the start platform and the next is no gap.
+    The seam between the start platform and the next one is no gap.
     """
     far_edges = layout.starts[1:]
     is_gap = far_edges > layout.ends[:-1]
@@ -305,7 +305,7 @@ def window(layout: Layout, x: jax.Array, reach: float) -> Layout:
 
 
 def platform_boxes(arena: Gaps, layout: Layout) -> Boxes:
-    """Return every platform as a box, P of them. Unused ones have half sizes of 0."""
+    """Return every platform as a box, P of them. Unused platforms have half sizes of 0."""
     boxes = arena._boxes(layout)
     used = layout.starts < PARKED
     return Boxes(boxes.position, jnp.where(used[:, None], boxes.size, 0.0))

@@ -1,7 +1,7 @@
-"""A corridor with walls in the way, `dm_control`'s `WallsCorridor`.
+"""Define a corridor with walls across it: `dm_control`'s `WallsCorridor`.
 
-Every wall stands across the way, reaches from one side of the corridor into it and leaves the other
-side free. W is the number of walls that the settings can need at most.
+Every wall reaches from one side of the corridor into it and leaves the other side free. W is the
+largest number of walls that the settings allow.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ HALF_THICKNESS = 0.08
 PADDING = 2.0
 """Metres along x before the first gap; from dm_control's `include_initial_padding`."""
 NUM_SLOTS = 2
-"""Walls that the physics sees at a time."""
+"""Number of walls in the physics at a time."""
 PARKED = 1e4
-"""Metres along x: where a wall is that a layout does not use."""
+"""Position along x of walls that a layout does not use, metres."""
 END_MARGIN = 1.0
-"""Metres before the corridor's length at which an episode ends."""
+"""Distance before the corridor's end at which an episode ends, metres."""
 PLANES = ("ground", "left_wall", "right_wall", "near_wall", "far_wall")
 """Planes, in dm_control's order. The near wall is 2 m behind the start."""
 MAX_WALLS = 1000
@@ -39,12 +39,12 @@ Side = Literal["random", "alternate"]
 
 @struct.dataclass
 class Layout:
-    """Where the walls of one corridor are.
+    """The positions of the walls of one corridor.
 
     Attributes:
-        x: float32[W], metres, of their centres, ascending. Unused walls are at `PARKED`.
+        x: float32[W], positions of their centres, ascending, metres. Unused walls are at `PARKED`.
         width: float32[W], metres along y that each covers.
-        side: float32[W], 1 where a wall begins at the side of positive y, else -1.
+        side: float32[W], 1 if a wall begins at the side of positive y, else -1.
     """
 
     x: jax.Array
@@ -54,33 +54,34 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Walls(Arena):
-    """A corridor with walls. Ranges are uniform, lowest and highest.
+    """A corridor with walls. Values are drawn uniformly from ranges (lowest, highest).
 
-    `ahead` is float32[6], of each of the next two walls: the distance along x from the root to its
-    near face, within [-1, 5] m, 5 where there is no wall; then the lower and the upper edge of the
-    free way beside it, from the root along y, within [-5, 5] m, 0 where there is no wall. A wall is
-    next until the root is past its far face.
+    `ahead`, float32[6], has three numbers for each of the next two walls: the distance along x from
+    the root to its near face, clipped to [-1, 5] m, 5 without a wall; then the lower and the upper
+    edge of the free way beside it, relative to the root along y, clipped to [-5, 5] m, 0 without a
+    wall. A wall counts until the root is past its far face.
     """
 
     width: float = 5.0
-    """Metres along y, between the two side walls."""
+    """Width of the corridor along y, between its side walls, metres."""
     length: float = 40.0
-    """Metres along x; no wall stands beyond it."""
+    """Length of the corridor along x, metres. No wall stands beyond it."""
     wall_gap: tuple[float, float] = (3.0, 5.0)
-    """Metres along x from the middle of one wall to that of the next. The first wall is a gap and
-    2 m from the start."""
+    """Lowest and highest distance along x between the middles of two walls, metres. The first wall
+    is a gap and 2 m from the start."""
     wall_width: tuple[float, float] = (2.0, 3.0)
-    """Metres along y that a wall covers."""
+    """Lowest and highest width of a wall along y, metres."""
     wall_height: float = 1.5
-    """Metres."""
+    """Height of the walls, metres."""
     side: Side = "random"
-    """The side that a wall begins at: random, for each wall anew; or alternate, the first at
-    positive y (dm_control's `swap_wall_side=True`)."""
+    """Side at which a wall begins: random for each wall, or alternate, the first at positive y
+    (dm_control's swap_wall_side=True)."""
 
     reductions = {"walls_passed": "last"}
 
     def check(self, reach: float) -> None:
-        """See `envs.interfaces.Arena`; no more than `NUM_SLOTS` walls may be in reach."""
+        """Raise a ValueError if a setting is invalid, or more than `NUM_SLOTS` walls can be in
+        reach."""
         for name in ("width", "length", "wall_height"):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"arena.{name} is {value} m; it has to be positive and finite")
@@ -119,7 +120,7 @@ class Walls(Arena):
             )
 
     def build(self) -> mjcf.RootElement:
-        """Return the corridor's planes and sky, without walls."""
+        """Return the model of the corridor's planes and sky, without walls."""
         corridor = corridors.WallsCorridor(
             wall_gap=self.wall_gap[0],
             wall_width=self.wall_width[0],
@@ -144,7 +145,7 @@ class Walls(Arena):
         return [self._wall(i) for i in range(max_walls(self))]
 
     def colliders(self) -> Sequence[str]:
-        """Return all planes but the far wall, before which the episode ends."""
+        """Return all planes but the far wall, since the episode ends before it."""
         return PLANES[:-1]
 
     def draw(self, key: jax.Array) -> Layout:
@@ -164,9 +165,9 @@ class Walls(Arena):
     def boxes(self, layout: Layout, position: jax.Array, reach: float) -> Boxes:
         """Return the first wall whose far face is not out of reach behind `position`, and the next.
 
-        No other can be touched while `reach` is less than the smallest gap without half a wall's
-        thickness (`check` holds that). A slot without a wall is a proper box, far away: a box of no
-        size divides by zero in MJX's collisions.
+        No other can be touched, since `check` makes sure that `reach` is less than the smallest gap
+        minus half a wall's thickness. A slot without a wall is far away and has a size: a box of
+        size 0 would divide by zero in MJX's collisions.
         """
         first = jnp.sum(layout.x + HALF_THICKNESS < position[0] - reach, dtype=jnp.int32)
         indices = first + jnp.arange(NUM_SLOTS)
@@ -196,7 +197,7 @@ class Walls(Arena):
         return jnp.concatenate([distance[:, None], way.reshape(2, 2)], axis=1).reshape(-1)
 
     def progress(self, layout: Layout, position: jax.Array) -> Progress:
-        """Return how many walls' far faces lie behind."""
+        """Return the number of walls behind the walker, and whether it is at the end."""
         passed = jnp.sum(layout.x + HALF_THICKNESS < position[0], dtype=jnp.float32)
         arrived = position[0] > self.length - END_MARGIN
         return Progress(arrived, passed, {"walls_passed": passed})
@@ -204,7 +205,7 @@ class Walls(Arena):
     def whole(self, layout: Layout) -> mjcf.RootElement:
         """Return the corridor with every wall, named wall_0, wall_1, ...
 
-        Sizes are those of `boxes`, to the last bit.
+        Their sizes equal those of `boxes` bit for bit.
         """
         root = self.build()
         boxes = self._boxes(layout)
@@ -216,7 +217,7 @@ class Walls(Arena):
         return root
 
     def _wall(self, index: int) -> dict[str, Any]:
-        """Return the MJCF attributes of wall `index` of a corridor of smallest gaps."""
+        """Return the MJCF attributes of wall `index` of a corridor whose gaps are the smallest."""
         width, height = self.wall_width[0], self.wall_height
         y = (-1) ** index * (self.width - width) / 2
         return {
@@ -236,6 +237,6 @@ class Walls(Arena):
 
 
 def max_walls(arena: Walls) -> int:
-    """Return W, the most walls that the settings can need, at least 1."""
+    """Return W, the largest number of walls, at least 1."""
     # The slack keeps a quotient that rounding put just below a whole number from losing a wall.
     return max(1, math.ceil((arena.length - PADDING) / arena.wall_gap[0] + 1e-3) - 1)

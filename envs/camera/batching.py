@@ -1,8 +1,8 @@
-"""Loop over blocks of environments and over parts of pictures.
+"""Loop over blocks of environments and over parts of images.
 
 `jax.vmap` of a search with loops gives loops that run until every environment is done, and that
-hold the arrays of all environments in memory at once. The searches here take a whole batch instead,
-and work through it in blocks.
+hold the arrays of all environments in memory at once. The camera's searches take a whole batch
+instead, and work through it in blocks.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ _ACCELERATOR = 64
 
 
 def at_once(number: int) -> int:
-    """Return how many items to process together, given the `number` that fits a CPU's caches."""
+    """Return how many items to process together: on a CPU `number`, which fits its caches."""
     return number if jax.default_backend() == "cpu" else _ACCELERATOR * number
 
 
 def over_environments(search: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a function of a batch of environments into a function of one, which may be vmapped.
 
-    Under `jax.vmap`, also nested, `search` is called once with the whole batch.
+    Under `jax.vmap`, even nested, `search` is called once with the whole batch.
 
     Args:
         search: maps trees of arrays [N, ...] to a tree of arrays [N, ...].
@@ -98,9 +98,9 @@ def in_blocks(block: int, draw: Callable[..., Any], *args: Any) -> Any:
 def in_parts(update: Callable[..., jax.Array], first: jax.Array, *others: jax.Array) -> jax.Array:
     """Return `update(first, *others)`, an elementwise function, computed in place of `first`.
 
-    A loop over a few parts of the picture keeps XLA from fusing `update` with the code that makes
+    A loop over a few parts of the image keeps XLA from fusing `update` with the code that computes
     its arguments. Table reads and byte stores are scalar code on a CPU, and whatever is fused with
-    them becomes scalar too. (XLA drops an optimization barrier before it fuses.)
+    them becomes scalar too. (An optimization barrier does not help: XLA drops it before it fuses.)
 
     Args:
         update: maps int32[n] and arrays [n] to int32[n].

@@ -1,8 +1,8 @@
 """Intersect rays with a row of boxes along x, for corridors of many platforms.
 
-The boxes span the same y and z. A ray enters that common slab at one depth and leaves it at
-another, and which box it meets first in between is a question of x alone. That takes five
-operations per box and ray instead of about thirty.
+The boxes span the same y and z. A ray enters that common range of y and z at one depth and leaves
+it at another; which box it meets first in between depends on x alone. That takes five operations
+per box and ray instead of about thirty.
 """
 
 from typing import NamedTuple
@@ -62,7 +62,7 @@ def row_hit(
             after its start is not drawn.
         direction: three of float32[R], the rays in the world's frame.
         origin: float32[3], position of the camera in the world, metres.
-        near: depth below which hits do not count, metres. The row is not seen from inside either.
+        near: depth below which hits do not count, metres. Boxes are not seen from inside either.
     """
     dx, dy, dz = direction
     y_enter, y_leave = _crossing(row.y, origin[1], _reciprocal(dy))
@@ -110,7 +110,7 @@ def row_hit(
 def row_normal(
     face: jax.Array, direction: tuple[jax.Array, ...], frame: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Return the normals of the faces that rays enter by, in the camera's frame.
+    """Return the normals of the faces at which rays enter, in the camera's frame.
 
     Args:
         face: int32[R], one of END, TOP and SIDE.

@@ -1,6 +1,6 @@
-"""Find the nearest geom along each ray, testing only the geoms that a part of the picture can see.
+"""Find the nearest geom along each ray, testing only the geoms in view of a part of the image.
 
-The picture is cut into bands of whole rows. A geom is tested against the view frustum of each band,
+The image is cut into bands of whole rows. A geom is tested against the view frustum of each band,
 and the rays of a band visit only the geoms that pass.
 """
 
@@ -50,7 +50,7 @@ class Group(NamedTuple):
 
 
 def number_of_bands(camera: Camera) -> int:
-    """Return the number of bands of equal height that a picture is cut into."""
+    """Return the number of bands of equal height that an image is cut into."""
     heights = (h for h in range(1, camera.height + 1) if camera.height % h == 0)
     return camera.height // next(
         h for h in heights if h * camera.width >= _BAND or h == camera.height
@@ -96,13 +96,13 @@ def frustum_planes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def in_view(kind: int, planes: np.ndarray, near: float, geoms: Primitive) -> jax.Array:
-    """Return whether rays may hit geoms: true for all that are hit, and for some that are not.
+    """Return whether rays may hit geoms. It is true for all that are hit, and for some others.
 
     A geom is out of view if its size is zero or if it lies wholly behind one of the planes; an
     MJCF plane if the camera is behind it.
 
     Args:
-        kind: of all the geoms, a value of `mujoco.mjtGeom`.
+        kind: the type of all the geoms, a value of `mujoco.mjtGeom`.
         planes: float32[B, 5, 3], `frustum_planes` of B views.
         near: distance of the near plane, metres.
         geoms: leaves [G, ...].
@@ -141,23 +141,23 @@ def nearest_hits(
     miss: np.int32,
     block: int,
 ) -> jax.Array:
-    """Return the least keys of the rays' hits of geoms.
+    """Return the least key of each ray's hits, which is that of the nearest hit.
 
     Args:
         groups: the geoms.
-        intersections: for each group, the function that intersects its kind.
-        rays: R of them, row by row.
-        lights: in the camera's frame.
-        encode: makes keys of hits.
+        intersections: for each group, the function that intersects its kind of geom.
+        rays: R rays, row by row.
+        lights: the lights in the camera's frame.
+        encode: the function that makes keys of hits.
         miss: the key of a ray that hits nothing.
-        block: how many bands to process together.
+        block: number of bands to process together.
 
     Returns:
         int32[R].
     """
     bands = len(groups[0].visible)
     size = len(rays.u) // bands
-    # All bands are alike but for their height in the picture.
+    # All bands are alike but for their height in the image.
     height = rays.v[0] - rays.v[size] if bands > 1 else np.float32(0)
 
     def search(groups: list[Group], lights: LightPoses) -> jax.Array:

@@ -1,9 +1,9 @@
 """Pack the depth of a hit and what it shows into one 32-bit number, a depth key.
 
-The high bits of a key are the depth's (positive floats are ordered as their bits are), the low bits
-are a payload: the surface and its shade, or the geom's label. The nearest of several hits is then
-the minimum of their keys, so a loop over geoms carries one array, and colours are computed once per
-pixel, after it.
+The high bits of a key are those of the depth (positive floats have the order of their bits); the
+low bits are a payload: the surface and its shade, or the geom's label. The nearest of several hits
+is then the one with the least key, so a loop over geoms carries one array, and colours are computed
+once per pixel, after the loop.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ PAYLOAD = (1 << PAYLOAD_BITS) - 1
 
 
 class Payload(NamedTuple):
-    """What a hit of one geom shows, besides its depth.
+    """The data of a hit of one geom besides its depth.
 
     Attributes:
         surface: int32[], index of the surface in the atlas.
@@ -36,11 +36,11 @@ class Payload(NamedTuple):
 
 
 Encode = Callable[[Rays, Hit, Payload, LightPoses], jax.Array]
-"""A function that returns the keys int32[R] of hits."""
+"""(rays, hit, payload, lights) -> keys int32[R] of the hits."""
 
 
 def pack(depth: jax.Array, payload: jax.Array) -> jax.Array:
-    """Return keys of hits at `depth` float32[...], metres, with PAYLOAD_BITS of `payload` int32."""
+    """Return keys int32[...] of `depth` float32[...], metres, and `payload` int32[...]."""
     bits = jax.lax.bitcast_convert_type(depth, jnp.int32)
     return (bits & np.int32(~PAYLOAD)) | payload
 

@@ -1,9 +1,9 @@
-"""Intersect rays with height fields: walk over the grid from cell to cell until below the ground.
+"""Intersect rays with height fields, following each ray from cell to cell until it is below ground.
 
-The ground is MuJoCo's: two triangles in each cell of the grid, divided from its lower left to its
-upper right corner (mjr_uploadHField, render_context.c), with walls and a bottom. A ray visits every
-cell that it crosses, except where it cuts off less than a thousandth of a cell at its corner.
-Heights have a resolution of 1/32,512 of their range.
+As in MuJoCo, the ground has two triangles in each cell of the grid, divided from its lower left to
+its upper right corner (mjr_uploadHField, render_context.c), and walls and a bottom. A ray visits
+every cell that it crosses, unless it crosses less than a thousandth of a cell at a corner. Heights
+have a resolution of 1/32,512 of their range.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class HeightFields:
 
     Attributes:
         cells: complex64[K], row by row, the bits of four heights, in levels, at the corners of a
-            cell: lower left, lower right, upper left, upper right. One number for all four, since
-            the time goes into table reads; complex64 is the only type with so many bits.
+            cell: lower left, lower right, upper left, upper right. All four are in one number to
+            save table reads, which take most of the time; only complex64 has so many bits.
         starts: int32[A], index of the first cell of each height field.
         counts: int32[A, 2], columns and rows of the grid's points.
         bounds: float32[A, 3], half length along x and y, depth of the base, metres.
@@ -73,7 +73,8 @@ class HeightFields:
 
     @property
     def extents(self) -> np.ndarray:
-        """Half lengths float32[A, 3] of boxes around them, centred on the geom's origin, metres."""
+        """Half lengths float32[A, 3] of boxes around the height fields, centred on the geoms'
+        origins, metres."""
         high = np.maximum(self.heights.sum(1), self.bounds[:, 2])
         return np.concatenate([self.bounds[:, :2], high[:, None]], axis=1)
 
@@ -131,9 +132,9 @@ class _Way(NamedTuple):
 
     Attributes:
         leave: depth at which they leave the grid's box, metres.
-        dx: their direction per metre of depth.
-        dy: the same along y.
-        dz: the same along z.
+        dx: change of x per metre of depth.
+        dy: change of y per metre of depth.
+        dz: change of z per metre of depth.
         ahead: depth by which they look ahead for the next cell, metres.
         inverse_x: 1 / dx.
         inverse_y: 1 / dy.
@@ -168,7 +169,7 @@ class _Cell(NamedTuple):
     diagonal: jax.Array
 
     def slopes(self, upper: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the slopes along x and y of the upper left or else the lower right triangle."""
+        """Return the slopes along x and y of the upper left triangle, or of the lower right one."""
         a, b, c, d = self.corners
         return jnp.where(upper, d - c, b - a), jnp.where(upper, c - a, d - b)
 
@@ -219,7 +220,7 @@ class _Ground(NamedTuple):
         return self.origin[2] + depth * way.dz - (cell.corners[0] + right * across + up * along)
 
     def meets(self, way: _Way, depth: jax.Array, cell: _Cell) -> tuple[jax.Array, jax.Array]:
-        """Return whether rays are below the ground at the diagonal, and where they leave."""
+        """Return whether rays are below the ground at the diagonal, and at the cell's far edge."""
         after = self.above(way, jnp.minimum(cell.until, way.leave), cell) < 0
         right = cell.x + cell.diagonal * way.dx
         a, _, _, d = cell.corners
@@ -247,14 +248,14 @@ class _Ground(NamedTuple):
 def _packed(levels: np.ndarray) -> np.ndarray:
     """Pack heights uint32[rows, columns] into cells complex64[rows * columns].
 
-    The last of each row and of each column are unused.
+    The last cell of each row and of each column is unused.
     """
     pairs = levels | np.roll(levels, -1, axis=1) << 16
     return np.stack([pairs, np.roll(pairs, -1, axis=0)], axis=-1).view(np.complex64).ravel()
 
 
 def _width(rays: Rays) -> int:
-    """Return the width of the picture that `rays` are of; they are constants of a program."""
+    """Return the width of the image that `rays`, which are constants of a program, belong to."""
     below = np.flatnonzero(np.asarray(rays.v) != rays.v[0])
     return int(below[0]) if len(below) else len(rays.v)
 

@@ -1,8 +1,8 @@
 """Compute how bright a surface is: Lambert shading by a model's lights, as MuJoCo's renderer does.
 
 MuJoCo uses OpenGL's fixed-function lighting. The headlight shines along the optical axis, not away
-from a point; spots fade with the angle to their axis; and without shadows a light passes through
-whatever stands in its way. Highlights and emission are left out.
+from a point; spots fade with the angle to their axis. Shadows, highlights and emission are left
+out.
 """
 
 import dataclasses
@@ -27,9 +27,10 @@ class Light:
         index: its id in the model, or -1 for the headlight.
         weight: its share in the diffuse light of all lights.
         directional: whether its rays are parallel; otherwise it is a spot.
-        attenuation: constant, linear and quadratic in the distance (1, 1/m, 1/m^2).
-        cosine: of half the opening angle of the spot's cone.
-        exponent: of the cosine of the angle to the spot's axis.
+        attenuation: coefficients of attenuation, constant, linear and quadratic in the distance
+            (1, 1/m, 1/m^2).
+        cosine: cosine of half the opening angle of the spot's cone.
+        exponent: exponent of the cosine of the angle to the spot's axis.
     """
 
     index: int
@@ -76,7 +77,7 @@ class Lighting:
 
     @classmethod
     def from_model(cls, model: mujoco.MjModel) -> "Lighting":
-        """Read the headlight, spots and directional lights that are on. MuJoCo draws no others."""
+        """Read the headlight, spots and directional lights that are on, as MuJoCo draws them."""
         ambient, diffuse = np.zeros(3), np.zeros(3)
         found: list[tuple[Light, np.ndarray]] = []
         headlight = model.vis.headlight

@@ -15,12 +15,12 @@ _SMOOTH = 0.8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Meshes:
-    """The meshes of a scene. The last strip of a mesh is filled up with triangles of no size.
+    """The meshes of a scene. The last strip of a mesh is padded with triangles of size 0.
 
     Attributes:
         corners: float32[S, STRIP, 3, 3], corners of each triangle in the geom's frame, metres.
         normals: float32[S, STRIP, 3, 3], unit normals at the corners.
-        starts: int[A + 1], index of the first strip of each of the A meshes, and S.
+        starts: int[A + 1], index of the first strip of each of the A meshes; the last entry is S.
     """
 
     corners: np.ndarray

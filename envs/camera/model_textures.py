@@ -5,14 +5,14 @@ import numpy as np
 
 
 def is_flat(model: mujoco.MjModel, texture: int) -> bool:
-    """Return whether a texture is a flat picture, not a cube of six faces."""
+    """Return whether a texture is a flat image, not a cube of six faces."""
     return model.tex_type[texture] == mujoco.mjtTexture.mjTEXTURE_2D
 
 
 def texture_2d(model: mujoco.MjModel, texture: int) -> np.ndarray:
     """Return the linear colours of a texture, float64[H, W, 3] in [0, 1]."""
     colours = _read(model, texture)
-    # OpenGL converts pictures in sRGB to linear colours, and MuJoCo shows those unconverted.
+    # OpenGL converts images in sRGB to linear colours, and MuJoCo shows those unconverted.
     if is_flat(model, texture) and (
         model.tex_colorspace[texture] == mujoco.mjtColorSpace.mjCOLORSPACE_SRGB
     ):

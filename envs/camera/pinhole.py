@@ -1,4 +1,4 @@
-"""A pinhole camera: the size of its picture and the directions of its rays."""
+"""Define a pinhole camera: the size of its image and the directions of its rays."""
 
 import dataclasses
 
@@ -12,16 +12,16 @@ from envs.camera.primitives import FAR, Rays
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A pinhole camera as MuJoCo has it.
+    """A pinhole camera as in MuJoCo.
 
     Pixel (0, 0) is top left, and rays go through the centres of pixels.
 
     Attributes:
-        height: pixels.
-        width: pixels.
+        height: height of the image, pixels.
+        width: width of the image, pixels.
         fovy: vertical field of view, degrees.
         near: distance along the optical axis below which nothing is drawn, metres.
-        name: name of the camera in the model, if it is from one.
+        name: name of the camera in the model; empty if it is not from a model.
         far: distance along the optical axis beyond which nothing is drawn, metres.
         supersample: the colour of a pixel is the mean of supersample x supersample rays.
     """
@@ -35,7 +35,7 @@ class Camera:
     supersample: int = 1
 
     def __post_init__(self) -> None:
-        """Check the values; raises ValueError."""
+        """Raise a ValueError that names the first invalid value."""
         for field, what in (("height", "pixel"), ("width", "pixel"), ("supersample", "ray")):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be 1 {what} or more.")
@@ -60,9 +60,9 @@ class Camera:
 
         Args:
             model: a compiled model.
-            name: of the camera, with the prefix of any attached model.
-            height: pixels.
-            width: pixels.
+            name: the camera's name, with the prefix of any attached model.
+            height: height of the image, pixels.
+            width: width of the image, pixels.
             supersample: rays along each side of a pixel.
 
         Raises:
@@ -102,7 +102,7 @@ class Camera:
         return Rays(u, v, 1 + u * u + v * v, self.near)
 
     def rays_at(self, column: jax.Array, row: jax.Array) -> Rays:
-        """Return the rays of the pixels in columns int32[n] and rows int32[n]."""
+        """Return the rays of n pixels, given by their columns int32[n] and rows int32[n]."""
         scale = np.float32(1 / self.focal)
         u = (column.astype(jnp.float32) + np.float32(0.5 - self.width / 2)) * scale
         v = (np.float32(self.height / 2 - 0.5) - row.astype(jnp.float32)) * scale

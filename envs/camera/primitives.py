@@ -1,11 +1,11 @@
 """Intersect rays with primitives: the depth at which a ray enters one, and the normal there.
 
-A ray starts at the camera and goes along d = (u, v, -1) in the camera's frame (MuJoCo: x right,
-y up, looking along -z), so that depth along the optical axis, in metres, is the ray's parameter.
-Each function takes all rays and one primitive, and returns a `Hit`.
+A ray starts at the camera and goes along d = (u, v, -1) in the camera's frame (as in MuJoCo: x
+right, y up, looking along -z), so that depth along the optical axis, in metres, is the ray's
+parameter. Each function takes all rays and one primitive, and returns a `Hit`.
 
-Only hits where a ray enters count. MuJoCo's renderer culls back faces, so it shows no primitive
-from inside either.
+Only hits where a ray enters count, so nothing is seen from inside. MuJoCo's renderer culls back
+faces likewise.
 
 XLA's CPU back end compiles such a function, together with the minimum that uses it, to one
 vectorised loop as long as each square root and quotient has a single user. Otherwise it writes
@@ -88,7 +88,7 @@ class Hit(NamedTuple):
 
 
 def capsule(rays: Rays, geom: Primitive) -> Hit:
-    """Intersect a capsule of radius size[0] and half length size[1], a sphere where that is 0.
+    """Intersect a capsule of radius size[0] and half length size[1]; a sphere if that is 0.
 
     A ray enters a capsule where it enters the ball around one point of the axis: where it enters
     the infinite cylinder, projected onto the axis and clamped to the segment.
@@ -147,7 +147,7 @@ def cylinder(rays: Rays, geom: Primitive) -> Hit:
 
 
 def ellipsoid(rays: Rays, geom: Primitive) -> Hit:
-    """Intersect an ellipsoid of half axes `size`, which is a unit ball in a scaled frame."""
+    """Intersect an ellipsoid of half axes `size`, as a unit ball in a scaled frame."""
     scale = 1 / geom.size
     stretched = geom.axes * scale
     direction = [rays.dot(stretched[:, i]) for i in range(3)]

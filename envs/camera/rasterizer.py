@@ -5,9 +5,9 @@
 2. The rectangles of the listed triangles are cut into tiles, and each ray of a tile is tested
    against the tile's triangle. A hit is that of the ray through the pixel's centre.
 
-So the cost is linear in the triangles, and in the tiles of those in view; there is no tree to walk.
+So the cost is linear in the number of triangles, and in the number of tiles of those in view.
 Neighbouring triangles compute their common edge from the same numbers, so no ray passes between
-them. Only front sides show, as in MuJoCo.
+them. Only front sides are drawn, as in MuJoCo.
 
 Tables are read in one loop and used in another, over some hundred numbers at a time: XLA's CPU back
 end would fuse the reads with every use of them, and repeat them there.
@@ -32,7 +32,7 @@ from envs.camera.triangle_setup import Placement, Strips, Triangles, cross, set_
 _TILE = (4, 2)
 # Bits in a word.
 _WORD = 32
-# The most that rounding may move a corner in the picture, pixels.
+# The most that rounding may move a corner in the image, pixels.
 _MARGIN = 1 / 64
 # Triangles that are projected together, and triangles and tiles that are drawn together; these fit
 # a CPU's caches.
@@ -53,14 +53,14 @@ def rasterize(
     """Return the minimum of `keys` and of the keys of the nearest hits of mesh geoms.
 
     Args:
-        keys: int32[R].
+        keys: int32[R], the least keys so far.
         meshes: the meshes of the scene.
-        assets: G indices into them, one for each geom.
-        camera: with one ray per pixel.
-        geoms: in the camera's frame, leaves [G, ...].
-        payload: leaves [G].
-        lights: in the camera's frame.
-        encode: makes keys of hits.
+        assets: index in `meshes` of each of the G geoms.
+        camera: a camera with one ray per pixel.
+        geoms: the geoms in the camera's frame, leaves [G, ...].
+        payload: payloads of the geoms, leaves [G].
+        lights: the lights in the camera's frame.
+        encode: the function that makes keys of hits.
 
     Returns:
         int32[R].

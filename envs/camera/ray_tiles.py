@@ -1,6 +1,6 @@
-"""Run a search whose length differs from ray to ray, one tile of the picture at a time.
+"""Run a search whose length differs from ray to ray, one tile of the image at a time.
 
-A loop over all rays of a picture runs until the last ray is done. On a CPU the picture is therefore
+A loop over all rays of an image runs until the last ray is done. On a CPU the image is therefore
 cut into tiles of neighbouring rays, and the loop of each tile stops when its own rays are done. An
 accelerator needs many rays at once and searches all together.
 """
@@ -19,9 +19,9 @@ def by_tiles(search: Callable[[jax.Array], jax.Array], width: int, rays: jax.Arr
 
     Args:
         search: maps [k, ...] to [...], ray by ray.
-        width: of the picture, in rays.
-        rays: [k, R], k numbers for each ray, row by row. One array, since cutting tiles from
-            several made a picture of the bowl a third slower.
+        width: width of the image, in rays.
+        rays: [k, R], k numbers for each ray, row by row. It is one array because cutting tiles from
+            several took longer.
     """
     number = rays.shape[1]
     if jax.default_backend() != "cpu":

@@ -1,4 +1,4 @@
-"""Draw pictures of a scene: colour, depth and label of what each pixel's ray hits first."""
+"""Draw images of a scene: colour, depth and label of what each pixel's ray hits first."""
 
 import functools
 from collections.abc import Callable
@@ -25,17 +25,17 @@ from envs.camera.shading import View, pixel_colours
 _LEAST_SHADE_BITS = 5
 # About how many rays are processed together; their arrays fit a CPU's cache.
 _TOGETHER = 1 << 19
-# The fewest pictures that are drawn together: XLA splits the first axis of an array among threads,
+# The fewest images that are drawn together: XLA splits the first axis of an array among threads,
 # and compiles slow code where it has to split another.
 _PICTURES = 8
 
 
 @flax.struct.dataclass
 class Image:
-    """A picture. Under jit, outputs that are not used are not computed.
+    """An image. Under jit, attributes that are not used are not computed.
 
     Attributes:
-        rgb: uint8[H, W, 3].
+        rgb: uint8[H, W, 3], colours.
         depth: float32[H, W], distance along the optical axis to the first opaque geom, metres;
           +inf for sky.
         segmentation: int32[H, W], model id of the first geom, transparent or not; `num_geoms + i`
@@ -65,13 +65,13 @@ def render(
     light_pos: jax.Array | None = None,
     light_dir: jax.Array | None = None,
 ) -> Image:
-    """Draw the picture of one environment; `jax.vmap` draws many.
+    """Draw the image of one environment; `jax.vmap` draws many.
 
-    Poses, and sizes too, may differ between environments and from step to step.
+    Poses and sizes may differ between environments and from step to step.
 
     Args:
-        scene: the static description, of G geoms and L lights besides the headlight.
-        camera: size, field of view, near and far planes.
+        scene: the static description of G geoms and L lights besides the headlight.
+        camera: image size, field of view, near and far planes.
         geom_pos: float32[G, 3], positions in the world, metres (`geom_xpos[scene.geom_ids]`).
         geom_mat: float32[G, 3, 3], orientations (`geom_xmat`).
         geom_size: float32[G, 3], MuJoCo's `geom_size`, metres. A geom of size 0 is not drawn.
@@ -105,7 +105,7 @@ def render(
 
 
 def _draw(scene: Scene, camera: Camera, *around: Any) -> Image:
-    """Draw one picture; `around` are the arguments of `RayCaster` that are no constants."""
+    """Draw one image; `around` are the arguments of `RayCaster` that are not constant."""
     plain = RayCaster(scene, camera, *around)
     colour = plain if camera.supersample == 1 else RayCaster(scene, camera.finer(), *around)
     shape = (camera.height, camera.width)
@@ -115,7 +115,7 @@ def _draw(scene: Scene, camera: Camera, *around: Any) -> Image:
 
 
 class RayCaster:
-    """Find what the rays of one picture hit first, and its colour, depth and label."""
+    """Finds what the rays of one image hit first, and its colour, depth and label."""
 
     def __init__(
         self,
@@ -211,9 +211,9 @@ class RayCaster:
         """Return the least keys int32[R] of the row and the opaque geoms.
 
         Args:
-            encode: makes keys of hits of geoms.
-            in_row: makes keys of hits of the row. Without it, the keys are those of the transparent
-                geoms instead.
+            encode: the function that makes keys of hits of geoms.
+            in_row: the function that makes keys of hits of the row; None to return the keys of the
+                transparent geoms instead.
         """
         view, scene = self.view, self.scene
         keys = jnp.full(view.rays.u.shape, self.miss)
@@ -225,7 +225,7 @@ class RayCaster:
         if MESH in members:
             keys = self._meshes(keys, members.pop(MESH), encode)
         # Each height field is searched by a loop whose length differs between environments: one
-        # environment at a time, and the whole picture at once.
+        # environment at a time, and the whole image at once.
         fields = {kind: members.pop(kind) for kind in (HEIGHT_FIELD,) if kind in members}
         searches = (
             (fields, 1, at_once(1)),
@@ -286,7 +286,7 @@ def _intersection(scene: Scene, kind: int) -> Callable[[Rays, Primitive], Hit]:
 
 
 def _blend(front: jax.Array, back: jax.Array, through: jax.Array) -> jax.Array:
-    """Mix packed colours, with the share `through` float32[R] of the back."""
+    """Mix packed colours, with the share `through` float32[R] of those at the back."""
     packed = jnp.zeros(front.shape, jnp.int32)
     for i in range(3):
         a, b = (((x >> (8 * i)) & 255).astype(jnp.float32) for x in (front, back))
@@ -336,8 +336,8 @@ def _check(scene, geom_pos, geom_mat, geom_size, cam_pos, cam_mat, light_pos, li
 def _check_platforms(scene: Scene, platforms: jax.Array | None) -> None:
     if platforms is not None and scene.row is None:
         raise ValueError(
-            "platforms were given for a scene without a row; name the boxes that they look like "
-            "in Scene.from_model(..., row=...)."
+            "platforms were given for a scene without a row; name boxes that look like them in "
+            "Scene.from_model(..., row=...)."
         )
     if platforms is not None and (platforms.ndim != 2 or platforms.shape[1] != 2):
         raise ValueError(
@@ -346,6 +346,6 @@ def _check_platforms(scene: Scene, platforms: jax.Array | None) -> None:
     number = 0 if platforms is None else len(platforms)
     if scene.num_geoms + number > 1 << PAYLOAD_BITS:
         raise ValueError(
-            f"the scene has {scene.num_geoms} geoms and {number} platforms; the camera labels at "
-            f"most {1 << PAYLOAD_BITS}."
+            f"the scene has {scene.num_geoms} geoms and {number} platforms; the camera can label "
+            f"at most {1 << PAYLOAD_BITS}. Use fewer."
         )

@@ -1,6 +1,6 @@
 """Round float32 to integers without XLA's own conversion.
 
-XLA's conversion saturates and checks for NaN, at six times the cost.
+XLA's conversion also saturates and checks for NaN, which makes it six times as slow.
 """
 
 import jax
@@ -21,6 +21,6 @@ def low_bits_of_floor(x: jax.Array) -> jax.Array:
     """Return the low 19 bits of the greatest integer not above x + 1/16; for |x| < 2^19.
 
     It rounds to the nearest eighth first. Subtracting a half before `low_bits` would be shorter,
-    but XLA would merge the half with the constant that `low_bits` adds, where it is lost.
+    but XLA would add the half to the constant in `low_bits`, where rounding loses it.
     """
     return low_bits(8 * x) >> 3

@@ -1,6 +1,6 @@
 """Describe what a camera can see: the geoms of a model that are drawn, their surfaces, the lights.
 
-A scene is read once, in NumPy, from a `mujoco.MjModel`. Poses and sizes are no part of it, since
+A scene is read once, in NumPy, from a `mujoco.MjModel`. It does not contain poses and sizes, since
 they differ between environments and from step to step.
 """
 
@@ -63,7 +63,7 @@ class Texture:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """The static description of what a camera sees; hashed by identity and never traced.
+    """The static description of what a camera can see; hashed by identity and never traced.
 
     Attributes:
         geom_ids: int32[G], model ids of the geoms that are drawn, in the order of the arrays that
@@ -71,7 +71,7 @@ class Scene:
         kinds: G values of `mujoco.mjtGeom`.
         sizes: float32[G, 3], the geoms' sizes in the model, metres.
         assets: int32[G], index in `meshes` or `height_fields`; 0 for other kinds.
-        geom_surfaces: int32[G], index of the surface.
+        geom_surfaces: int32[G], index of the surface in `atlas.surfaces`.
         alphas: float32[S], opacity of each surface; those below 0.995 are transparent.
         atlas: the colours of the S different surfaces, and the sky.
         textures: one for each surface with a texture.
@@ -122,8 +122,8 @@ class Scene:
 
         Args:
             model: a compiled model.
-            geoms: names of the geoms to draw one by one; by default every visible geom that is not
-              in `row`.
+            geoms: names of the geoms to draw one by one; None for every visible geom that is not in
+              `row`.
             row: names of boxes that `render(..., platforms=...)` draws as one primitive. The
               platforms have the surface, y and z of these boxes; where they start and end along x
               is an argument of `render`.
@@ -183,8 +183,8 @@ class Scene:
 class _Look:
     """What a geom looks like. Geoms with equal looks share a surface.
 
-    A texture is mapped by the frame of its geom, so each textured geom has a look of its own, but
-    for the boxes of the row.
+    A texture is mapped by the frame of its geom, so each textured geom has its own look, except for
+    the boxes of the row.
     """
 
     rgba: tuple[float, float, float, float]
@@ -250,8 +250,8 @@ def _geom_id(model: mujoco.MjModel, name: str) -> int:
     geom = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, name)
     if geom < 0:
         raise ValueError(
-            f"the model has no geom named {name!r}; its {model.ngeom} geoms have "
-            "the names given in its MJCF, with the prefix of any attached model."
+            f"the model has no geom named {name!r}; give one of its {model.ngeom} geoms by its "
+            "name in the MJCF, with the prefix of any attached model."
         )
     return geom
 
@@ -302,6 +302,6 @@ def _span(centre: float, half: float) -> tuple[float, float]:
 
 
 def _sky(model: mujoco.MjModel) -> np.ndarray:
-    """Return the faces of the first skybox, which MuJoCo draws too; black without one."""
+    """Return the faces of the first skybox, the one that MuJoCo draws; black without any."""
     skyboxes = np.flatnonzero(model.tex_type == mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     return cube_texture(model, skyboxes[0]) if len(skyboxes) else np.zeros((6, 1, 1, 3))

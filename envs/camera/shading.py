@@ -1,4 +1,4 @@
-"""Compute the colours of pixels once the hits are known: one texel each, lit by the hit's shade."""
+"""Compute the colours of pixels from their hits: one texel each, lit by the hit's shade."""
 
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ _GRAZING = np.float32(1e-4)
 
 
 class View(NamedTuple):
-    """The rays of a picture and what they may hit.
+    """The rays of an image and what they may hit.
 
     Attributes:
-        rays: in the camera's frame.
+        rays: the rays in the camera's frame.
         world: three of float32[R], the rays in the world's frame.
         position: float32[3], position of the camera in the world, metres.
         frame: float32[3, 3], the camera's axes in the world, as columns.
@@ -52,7 +52,7 @@ def pixel_colours(
 
     Args:
         scene: the static description.
-        camera: with one ray per pixel.
+        camera: a camera with one ray per pixel.
         view: the rays and geoms.
         depth: float32[R], depths of the hits, metres.
         surface: int32[R], surfaces that were hit.

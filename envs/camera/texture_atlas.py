@@ -1,9 +1,9 @@
-"""Keep the colours of all surfaces and of the sky in one table; a pixel reads one texel of it.
+"""Keep the colours of all surfaces and of the sky in one table, of which a pixel reads one texel.
 
 Each texture is stored as a pyramid of ever coarser squares (a mipmap: Williams 1983, "Pyramidal
 parametrics"), so that a distant pixel reads the mean colour of the area that it covers. A plain
-colour is a texture of one texel. The sky is a cube of six squares, kept at the one size that suits
-a camera.
+colour is a texture of one texel. The sky is a cube of six squares, kept only at the size that fits
+the camera's pixels.
 """
 
 import dataclasses
@@ -98,8 +98,8 @@ class TextureAtlas:
 
         Args:
             surface: int32[R], the surface that each pixel shows.
-            where: texture coordinates; those of pixels that show a plain colour may be anything.
-              None if no surface has a texture.
+            where: texture coordinates, which are ignored for pixels that show a plain colour; None
+              if no surface has a texture.
 
         Returns:
             int32[R], indices into the table that `read` reads.
@@ -152,7 +152,7 @@ class TextureAtlas:
         return len(self.texels) + (face * side + row) * side + column
 
     def read(self, index: jax.Array, pixel: float) -> jax.Array:
-        """Return the texels int32[R] at `index` int32[R]; those of the sky come after `texels`."""
+        """Return the texels int32[R] at `index` int32[R]; the sky's come after `texels`."""
         side = self._sky_side(pixel)
         sky = np.stack([_soften(_resample(face, side), "edge") for face in self.sky])
         table = np.concatenate([self.texels, _packed(sky.reshape(-1, 3))])
@@ -212,7 +212,7 @@ def _pyramid(colours: np.ndarray) -> np.ndarray:
 
 
 def _soften(colours: np.ndarray, mode: Literal["wrap", "edge"]) -> np.ndarray:
-    """Mix each texel with its neighbours, as reading between texels does on average."""
+    """Mix each texel with its neighbours, as interpolation between texels does on average."""
     for axis in range(2):
         pad = [(1, 1) if i == axis else (0, 0) for i in range(3)]
         wide = np.pad(colours, pad, mode=mode)

@@ -1,4 +1,4 @@
-"""Set up triangles for drawing: compute what all pixels of a triangle have in common."""
+"""Set up triangles for drawing: compute the values that all pixels of a triangle share."""
 
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ class Triangles(NamedTuple):
 def set_up_triangles(
     indices: jax.Array, meshes: Meshes, strips: Strips, placed: Placement, payload: Any
 ) -> tuple[jax.Array, Triangles]:
-    """Read triangles of meshes and compute what their pixels have in common.
+    """Read triangles of meshes and compute the values that all their pixels share.
 
     Args:
         indices: int32[n], (k E + e) STRIP + i for triangle i of strip k in environment e.

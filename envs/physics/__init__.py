@@ -1,11 +1,11 @@
-"""Step physics: one interface, two back ends.
+"""Step physics by one of two back ends behind one interface.
 
-A `Physics` advances one simulation by one control step. It has no batch axis: `jax.vmap` makes the
-batch, and every call works inside `jit`, `scan` and `pmap`. Its state holds only what integration
-needs, so that rollouts carry little and a checkpoint is small and exact.
+A `Physics` advances one simulation by one control step. It has no batch axis: `jax.vmap` adds it,
+and every call works inside `jit`, `scan` and `pmap`. Its state holds only what integration needs,
+so that rollouts carry little and checkpoints are small and exact.
 
-- `mujoco`: MuJoCo in C on the host's cores. Fast on CPU, and runs whatever MuJoCo runs.
-- `mjx`: MuJoCo in JAX. For GPU and TPU, and wherever everything must be traced.
+- `mujoco`: MuJoCo in C on the host's cores; fast on a CPU, and runs every MuJoCo model.
+- `mjx`: MuJoCo in JAX; for GPU and TPU, and if everything has to be traced.
 """
 
 import jax
@@ -19,10 +19,10 @@ BACK_ENDS = ("mujoco", "mjx")
 
 
 def choose(name: str) -> str:
-    """Return the back end that `name` stands for here: "mujoco" or "mjx".
+    """Return the back end that `name` stands for on this machine: "mujoco" or "mjx".
 
     Args:
-        name: "mujoco", "mjx" or "auto", which is `mujoco` where JAX computes on CPU, else `mjx`.
+        name: "mujoco", "mjx" or "auto", which is `mujoco` if JAX computes on a CPU, else `mjx`.
 
     Raises:
         ValueError: there is no such back end.
@@ -40,8 +40,8 @@ def make_physics(name: str, model: MjModel, num_substeps: int) -> Physics:
 
     Args:
         name: "mujoco", "mjx" or "auto", see `choose`.
-        model: each of its mocap bodies has exactly one geom, a box.
-        num_substeps: physics steps in a control step.
+        model: a model each of whose mocap bodies has exactly one geom, a box.
+        num_substeps: number of physics steps in a control step, 1 or more.
 
     Raises:
         ValueError: there is no such back end, or it cannot run `model`. Nothing has been compiled.

@@ -4,11 +4,11 @@
 persistent compilation cache (`jax/_src/compiler.py`, `_cache_write`), so that every training run
 would compile its largest programs again. XLA's foreign function interface (FFI) finds code by name
 in the process, and programs that use it are cached like any other. Its binary interface is the
-header `xla/ffi/api/c_api.h` of jaxlib; the parts needed are written down here with ctypes.
+header `xla/ffi/api/c_api.h` of jaxlib; the parts needed are declared here with ctypes.
 `tests/test_private_surfaces.py` compares them with the header that is installed.
 
-A compiled program refers to a function by a digest of what the function is, so that the program
-calls the same function in another process.
+A compiled program refers to a function by a digest of the function's identity, so that it calls
+the same function in another process.
 """
 
 import ctypes
@@ -23,9 +23,9 @@ Function = Callable[..., tuple[np.ndarray, ...]]
 
 _TARGET = "vnl_host_call"
 _VERSION = (0, 3)
-"""Of the interface, as spoken here; later minor versions of XLA accept it."""
+"""Version of the interface that is used here; later minor versions accept it."""
 NEWEST_KNOWN = (0, 5)
-"""The last version whose header was compared with the structures below (jaxlib 0.12)."""
+"""Newest version whose header was compared with the structures below (jaxlib 0.12)."""
 _METADATA = 1
 _INTERNAL = 13
 # XLA_FFI_DataType: PRED, S32, U32, U64, F32.
@@ -34,11 +34,11 @@ _functions: dict[int, Function] = {}
 
 
 def register(function: Function, *identity: bytes) -> int:
-    """Register a function for `call`, for as long as the process lives.
+    """Register a function for `call`, until the process ends.
 
     Args:
-        function: pure.
-        identity: bytes that no other function has, in any process.
+        function: a pure function.
+        identity: bytes that identify the function in every process.
 
     Returns:
         the number by which `call` finds it.
@@ -58,13 +58,13 @@ def call(
     On devices other than CPUs, whose memory the host cannot read, this is `jax.pure_callback`.
 
     Args:
-        number: of the function, from `register`.
-        results: shapes and dtypes that it returns, without batch axes: bool, int32, uint32, uint64
-            or float32.
-        operands: its arguments, without batch axes, of the same dtypes.
+        number: the function's number, from `register`.
+        results: shapes and dtypes that it returns, without batch axes. Dtypes are bool, int32,
+            uint32, uint64 or float32.
+        operands: its arguments, without batch axes, of these dtypes too.
 
     Returns:
-        what the function returns. An exception in it becomes a `jax.errors.JaxRuntimeError`.
+        the function's results. An exception in it becomes a `jax.errors.JaxRuntimeError`.
     """
     results = tuple(results)
 
@@ -175,7 +175,7 @@ class _CallFrame(_Sized):
 
 
 def _array(buffer: _Buffer) -> np.ndarray:
-    """The buffer's own memory."""
+    """Return a view of the buffer's memory."""
     dtype = np.dtype(_DTYPES[buffer.dtype])
     shape = tuple(buffer.dims[: buffer.rank])
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -191,7 +191,7 @@ def _arrays(buffers: _Buffers) -> list[np.ndarray]:
 
 @ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.POINTER(_CallFrame))
 def _handler(pointer):
-    """XLA_FFI_Handler: asked once what it is, then called for each execution."""
+    """Handle a call by XLA (XLA_FFI_Handler): first for metadata, then for each execution."""
     frame = pointer.contents
     if frame.extension_start and frame.extension_start.contents.type == _METADATA:
         extension = ctypes.cast(frame.extension_start, ctypes.POINTER(_MetadataExtension)).contents

@@ -1,4 +1,4 @@
-"""MJX: MuJoCo in JAX, on any device."""
+"""Step simulations by MJX, which is MuJoCo in JAX, on any device."""
 
 import copy
 import dataclasses
@@ -12,12 +12,12 @@ from envs.physics.state import PhysicsState, default_slabs, is_bad, mocap_geoms
 
 
 class MjxPhysics:
-    """The back end `mjx`, see `envs.physics.Physics`.
+    """The back end `mjx`; see `envs.physics.Physics`.
 
     Args:
-        model: what to simulate. MJX collides all pairs of geoms that can touch, at every step: let
-            few of them touch, and see `num_contacts`.
-        num_substeps: physics steps in a control step.
+        model: the model to simulate. At every step MJX computes all pairs of geoms that may
+            collide, so few should; see `num_contacts`.
+        num_substeps: number of physics steps in a control step.
 
     Raises:
         ValueError: MJX does not implement something that the model has.
@@ -45,7 +45,7 @@ class MjxPhysics:
 
     @property
     def num_contacts(self) -> int:
-        """How many contacts every step solves for, touching or not."""
+        """Number of contacts that every step solves for, whether geoms touch or not."""
         try:
             return int(self._data._impl.ncon)
         except AttributeError as error:

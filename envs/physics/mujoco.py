@@ -29,15 +29,15 @@ _BREAKDOWNS = [
 
 
 class MujocoPhysics:
-    """The back end `mujoco`, see `envs.physics.Physics`.
+    """The back end `mujoco`; see `envs.physics.Physics`.
 
-    A batch of simulations is one call from JAX to the host, whatever transformations made it. Each
+    A batch of simulations is one call from JAX to the host, even under nested `jax.vmap`. Each
     simulation's result is the same, bit for bit, in any batch and on any number of threads.
 
     Args:
-        model: what to simulate.
-        num_substeps: physics steps in a control step.
-        num_threads: how many threads step; by default one for each core this process may use.
+        model: the model to simulate.
+        num_substeps: number of physics steps in a control step.
+        num_threads: number of threads; None for one per core that this process may use.
 
     Raises:
         ValueError: the model keeps state that `PhysicsState` does not hold.
@@ -119,7 +119,7 @@ class _Stepper:
     """Advances any number of simulations in NumPy.
 
     A `Batch` serves one Python thread at a time, and devices call concurrently under `pmap`: each
-    call takes a batch of its size from a shelf, and puts it back.
+    call takes an idle batch of its size, or makes one, and gives it back.
     """
 
     def __init__(self, model: mujoco.MjModel, num_substeps: int, num_threads: int) -> None:
@@ -132,7 +132,8 @@ class _Stepper:
     def __call__(
         self, bits: np.ndarray, ctrl: np.ndarray, mocap_pos: np.ndarray, geom_size: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Any leading batch axes; returns new bits, their values as float32, sensors, failures."""
+        """Step; return new bits, their values as float32, sensors and failures, all with the
+        leading batch axes of the arguments."""
         axes = bits.shape[:-1]
         n = math.prod(axes)
         # Elsewhere than on CPUs, JAX hands in arrays of its own.
@@ -160,7 +161,7 @@ class _Stepper:
 
 
 class _SlabBatch:
-    """A `mujoco.batch.Batch` in which every simulation has its own slabs."""
+    """A `mujoco.batch.Batch` in which every simulation has its own sizes of mocap boxes."""
 
     def __init__(self, model: mujoco.MjModel, n: int, num_threads: int) -> None:
         self._batch = Batch(model, n, nthread=num_threads)
@@ -188,7 +189,7 @@ class _SlabBatch:
         geom_size: np.ndarray,
         num_substeps: int,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns float64[n, nstate], float32[n, nsensordata] and bool[n] (broke down)."""
+        """Step; return float64[n, nstate], float32[n, nsensordata] and bool[n] (broke down)."""
         batch = self._batch
         batch.state[:, : self._nstate] = state
         batch.bind("ctrl")[:] = ctrl
@@ -218,8 +219,8 @@ def double_bits(x: jax.Array) -> jax.Array:
         x: float32[n]. Subnormal numbers count as 0.
 
     Returns:
-        uint32[2 n], for each number its low word, then its high one: the memory of float64[n] on a
-        little-endian machine.
+        uint32[2 n], for each number its low word, then its high word, as float64[n] lies in the
+        memory of a little-endian machine.
     """
     word = jax.lax.bitcast_convert_type(x, jnp.uint32)
     sign, exponent, mantissa = word & jnp.uint32(0x80000000), (word >> 23) & 0xFF, word & 0x7FFFFF
@@ -231,7 +232,7 @@ def double_bits(x: jax.Array) -> jax.Array:
 
 
 def content(model: mujoco.MjModel) -> bytes:
-    """Return all of a model, as MuJoCo writes it to a file."""
+    """Return a whole model as bytes, as MuJoCo writes it to a file."""
     buffer = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
     mujoco.mj_saveModel(model, None, buffer)
     return buffer.tobytes()

@@ -1,4 +1,4 @@
-"""Define what a physics back end does, and the state that it advances."""
+"""Define the interface of a physics back end, and the state that it advances."""
 
 from typing import Protocol
 
@@ -13,24 +13,25 @@ from flax import struct
 class PhysicsState:
     """The state of one simulation. Names and units are `mujoco.MjData`'s.
 
-    To move the world's slabs, replace `mocap_pos` and `geom_size`. To change anything else, make a
-    new state with `Physics.init`: `mujoco` goes on from `bits`, not from its float32 copies.
+    To move or resize mocap boxes, replace `mocap_pos` and `geom_size`. To change anything else,
+    make a new state with `Physics.init`: `mujoco` continues from `bits`, not from the float32
+    copies of them.
 
     Attributes:
         qpos: float32[nq], positions: metres, radians, quaternions.
         qvel: float32[nv], velocities.
         act: float32[na], actuator activations.
-        qacc_warmstart: float32[nv], where the solver starts.
+        qacc_warmstart: float32[nv], accelerations at which the solver starts.
         time: float32[], seconds.
         mocap_pos: float32[nmocap, 3], positions of the mocap bodies, metres.
         geom_size: float32[nmocap, 3], half sizes of the mocap bodies' boxes, metres.
-        sensordata: float32[nsensordata], at this state for `mujoco`; one physics step behind it
-            for `mjx`.
+        sensordata: float32[nsensordata], at this state for `mujoco`; one physics step earlier for
+            `mjx`.
         failed: bool[], whether the simulation has ever broken down: a position, velocity or
             acceleration that is not finite or beyond 1e10 (`mjMAXVAL`). The step that breaks down
-            leaves the state as it was before it.
+            leaves the state unchanged.
         bits: uint32[k], the float64 state of `mujoco`, 2 words each (low, high): time, qpos, qvel,
-            act, warm start. Nothing is rounded between control steps. Empty for `mjx`.
+            act, warm start, so that nothing is rounded between control steps. Empty for `mjx`.
     """
 
     qpos: jax.Array
@@ -60,7 +61,14 @@ class Physics(Protocol):
     ) -> PhysicsState:
         """Return the state at time 0 with these positions and velocities.
 
-        Mocap bodies that are not given are the model's own. Sensors read 0 until the first step.
+        Args:
+            qpos: float32[nq].
+            qvel: float32[nv].
+            mocap_pos: float32[nmocap, 3], metres; None for the model's own.
+            geom_size: float32[nmocap, 3], half sizes, metres; None for the model's own.
+
+        Returns:
+            the state, whose sensors read 0 until the first step.
         """
         ...
 
@@ -70,7 +78,7 @@ class Physics(Protocol):
 
 
 def mocap_geoms(model: mujoco.MjModel) -> np.ndarray:
-    """Return int32[nmocap], the geom of each mocap body.
+    """Return int32[nmocap], the id of each mocap body's geom.
 
     Raises:
         ValueError: a mocap body has no geom, several, or one that is not a box.

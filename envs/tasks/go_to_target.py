@@ -1,4 +1,4 @@
-"""Go to a target and stay there, `dm_control`'s `GoToTarget`."""
+"""Define the task to go to a target and stay there: `dm_control`'s `GoToTarget`."""
 
 import dataclasses
 import math
@@ -14,20 +14,19 @@ from envs.interfaces import Arena, Boxes, Now, Outcome, Task, check_range
 from envs.layouts import FAR
 
 NUM_TARGETS = 32
-"""Places that are drawn for an episode in which the target moves."""
+"""Number of positions that are drawn for an episode in which the target moves."""
 RGBA = (0.9, 0.6, 0.6, 1.0)
-"""dm_control's."""
+"""The target's colour, as in dm_control."""
 
 
 @struct.dataclass
 class Targets:
-    """The targets of an episode, and which of them is the present one.
+    """The target positions of an episode, and which of them is the current one.
 
     Attributes:
-        places: float32[M, 2], x and y, metres. M is 1 where the target stays, else `NUM_TARGETS`.
-        moves: int32[], how often the target has moved. It is at `places[moves % M]`: after the last
-            place it comes to the first again.
-        steps: int32[], steps that the walker has spent at this target.
+        places: float32[M, 2], x and y, metres. M is `NUM_TARGETS` if the target moves, else 1.
+        moves: int32[], how often the target has moved; it is at `places[moves % M]`.
+        steps: int32[], steps that the walker has spent at the current target.
     """
 
     places: jax.Array
@@ -36,7 +35,7 @@ class Targets:
 
     @property
     def place(self) -> jax.Array:
-        """float32[2], where the target is."""
+        """Current position of the target, float32[2], x and y, metres."""
         return self.places[self.moves % len(self.places)]
 
 
@@ -45,46 +44,46 @@ class GoToTarget(Task):
     """Give a reward of 1 in each step in which the root is within `distance_tolerance` of a target.
 
     As in dm_control, an episode goes on after its target was reached; a moving target moves in the
-    step after `steps_before_moving_target` rewarded ones, consecutive or not, and that step is
-    judged by the new place; and a target may be drawn where the walker happens to be. dm_control
-    also ends an episode when any part but a foot touches the ground. This is left out here: an
-    episode fails where the root's height leaves `healthy_height`.
+    step after `steps_before_moving_target` rewarded ones, consecutive or not, and the reward of
+    that step is for the new position; and a target may be drawn at the walker's position.
+    dm_control also ends an episode if any part but a foot touches the ground. Here it is instead
+    terminated if the root's height leaves `healthy_height`.
 
     dm_control's target is a site, which cameras do not draw. Here it is a ball that stands on the
     floor at z = 0, and nothing collides with it.
 
-    `ahead` is float32[3], the target's place on the floor in the walker's frame, metres: the vector
-    from the root, turned into the axes of the root body, and shortened to 5 m where it is longer.
+    `ahead` is float32[3], the vector from the root to the target's position on the floor, in the
+    axes of the root body, metres. It is shortened to 5 m if it is longer.
 
-    Metrics: `target_distance` (m, in x and y) and `targets_reached`, as they stand at the episode's
-    end; the terms of the reward, `target_reward`, `approach_reward` and `control_reward`; and what
-    the arena reports. An episode is a success once a target was reached.
+    Metrics: `target_distance` (m, in x and y) and `targets_reached`, both at the end of the
+    episode; the terms of the reward, `target_reward`, `approach_reward` and `control_reward`; and
+    those of the arena. An episode is a success once a target was reached.
     """
 
     distance_tolerance: float = 1.0
-    """Metres within which the target counts as reached."""
+    """Distance from the root, in x and y, within which the target counts as reached, metres."""
     target_area: float = 4.0
-    """Half the side, metres, of the square around the world's origin in which targets are drawn
-    uniformly. dm_control takes half the floor's size: 4 of its 8 m."""
+    """Half the side of the square around the world's origin in which targets are drawn uniformly,
+    metres. dm_control takes half the floor's size: 4 of its 8 m."""
     moving_target: bool = False
-    """Whether a target that was reached moves to a new place."""
+    """Whether a target that was reached moves to a new position."""
     steps_before_moving_target: int = 10
     """Rewarded steps at a target after which it moves."""
     approach: float = 0.0
-    """Times the metres by which the walker's centre of mass came nearer to the target, in x and y,
-    in this step; not in dm_control."""
+    """Weight of the distance by which the walker's centre of mass came nearer to the target, in x
+    and y, in this step, per metre; 0 as in dm_control."""
     control: float = 0.0
-    """Times the sum of squared actions; subtracted. Not in dm_control."""
+    """Weight of the sum of squared actions, which is subtracted; 0 as in dm_control."""
     healthy_height: tuple[float, float] = (-1.0, 10.0)
-    """The episode fails when the root's height leaves this range, m."""
+    """Lowest and highest height of the root, metres; outside, the episode is terminated."""
     target_radius: float = 0.3
-    """Metres, of the ball that cameras see. dm_control's site has 0.1."""
+    """Radius of the ball that cameras see, metres. dm_control's site has 0.1."""
 
     reductions = {"target_distance": "last", "targets_reached": "last"}
     shown = {"target_distance": "distance to the target, m"}
 
     def check(self) -> None:
-        """See `envs.interfaces.Task`."""
+        """Raise a ValueError if a setting is invalid."""
         for name in ("distance_tolerance", "target_area", "target_radius"):
             value = getattr(self, name)
             if not 0 < value < math.inf:
@@ -112,7 +111,7 @@ class GoToTarget(Task):
         return Targets(places, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def visible(self, state: Targets) -> Boxes:
-        """Return the ball, upon the floor at the target's place."""
+        """Return the ball, which stands on the floor at the target's position."""
         position = jnp.append(state.place, self.target_radius)
         return Boxes(position[None], jnp.array([[self.target_radius, 0.0, 0.0]]))
 
@@ -124,7 +123,7 @@ class GoToTarget(Task):
         return vector * jnp.minimum(1.0, FAR / jnp.maximum(length, FAR))
 
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
-        """Return whether the walker is at the target; see the class."""
+        """Return the reward for being at the target; see the class."""
         targets = self._moved(now.task)
         distance = jnp.linalg.norm(targets.place - now.root[:2])
         near = distance < self.distance_tolerance
@@ -157,7 +156,7 @@ class GoToTarget(Task):
         )
 
     def _moved(self, targets: Targets) -> Targets:
-        """Return the targets of this step; the target moves where it has had its steps."""
+        """Return the targets of this step; the target moves if its rewarded steps are used up."""
         if not self.moving_target:
             return targets
         over = targets.steps >= self.steps_before_moving_target

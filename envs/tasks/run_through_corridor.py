@@ -1,4 +1,4 @@
-"""Run along x as far and as fast as one can."""
+"""Define the task to run along x as far and as fast as possible."""
 
 import dataclasses
 
@@ -10,26 +10,26 @@ from envs.interfaces import Arena, Now, Outcome, Task
 
 @dataclasses.dataclass(frozen=True)
 class RunThroughCorridor(Task):
-    """Run along x; the fields weigh the terms of the reward.
+    """Reward running along x; the fields are the weights of the terms of the reward.
 
-    Metrics: the terms of the reward (`reward_linvel` is `forward_reward`, `reward_quadctrl` the
-    control cost, `reward_alive` the healthy reward, `train_reward` the time's), the root's
-    position, the velocity of its subtree's centre of mass, the distances from the start, and what
-    the arena reports of progress.
+    Metrics: the terms of the reward (`reward_linvel` and `forward_reward` for `forward`,
+    `reward_quadctrl` for `control`, `reward_alive` for `healthy`, `train_reward` for `time`,
+    `distance_reward`); the root's position, m; the velocity of its subtree's centre of mass, m/s;
+    the distances from the start, m; and those of the arena.
     """
 
     forward: float = 5.0
-    """Times the x-velocity of the centre of mass of the root's subtree, m/s."""
+    """Weight of the x-velocity of the centre of mass of the root's subtree, per m/s."""
     control: float = 0.1
-    """Times the sum of squared actions; subtracted."""
+    """Weight of the sum of squared actions, which is subtracted."""
     healthy: float = 0.5
-    """Each step."""
+    """Constant reward of each step."""
     time: float = 5.0
-    """Times the duration of a control step, s."""
+    """Weight of the duration of a control step, per second; a constant reward too."""
     distance: float = 0.0
-    """Times the distance from the start along x, m; negative behind it."""
+    """Weight of the distance from the start along x, per metre; negative behind the start."""
     healthy_height: tuple[float, float] = (0.0, 1.0)
-    """The episode fails when the root's height leaves this range, m."""
+    """Lowest and highest height of the root, metres; outside, the episode is terminated."""
 
     reductions = dict.fromkeys(
         ("x_position", "y_position", "distance_from_origin", "distance_along_x"), "last"
@@ -37,7 +37,7 @@ class RunThroughCorridor(Task):
     shown = {"distance_along_x": "distance along x, m", "x_velocity": "x-velocity, m/s"}
 
     def check(self) -> None:
-        """See `envs.interfaces.Task`."""
+        """Raise a ValueError if a setting is invalid."""
         lowest, highest = self.healthy_height
         if not lowest < highest:
             raise ValueError(
@@ -45,8 +45,8 @@ class RunThroughCorridor(Task):
             )
 
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
-        """Return the reward for speed; the episode fails where the root is too low or too high, is
-        cut short where the arena ends, and succeeds unless it fails."""
+        """Return the reward. The episode is terminated if the root leaves `healthy_height`, is
+        truncated at the end of the arena, and is a success unless it is terminated."""
         progress = arena.progress(now.arena, now.root)
         from_start = now.root[:2] - jnp.asarray(arena.start[:2])
         forward = self.forward * now.velocity[0]

@@ -1,1 +1,1 @@
-"""Walkers: bodies, one file each."""
+"""Walkers, the bodies that act, one file each."""

@@ -1,4 +1,4 @@
-"""dm_control's ant: a torso on four legs of two joints each."""
+"""Define dm_control's ant: a torso on four legs of two joints each."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ class Ant(Walker):
     """
 
     reset_noise: float = 1e-2
-    """Half-width of the uniform noise on positions at a reset, and deviation of the normal noise
-    on velocities."""
+    """Half-width of the uniform noise on positions at a reset, and standard deviation of the normal
+    noise on velocities; 0 for none."""
     reach: float = 1.4
-    """Metres from its torso, along x, within which it can touch anything within a control step. Its
-    limbs reach 1.17 m."""
+    """Distance from the torso along x within which the ant can touch something during a control
+    step, metres. Its limbs are 1.17 m long."""
 
     root = "torso"
     eye = "egocentric"
@@ -47,14 +47,14 @@ class Ant(Walker):
         return walkers.Ant()
 
     def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
-        """Return feet and torso: legs pass through platforms."""
+        """Return the geoms of feet and torso; the legs pass through platforms."""
         names = [model.geom(g).name for g in range(model.ngeom)]
         return [n for n in names if n.startswith(WALKER) and ("ankle" in n or "torso" in n)]
 
     def reset(
         self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return its own posture at `pose`, with noise."""
+        """Return the ant's own posture at `pose`, with noise: float32[nq] and float32[nv]."""
         qpos, qvel = at_rest(model, self.reset_noise, position_key, velocity_key)
         return with_free_root(qpos, pose), qvel
 

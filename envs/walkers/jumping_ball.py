@@ -1,4 +1,4 @@
-"""dm_control's jumping ball: a ball that rolls, steers and jumps, with a head above it."""
+"""Define dm_control's jumping ball: a ball that rolls, steers and jumps, with a head above it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from envs.interfaces import WALKER, Now, Pose, Walker
 from envs.postures import at_rest
 
 JOINTS = ("root_x/", "root_y/", "root_z/", "steer", "kick", "roll")
-"""Three slides, two hinges and the slide that kicks: no joint is free."""
+"""Names of the joints: three slides, two hinges (steer and roll) and the slide that kicks."""
 
 
 @dataclasses.dataclass(frozen=True)
 class JumpingBall(Walker):
     """dm_control's ball with a head, and 3 motors: roll, steer and kick. It never tilts.
 
-    As dm_control has them, roll drives backwards and steer turns clockwise where positive: -1 is
-    full speed ahead, 4.9 m/s after 2 s. A kick of 1 throws it up by a metre. Cameras draw the ball
-    in the mean colour of its texture.
+    As in dm_control, a positive roll drives backwards and a positive steer turns clockwise: a roll
+    of -1 is full speed ahead, 4.9 m/s after 2 s. A kick of 1 throws the ball up by a metre. Cameras
+    draw the ball in the mean colour of its texture.
 
     `proprio` is float32[10]: the height of its root (m), cosine and sine of its heading
     (anticlockwise from x), how far the kick is out (m); then velocities: forwards, to the left and
@@ -32,15 +32,15 @@ class JumpingBall(Walker):
     """
 
     camera_height: float = 0.9
-    """Metres of the eye above the root, which is 0.6 m above the floor. 0 is the head's own height:
-    lower than most walls."""
+    """Height of the eye above the root, which is 0.6 m above the floor, metres. 0 is the head's own
+    height, below the top of most walls."""
     reset_noise: float = 1e-2
-    """Half-width of the uniform noise on positions at a reset, and deviation of the normal noise
-    on velocities."""
+    """Half-width of the uniform noise on positions at a reset, and standard deviation of the normal
+    noise on velocities; 0 for none."""
     reach: float = 0.4
-    """Metres from its root, along x and y, within which it can touch anything within a control
-    step. The ball's radius is 0.2 m, and in 25 ms it rolls 0.125 m at the 5 m/s at which its
-    motor's 50 N m meet their damping."""
+    """Distance from the root along x and y within which the ball can touch something during a
+    control step, metres. Its radius is 0.2 m, and at its top speed of 5 m/s it rolls 0.125 m in
+    25 ms."""
 
     root = "head_body"
     eye = "egocentric"
@@ -63,14 +63,15 @@ class JumpingBall(Walker):
         return walkers.JumpingBallWithHead(camera_height=self.camera_height)
 
     def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
-        """Return the ball. MJX collides no cylinders, of which the head is, with boxes; the ball,
-        upright below it and twice as wide, meets everything on the floor before the head does."""
+        """Return the ball's geom. The head is a cylinder, which MJX cannot collide with boxes; the
+        ball below it is twice as wide and meets everything on the floor first."""
         return (WALKER + "shell",)
 
     def reset(
         self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return it at rest on the floor at `pose`, with noise; above the floor, never in it."""
+        """Return the ball at rest at `pose`, with noise that never puts it into the floor:
+        float32[nq] and float32[nv]."""
         qpos, qvel = at_rest(model, self.reset_noise, position_key, velocity_key)
         x, y, z, steer, kick, _ = _addresses(model, model.jnt_qposadr)
         qpos = qpos.at[jnp.array([x, y, z])].add(pose.position)

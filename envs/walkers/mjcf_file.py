@@ -1,4 +1,4 @@
-"""A walker from an MJCF file of the user's own."""
+"""Define a walker from the user's own MJCF file."""
 
 import dataclasses
 import os
@@ -15,10 +15,10 @@ from envs.postures import at_rest, with_free_root
 
 
 class Body(composer.Entity):
-    """A model that is read from a file, free to move.
+    """A dm_control entity with a free joint, whose model is read from a file.
 
     Args:
-        path: of an MJCF file.
+        path: path of an MJCF file.
     """
 
     def _build(self, path: str) -> None:
@@ -37,44 +37,44 @@ class Body(composer.Entity):
 
     @property
     def mjcf_model(self) -> mjcf.RootElement:
-        """The model."""
+        """The MJCF model, in radians and named `walker`."""
         return self._root
 
     def create_root_joints(self, frame: Any) -> None:
-        """Give it a free joint."""
+        """Add a free joint to the attachment frame."""
         frame.add("freejoint")
 
 
 @dataclasses.dataclass(frozen=True)
 class MjcfWalker(Walker):
-    """A walker from an MJCF file, whose bodies hang in its worldbody as they stand on the ground.
+    """A walker from an MJCF file whose worldbody holds one tree of bodies, as it stands on z = 0.
 
-    The file has one tree of bodies without a free joint of its own, actuators, and cameras; it has
-    no floor. What it says about the world is left out but for `option` (gravity, density, ...), of
-    which `--simulation.*` sets a part. `proprio` is qpos without x and y of the root, then qvel:
-    float32[nq - 2 + nv].
+    The file has actuators and cameras, but no free joint and no floor. Its settings of the world
+    are ignored except for `option` (gravity, density, ...), of which `--simulation.*` sets a part.
+    `proprio` is qpos without x and y of the root, then qvel: float32[nq - 2 + nv].
     """
 
     path: str = ""
-    """The file; relative paths are from where the program runs."""
+    """Path of the file, absolute or relative to the working directory."""
     root: str = "torso"
-    """Body whose position and centre of mass tasks read."""
+    """Name of the body whose position and centre of mass tasks read."""
     eye: str = "egocentric"
-    """Camera that the policy sees through, fixed to a body of the animal."""
+    """Name of the camera that the policy sees through, fixed to one of the walker's bodies."""
     film_camera: str = ""
-    """Camera that films it; by default the eye."""
+    """Name of the camera that films the walker; empty for the eye."""
     reach: float = 1.0
-    """Metres from its root, along x and y, within which it can touch anything within a control
-    step."""
+    """Distance from the root along x and y within which the walker can touch something during a
+    control step, metres."""
     reset_noise: float = 1e-2
-    """Half-width of the uniform noise on positions at a reset, and deviation of the normal noise
-    on velocities."""
+    """Half-width of the uniform noise on positions at a reset, and standard deviation of the normal
+    noise on velocities; 0 for none."""
     feet: tuple[str, ...] = ()
-    """Geoms that MJX lets collide with the world; by default all that collide at all."""
+    """Names of the geoms that collide with the world in MJX; empty for all that can collide."""
     self_collisions: bool = True
-    """Whether its geoms may meet each other, as the file has it."""
+    """Whether the walker's geoms may collide with each other as in the file; if not, they collide
+    only with the world."""
     mjx_contacts: int | None = None
-    """Contacts that MJX solves for at most; by default all."""
+    """Most contacts that MJX solves for; None for all."""
 
     def __post_init__(self) -> None:
         if not self.film_camera:
@@ -85,10 +85,10 @@ class MjcfWalker(Walker):
                 raise ValueError(f"walker.{name} is {value}; it has to be {least} and finite")
 
     def build(self) -> composer.Entity:
-        """Read the file.
+        """Return the entity that is read from the file.
 
         Raises:
-            ValueError: there is no such file, it cannot be read, or it lacks what is named.
+            ValueError: there is no such file, it cannot be read, or its contents do not fit.
         """
         if not os.path.isfile(self.path):
             raise ValueError(
@@ -117,7 +117,7 @@ class MjcfWalker(Walker):
         if len(model.worldbody.body) != 1:
             raise ValueError(
                 f"{self.path} has {len(model.worldbody.body)} bodies in its worldbody; it has to "
-                f"have one, in which the others hang"
+                f"have one, which contains the others"
             )
         if any(geom.type == "plane" for geom in model.find_all("geom")):
             raise ValueError(f"{self.path} has a plane, such as a floor; take it out of the file")
@@ -126,7 +126,7 @@ class MjcfWalker(Walker):
         return body
 
     def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
-        """Return `feet`, or all of its geoms that collide at all."""
+        """Return `feet`, or all of the walker's geoms that can collide."""
         if self.feet:
             return [WALKER + name for name in self.feet]
         names = [model.geom(g).name for g in range(model.ngeom) if model.geom_contype[g]]
@@ -135,7 +135,7 @@ class MjcfWalker(Walker):
     def reset(
         self, model: mujoco.MjModel, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return the file's own posture at `pose`, with noise."""
+        """Return the file's own posture at `pose`, with noise: float32[nq] and float32[nv]."""
         qpos, qvel = at_rest(model, self.reset_noise, position_key, velocity_key)
         return with_free_root(qpos, pose), qvel
 

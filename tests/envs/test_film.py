@@ -87,7 +87,7 @@ def test_two_films_run_beside_each_other_and_the_shorter_waits():
 
 
 def test_only_films_are_written_as_films(tmp_path):
-    with pytest.raises(ValueError, match=r"film.avi is no film's name; .* .mp4 or .gif"):
+    with pytest.raises(ValueError, match=r"film.avi is no video file; .* .mp4 or .gif"):
         films.write([], tmp_path / "film.avi")
 
 
