@@ -1,1 +1,1 @@
-"""Experiments: the only place that joins worlds, encoders and learning."""
+"""Programs to train, evaluate, film and watch; only this package joins `envs` and `encoders`."""

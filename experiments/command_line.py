@@ -1,4 +1,4 @@
-"""Train from the command line: parse, check, train, film, and report errors in one sentence."""
+"""Train from the command line: parse, check, train, film, and print errors as one sentence."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ RENAMED = {
     "--gap-length": "--arena.gap-length",
     "--platform-length": "--arena.platform-length",
 }
-"""Beginnings of flags of release 0.1, and what they are called now."""
+"""Beginnings of flags of release 0.1, and their present names."""
 
 
 def main(description: str | None, env: str = "") -> None:
     """Train as the command line says.
 
     Args:
-        description: of the program, for `--help`.
-        env: the environment where the command line names none.
+        description: the program's description, for `--help`.
+        env: name of the environment if the command line names none.
     """
     folder = None
     try:
@@ -97,7 +97,7 @@ def main(description: str | None, env: str = "") -> None:
         stop(
             1,
             f"error: this takes more memory than there is ({str(error).splitlines()[0]}); use a "
-            f"smaller --num-envs, or --env-chunk-size, or a smaller picture",
+            f"smaller --num-envs or --env-chunk-size, or smaller images",
         )
     except Interrupted as interrupted:
         stop(interrupted.status, str(interrupted), folder)
@@ -106,7 +106,7 @@ def main(description: str | None, env: str = "") -> None:
 
 
 def stop(status: int, message: str, folder: Path | None = None) -> NoReturn:
-    """End the program with a message, and the command that goes on with the run if there is one."""
+    """End the program with a message, and the command that resumes the run if there is one."""
     more = f"\n{how_to_go_on(folder)}" if folder and is_first() else ""
     print(message + more, file=sys.stderr)
     leave(status)
@@ -114,19 +114,19 @@ def stop(status: int, message: str, folder: Path | None = None) -> NoReturn:
 
 
 def parse(arguments: Sequence[str], description: str | None, env: str = "") -> Settings:
-    """Return the settings that a command line asks for; joins other processes where it says so.
+    """Return the settings of a command line; connect to other processes if it asks for them.
 
-    Which settings there are, and with what defaults, depends on a few flags, which are read first:
-    the environment and whether its animal sees; a run to go on with, or whose settings to take.
+    A few flags are read first, since they determine the other settings and their defaults: the
+    environment, the encoder, and a run to resume or whose settings to take.
 
     Args:
         arguments: of the command line.
-        description: of the program, for `--help`.
-        env: the environment where the command line names none.
+        description: the program's description, for `--help`.
+        env: name of the environment if the command line names none.
 
     Raises:
-        ValueError: a flag was renamed, the settings to begin from cannot be read, or the other
-            processes cannot be joined.
+        ValueError: a flag was renamed, the settings to start from cannot be read, or the other
+            processes cannot be connected.
     """
     refuse_renamed(arguments)
     first = _first_flags(arguments)
@@ -134,12 +134,14 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
         # Before anything uses a device, as default settings do.
         join(first.distributed)
     if first.resume and first.config:
-        raise ValueError("--resume and --config are both given; a run that is resumed has its own")
+        raise ValueError(
+            "--resume and --config are both given; leave out --config: a resumed run has its own"
+        )
     if source := first.resume or first.config:
         begin = from_dict(run_folder.read_settings(source), str(source))
         if first.env not in ("", begin.env):
             raise ValueError(
-                f"--env is {first.env}, but {source} is of {begin.env}; leave --env out, or begin "
+                f"--env is {first.env}, but {source} is of {begin.env}; leave --env out, or start "
                 f"a run of {first.env} without --resume and --config"
             )
     elif name := first.env or env:
@@ -152,7 +154,7 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
 
 
 def refuse_renamed(arguments: Sequence[str]) -> None:
-    """Raise a ValueError where a flag of release 0.1 is called otherwise now."""
+    """Raise a ValueError if an argument is a flag of release 0.1 that has another name now."""
     for argument in arguments:
         for old, new in RENAMED.items():
             if argument.replace("_", "-").startswith(old):
@@ -161,7 +163,7 @@ def refuse_renamed(arguments: Sequence[str]) -> None:
 
 
 def _first_flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the flags on which the others depend."""
+    """Return the flags on which the others depend."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--env", default="")
     flags.add_argument("--encoder", default=Settings.encoder)
@@ -181,12 +183,15 @@ def _first_flags(arguments: Sequence[str]) -> argparse.Namespace:
 def prepare(
     settings: Settings, compilations: Compilations | None = None
 ) -> tuple[Any, ActorCritic, Path, ProgramCache | None]:
-    """Build everything and check everything, before anything is compiled; make the run's folder.
+    """Build and check everything before anything is compiled; make the run's folder.
 
-    What was compiled under the same settings before was checked then, and is not traced again.
+    A program that is in the cache was checked when it was compiled, and is not traced again.
+
+    Returns:
+        environment, network, the run's folder, and the cache of compiled programs (None for none).
 
     Raises:
-        ValueError, OSError: a setting is impossible; one sentence says which and why.
+        ValueError, OSError: a setting is invalid; one sentence says which and why.
     """
     check_installed(settings.wandb)
     check(settings.ppo, jax.device_count())
@@ -218,7 +223,7 @@ def prepare(
 
 
 def title(settings: Settings, env: Env) -> str:
-    """Return what a run's folder is called, before the time."""
+    """Return the name of a run's folder, without the time that follows it."""
     name = settings.env.replace(":", "_")
     if not hasattr(settings, "vision"):
         return name
@@ -231,10 +236,10 @@ _NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
 def kept_programs(
     settings: Settings, env: Env, compilations: Compilations | None
 ) -> ProgramCache | None:
-    """Return the cache of compiled programs for such runs; None where they cannot be kept.
+    """Return the cache of compiled programs for a run; None if the programs cannot be kept.
 
-    They cannot where their inputs are not all known, or where each of several processes compiles a
-    part.
+    They cannot be kept if not everything they depend on is known, or if there are several
+    processes, each of which compiles a part.
     """
     parts = traced_from(settings, env)
     if compilations is None or parts is None or jax.process_count() > 1:
@@ -253,7 +258,7 @@ def work(
     folder: Path,
     programs: ProgramCache | None = None,
 ) -> None:
-    """Train, film what was learned, and say where everything is."""
+    """Train, film an episode, and print the paths of the results."""
     weights = train(
         env,
         network,
@@ -276,7 +281,7 @@ def work(
 def film_episode(
     settings: Settings, env: Any, network: ActorCritic, weights: Weights, folder: Path
 ) -> Path | None:
-    """Film an episode under what was learned, unless there is a film already; returns where."""
+    """Film an episode of the trained policy, unless the video exists; return its path or None."""
     step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
     path = folder / run_folder.VIDEOS / f"{step}.mp4"
     view = view_of(env)
@@ -296,10 +301,10 @@ def film_episode(
 
 
 def show_memory(env: Env, network: ActorCritic, settings: Settings) -> None:
-    """Print what a run with these settings will hold on each device.
+    """Print the memory that a run with these settings needs on each device.
 
     Raises:
-        ValueError: a setting is impossible, or the device has not as much.
+        ValueError: a setting is invalid, or the device does not have that much memory.
     """
     config = settings.ppo
     ppo = check_training(env, network, config)
@@ -317,7 +322,7 @@ def show_memory(env: Env, network: ActorCritic, settings: Settings) -> None:
 
 
 def how_to_go_on(folder: Path | None) -> str:
-    """Return the command that resumes this run, under the settings that it has now."""
+    """Return the command that resumes this run with its present settings."""
     given = sys.argv[1:]
     # Settings given to a run that was resumed are not in its config.json.
     more = given if "--resume" in given else ["--resume", str(folder)]
@@ -325,5 +330,5 @@ def how_to_go_on(folder: Path | None) -> str:
 
 
 def other_logs(settings: Settings, folder: Path) -> list[Log]:
-    """Return where metrics go besides TensorBoard."""
+    """Return the destinations of metrics besides TensorBoard."""
     return [WandbLog(settings.wandb, folder)] if settings.wandb else []

@@ -1,11 +1,11 @@
-"""Evaluate trained animals: many whole episodes, with 95 % intervals.
+"""Evaluate trained policies over many whole episodes, with 95 % confidence intervals.
 
 python experiments/evaluate.py runs/mine
 python experiments/evaluate.py runs/mine runs/other random --episodes 200
 python experiments/evaluate.py runs/mine@300000 random --arena.gap-length 0.3 0.5
 
-Every policy runs the same episodes from the same starts, so the differences between them are taken
-episode by episode. They run in the world of the first run unless flags say otherwise.
+All policies start their episodes from the same states, so differences between policies are taken
+episode by episode. All act in the environment of the first run, which flags can change.
 """
 
 import dataclasses
@@ -31,16 +31,16 @@ class EvaluateOptions(Options):
     """Options of `evaluate.py`."""
 
     episodes: int = 100
-    """Of each policy."""
+    """Number of episodes of each policy, 2 or more."""
     episode_length: int = 0
-    """Steps; 0 as in the training of the first run."""
+    """Most steps of an episode; 0 for those of the first run's training."""
     sample: bool = False
-    """Sample actions instead of taking the policy's mode."""
+    """Sample actions instead of taking the mode of the policy's distribution."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
     def check(self) -> None:
-        """Raise a ValueError that names the first option that is impossible."""
+        """Raise a ValueError that names the first invalid option."""
         super().check()
         if self.episodes < 2:
             raise ValueError(f"--episodes is {self.episodes}; an interval needs at least 2 of them")
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def evaluate(player: Player, episodes: int, length: int, seed: int) -> dict[str, np.ndarray]:
-    """Return float32[episodes] by name, of each episode. A seed stands for its episodes."""
+    """Return the metrics of each episode, float32[episodes] by name; `seed` draws the episodes."""
 
     @jax.jit
     def episodes_of(key: jax.Array) -> dict[str, jax.Array]:
@@ -84,7 +84,7 @@ def table(
     episodes: int,
     length: int,
 ) -> Table:
-    """Return a column for each policy, and for each but the first one of its differences to it."""
+    """Return a table with a column for each policy, and one for its difference from the first."""
     result = Table(
         title=f"mean and 95 % interval of {episodes} episodes of at most {length} steps, "
         f"the same for all"
@@ -106,7 +106,7 @@ def as_json(
     world: Settings,
     seed: int,
 ) -> dict[str, object]:
-    """Return means, half-widths and the episodes themselves, and the world they ran in."""
+    """Return means, half widths and episodes of each policy, and the settings of the world."""
     policies = []
     for player, metrics in zip(players, found, strict=True):
         entry: dict[str, object] = {"policy": player.name}

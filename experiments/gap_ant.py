@@ -1,4 +1,4 @@
-"""The builder that runs of release 0.1 name in their config.json."""
+"""Provide the builder that runs of release 0.1 name in their config.json."""
 
 from experiments.settings import build_from
 

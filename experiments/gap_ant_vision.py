@@ -1,4 +1,4 @@
-"""An ant learns, from its own eyes, to run a corridor with gaps.
+"""Train an ant to run through a corridor with gaps, by what its own camera sees.
 
 python experiments/gap_ant_vision.py
 python experiments/gap_ant_vision.py --encoder none            # a blind ant

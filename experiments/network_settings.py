@@ -1,4 +1,4 @@
-"""Build the network from its settings on the command line."""
+"""Define the settings of the network, and build it from them."""
 
 import dataclasses
 from typing import Literal
@@ -14,29 +14,29 @@ from vnl_ppo.recurrence import GRU
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-    """The heads on top of the encoders."""
+    """Settings of the network besides its encoders."""
 
     policy_hidden: tuple[int, ...] = (128, 128)
     """Widths of the policy's hidden layers."""
     value_hidden: tuple[int, ...] = (128, 128)
     """Widths of the value function's hidden layers."""
     share_encoders: bool = True
-    """Whether policy and value see the same features, or each its own."""
+    """Whether policy and value function share their encoders; else each has its own."""
     memory: int = 0
-    """Units of a recurrent core (GRU) between encoders and heads: what has left the field of view
-    can be remembered. 0 for none."""
+    """Units of a recurrent core (GRU) between encoders and heads, by which the policy can remember
+    what has left the field of view; 0 for none."""
     policy_leaves: tuple[str, ...] | None = None
-    """Leaves of the observation that the policy has, such as vision and proprio; by default all but
-    `ahead`."""
+    """Leaves of the observation that the policy gets, such as vision and proprio; None for all but
+    ahead."""
     value_leaves: tuple[str, ...] | None = None
-    """Leaves that the value function has, by default as above: a critic may see what the actor does
-    not."""
+    """Leaves that the value function gets, which may differ from the policy's; None for all but
+    ahead."""
     state_dependent_std: bool = True
-    """Whether the scales of actions depend on the state, or are parameters of their own."""
+    """Whether the scales of actions depend on the observation; else they are free parameters."""
     distribution: Literal["tanh_normal", "clipped_normal"] = "tanh_normal"
-    """Of actions: a normal distribution squashed by tanh, or cut off at -1 and 1."""
+    """Distribution of actions: a normal distribution squashed by tanh, or clipped to -1 and 1."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """In which encoders compute. Parameters are float32 in any case."""
+    """Dtype in which encoders compute; their parameters are float32 in any case."""
 
     def __post_init__(self) -> None:
         for name in ("policy_hidden", "value_hidden"):
@@ -51,27 +51,25 @@ class NetworkConfig:
 def make_network(
     env: Env, config: NetworkConfig, encoder: str, features: int | None
 ) -> ActorCritic:
-    """A network for an environment, with one encoder for every leaf that is an image.
+    """Build a network for an environment, with an encoder for every leaf that is an image.
 
     Args:
-        env: where it acts.
-        config: its heads.
+        env: the environment.
+        config: settings of the network besides its encoders.
         encoder: a registered name or `package.module:Class`.
-        features: that an encoder makes of an image; None for its own default.
+        features: width of an encoder's output; None for the encoder's own default.
 
     Raises:
-        ValueError: a setting cannot be; one sentence says which and why.
+        ValueError: a setting is invalid; one sentence says which and why.
     """
     if features is not None and features < 1:
         raise ValueError(f"features is {features}; it has to be at least 1")
     width = {} if features is None else {"features": features}
     leaves = flatten(env.observation_spec)
-    # What is told, but has to be seen, is nobody's unless it is named.
+    # By default neither policy nor value function gets `ahead`.
     for name in (*(config.policy_leaves or ()), *(config.value_leaves or ())):
         if name == "ahead" and name not in leaves:
-            raise ValueError(
-                "the network is given the leaf ahead, which is not observed; add --ahead"
-            )
+            raise ValueError("the network's leaves name ahead, which is not observed; add --ahead")
     usual = getattr(env, "policy_leaves", None)
     usual = None if usual is None or set(usual) == set(leaves) else tuple(usual)
     policy_leaves, value_leaves = (

@@ -1,7 +1,7 @@
 """Load policies: trained runs of any environment, and one that acts at random.
 
-Policies that are compared act in one world: that of the first run, with the changes that the
-command line asks for. Each keeps its own observations.
+Policies that are compared act in one shared environment (the world): that of the first run, with
+the changes that the command line asks for. Each policy keeps its own observations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vnl_ppo.observations import flatten
 
 RANDOM = "random"
 WORLD = ("arena", "walker", "task", "simulation", "physics")
-"""Settings that all policies share; the others are those of each run."""
+"""Names of the settings that all policies share; the others are those of each run."""
 ALWAYS_SHOWN = {"episode_reward": "return", "episode_length": "length, steps"}
 
 
@@ -36,17 +36,17 @@ class Options:
     """Options of every program that runs policies."""
 
     policies: tyro.conf.Positional[tuple[str, ...]]
-    """Run folders, RUN@STEP for a checkpoint that is not the newest, RUN/seed_3 for one of many
-    seeds, or `random`, which acts at random: the floor of every figure."""
+    """Run folders; RUN@STEP for the checkpoint of a step instead of the newest; RUN/seed_3 for one
+    of several seeds; or random, which draws uniform actions as a baseline."""
     env: str = ""
-    """The environment where all that is named is `random`; by default gap_ant."""
+    """Name of the environment if only random is named; empty for gap_ant."""
     seed: int = 0
-    """Another draws other episodes."""
+    """Random seed of the episodes, 0 or more."""
     physics: str = "auto"
     """The physics back end, as in training; by default that of the first run."""
 
     def check(self) -> None:
-        """Raise a ValueError that names the first option that is impossible."""
+        """Raise a ValueError that names the first invalid option."""
         if not self.policies:
             raise ValueError("no policy is named; name a run folder, or random")
         if not 0 <= self.seed < 2**32:
@@ -60,10 +60,10 @@ class Player(NamedTuple):
     """A policy in its environment.
 
     Attributes:
-        name: to show.
-        env: where it acts.
-        actor: what chooses its actions.
-        episode_length: steps after which its episodes are cut short.
+        name: the name to print.
+        env: the environment.
+        actor: the policy.
+        episode_length: steps after which its episodes are truncated.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Player(NamedTuple):
 
     @property
     def shown(self) -> Mapping[str, str]:
-        """Metrics to show, with their titles: those that the task names, or all that there are."""
+        """Metrics to print, with their titles: those that the environment names, or else all."""
         own = getattr(self.env, "shown", None)
         if own is None:
             state = jax.eval_shape(self.env.reset, jax.eval_shape(lambda: jax.random.key(0)))
@@ -82,7 +82,7 @@ class Player(NamedTuple):
 
     @property
     def filmed(self) -> Filmed:
-        """The environment as `envs.film` takes it.
+        """The environment as a `Filmed`.
 
         Raises:
             ValueError: it cannot be filmed.
@@ -93,17 +93,17 @@ class Player(NamedTuple):
 def parse(
     kind: type[AnyOptions], arguments: Sequence[str], description: str | None
 ) -> tuple[AnyOptions, Settings]:
-    """Return the options of a program, and the settings of the world that policies act in.
+    """Return the options of a program, and the settings of the world in which policies act.
 
-    The settings of that world are options too, typed by its environment.
+    The settings of the world (see `WORLD`) are options too.
 
     Args:
-        kind: of options.
-        arguments: of the command line.
-        description: of the program, for `--help`.
+        kind: the class of the options.
+        arguments: the arguments of the command line.
+        description: the program's description, for `--help`.
 
     Raises:
-        ValueError: an option is impossible, or the first run cannot be read.
+        ValueError: an option is invalid, or the first run cannot be read.
     """
     refuse_renamed(arguments)
     world = _first_world(arguments)
@@ -117,29 +117,29 @@ def parse(
     options.check()
     if options.env not in ("", world.env):
         raise ValueError(
-            f"--env is {options.env}, but the first run was trained in {world.env}, where all that "
-            f"are named act; leave --env out, or name only {RANDOM}"
+            f"--env is {options.env}, but the first run was trained in {world.env}, where all "
+            f"policies have to act; leave --env out, or name only {RANDOM}"
         )
     changed = {name: getattr(options, name) for name, *_ in fields}
     return options, dataclasses.replace(world, **changed)
 
 
 def load_players(names: Sequence[str], world: Settings, deterministic: bool = True) -> list[Player]:
-    """Return the policies of runs, and random ones, all in one world.
+    """Return the named policies, all in one world.
 
     Args:
         names: as `Options.policies`.
-        world: where all act.
+        world: settings of the world.
         deterministic: whether a run's policy takes its mode instead of a sample.
 
     Raises:
-        ValueError: there is no such run, it cannot be read, or its animal is of another kind.
+        ValueError: there is no such run, it cannot be read, or it has another kind of walker.
     """
     return [_load(name, world, deterministic) for name in names]
 
 
 def split_name(name: str) -> tuple[Path, str]:
-    """Return the folder and the step of RUN@STEP, the step empty where none is named."""
+    """Return the folder and the step of RUN@STEP; the step is empty if none is named."""
     path = Path(name)
     own, _, step = path.name.rpartition("@")
     return (path.with_name(own), step) if own and step and not path.is_dir() else (path, "")
@@ -149,7 +149,7 @@ def settings_of(name: str) -> Settings:
     """Return the settings of a run.
 
     Raises:
-        ValueError: there is no such run, or they cannot be read.
+        ValueError: there is no such run, or its settings cannot be read.
     """
     folder, step = split_name(name)
     if step and not step.isdigit():
@@ -161,7 +161,7 @@ def settings_of(name: str) -> Settings:
 
 
 def _first_world(arguments: Sequence[str]) -> Settings:
-    """Return the settings of the first run among the arguments, or the environment's own."""
+    """Return the settings of the first run among the arguments, else defaults of `--env`."""
     for argument in arguments:
         folder = run_folder.split_agent(split_name(argument)[0])[0]
         if (folder / run_folder.CONFIG).is_file():
@@ -189,7 +189,7 @@ def _load(name: str, world: Settings, deterministic: bool) -> Player:
 
 
 def _check_told(own: Settings, env: Any, name: str) -> None:
-    """Raise a ValueError where a run learned from another `ahead` than `env` tells."""
+    """Raise a ValueError if a run was trained with another `ahead` than that of `env`."""
     if not getattr(own, "ahead", False):
         return
     blind = dataclasses.replace(own, encoder=BLIND, network=NetworkConfig())
@@ -197,13 +197,13 @@ def _check_told(own: Settings, env: Any, name: str) -> None:
     theirs, ours = (x.size for x in told)
     if theirs != ours:
         raise ValueError(
-            f"{name} was trained in {own.env}, which tells {theirs} numbers of what lies ahead; "
-            f"this world tells {ours}; look at them one by one"
+            f"{name} was trained in {own.env}, whose leaf ahead has {theirs} numbers; in this "
+            f"environment it has {ours}; run the policies one by one"
         )
 
 
 def _in_world(own: Settings, world: Settings, name: str) -> Settings:
-    """Return a run's settings with the world's instead of its own."""
+    """Return a run's settings with those of the world instead of its own."""
     parts = [part for part in WORLD if hasattr(world, part)]
     alike = all(hasattr(own, part) for part in parts) and all(
         hasattr(world, part) == hasattr(own, part) for part in PARTS
@@ -211,14 +211,14 @@ def _in_world(own: Settings, world: Settings, name: str) -> Settings:
     if not alike or ("walker" not in parts and own.env != world.env):
         raise ValueError(
             f"{name} was trained in {own.env}, which has nothing in common with {world.env}; "
-            f"look at them one by one"
+            f"run the policies one by one"
         )
     if "walker" in parts:
         theirs, ours = (type(x.walker).__name__ for x in (own, world))  # type: ignore[attr-defined]
         if theirs != ours:
             raise ValueError(
                 f"{name} was trained with the walker {theirs} and the first run with {ours}; "
-                f"compare animals of one kind"
+                f"compare policies of the same walker"
             )
         kept = ("ppo", "network", "encoder", "features", "frames", "vision", "ahead")
         return dataclasses.replace(world, **{part: getattr(own, part) for part in kept})

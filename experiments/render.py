@@ -1,11 +1,11 @@
-"""Film a trained animal, or two beside each other in the same episode.
+"""Film one policy, or two side by side, each in an episode from the same first state.
 
 python experiments/render.py runs/mine
 python experiments/render.py runs/mine random --output race.gif --speed 0.5
 python experiments/render.py runs/mine@300000 --camera egocentric --seed 3
 python experiments/render.py runs/mine --draw contacts joints com        # needs OpenGL
 
-The film goes into the (first) run's videos/ unless --output says otherwise.
+The video goes into videos/ of the first run's folder unless --output names a file.
 """
 
 import dataclasses
@@ -29,25 +29,25 @@ class RenderOptions(Options):
     """Options of `render.py`, which films one policy or two."""
 
     output: Path | None = None
-    """An .mp4 or .gif; one that exists is never overwritten."""
+    """Path of the .mp4 or .gif to write, which must not exist; None for one in videos/."""
     camera: str = ""
-    """The camera that films, by name or number; by default the walker's `film_camera`."""
+    """Name or number of the camera that films; empty for the environment's default."""
     seconds: float = 10.0
-    """Length of the film at most, in seconds of the episode."""
+    """Most seconds of the episode to film."""
     speed: float = 1.0
-    """0.5 is half as fast as real time."""
+    """Speed of the video: 1 for real time, 0.5 for half as fast."""
     size: tuple[int, int] = (480, 640)
-    """Height and width, pixels."""
+    """Height and width of the video, pixels; multiples of 16."""
     inset: int = 160
-    """Height of what the animal sees, pixels; 0 for none."""
+    """Height of the inset of what the walker sees, pixels; 0 for none."""
     draw: tuple[Literal["contacts", "joints", "com"], ...] = ()
-    """Marks to draw, by MuJoCo's renderer, which needs OpenGL."""
+    """Marks to draw, by MuJoCo's renderer, which needs OpenGL; empty for none."""
 
     def check(self) -> None:
-        """Raise a ValueError that names the first option that is impossible."""
+        """Raise a ValueError that names the first invalid option."""
         super().check()
         if len(self.policies) > 2:
-            raise ValueError(f"{len(self.policies)} policies are named; a film shows one or two")
+            raise ValueError(f"{len(self.policies)} policies are named; a video shows one or two")
         for name in ("seconds", "speed"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"--{name} is {getattr(self, name)}; it has to be above 0")
@@ -57,13 +57,13 @@ class RenderOptions(Options):
         most = min(height, width) - 32
         if not 0 <= self.inset <= most:
             raise ValueError(
-                f"--inset is {self.inset}; it has to be from 0 to {most}, or there is no room for "
-                f"it in the picture"
+                f"--inset is {self.inset}; it has to be from 0 to {most} to fit into the video; "
+                f"choose a smaller --inset or a larger --size"
             )
 
 
 def main() -> None:
-    """Film and say where the film is."""
+    """Film and print the path of the video."""
     try:
         options, world = parse(RenderOptions, sys.argv[1:], __doc__)
         path = output(options)
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def output(options: RenderOptions) -> Path:
-    """Return where the film goes."""
+    """Return the path of the video."""
     if options.output:
         return options.output
     first = options.policies[0]
@@ -95,7 +95,7 @@ def output(options: RenderOptions) -> Path:
 
 
 def camera_name(env: Filmed, camera: str) -> str:
-    """Return a camera's name, given that, its number, or nothing."""
+    """Return the name of a camera given by name or number; an empty text gives the default."""
     if not camera.isdigit():
         return camera or env.film_camera
     if int(camera) >= len(env.cameras):
@@ -105,7 +105,7 @@ def camera_name(env: Filmed, camera: str) -> str:
 
 
 def frames(player: Player, options: RenderOptions) -> Iterator[np.ndarray]:
-    """Return the film of one policy. A seed stands for its episode."""
+    """Return the frames of a video of one policy, in the episode that `options.seed` draws."""
     env = player.filmed
     length = max(1, round(options.seconds / env.dt))
     episode = jax.jit(lambda key: record(player.env, player.actor, key, length))

@@ -1,4 +1,4 @@
-"""Define the settings of a run, typed by its environment, and build what they describe."""
+"""Define the settings of a run, which depend on its environment, and build what they describe."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from vnl_ppo.networks import ActorCritic
 from vnl_ppo.serialization import check_numbers, from_plain, to_plain
 
 BLIND = "none"
-"""The encoder of an animal without eyes."""
+"""The encoder's name in the settings of a blind walker."""
 BUILDER = "experiments.settings:build_from"
 """The function that a run's config.json names, which builds its environment and network."""
 AHEAD = (
-    "Observe the truth about what lies ahead too, as the leaf `ahead`. The policy gets it only "
-    "where --network.policy-leaves names it."
+    "Also observe the exact positions of what lies ahead, as the leaf ahead. The policy gets it "
+    "only if --network.policy-leaves names it."
 )
 PARTS = ("arena", "walker", "task", "vision", "simulation")
-"""Settings that are fields of a preset."""
+"""Names of the settings that are fields of a preset."""
 
-# On two cores a seeing ant gets through a tenth of the steps of a blind one in the same time, so it
-# takes larger steps and fewer passes over its data. An accelerator is filled by more environments.
+# On two cores a seeing ant takes a tenth of the steps of a blind one in the same time, so it has a
+# larger learning rate and fewer passes over its data. An accelerator needs more environments.
 CPU_BLIND = PPOConfig(num_timesteps=3_000_000)
 CPU_SEEING = PPOConfig(
     num_timesteps=300_000,
@@ -53,63 +53,64 @@ FOREIGN = PPOConfig(num_timesteps=2_000_000, episode_length=1000, reward_scaling
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything about a run of any environment; kept in its config.json."""
+    """All settings of a run of any environment."""
 
     ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = PPOConfig()
     env: str = "gap_ant"
-    """A preset, `package.module:OBJECT`, `brax:NAME` or `playground:NAME`."""
+    """Name of the environment: a preset, `package.module:OBJECT`, `brax:NAME` or `playground:NAME`.
+    """
     network: NetworkConfig = NetworkConfig()
     encoder: str = "nature_cnn"
-    """What turns images into features: a registered name, `package.module:Class`, or none for a
-    blind animal."""
+    """Encoder that turns images into features: a registered name, `package.module:Class`, or none
+    for a blind walker."""
     features: int | None = None
-    """Features that the encoder makes of an image, where it has such a setting; else its own
-    default."""
+    """Number of features that the encoder makes of an image; None for its own default."""
     frames: int = 1
-    """How many of the last pictures an encoder sees at once, one behind the other in channels."""
+    """Number of the last images that an observation stacks along the channels; 1 for no stacking.
+    """
     physics: str = "auto"
     """The physics back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on
-    CPU, else mjx. Of Brax also spring, positional or generalized."""
+    CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized."""
     video_seconds: float = 10.0
-    """Length of the film at the end; 0 for none."""
+    """Length of the video that is made after training, seconds; 0 for none."""
     checkpoints: CheckpointConfig = CheckpointConfig()
     wandb: str = ""
-    """A project of Weights & Biases to log to as well; needs the extra `wandb`. Without a network,
-    set WANDB_MODE=offline."""
+    """Project of Weights & Biases to log to as well, with the extra `wandb`; empty for none.
+    Without internet access, set WANDB_MODE=offline."""
     quiet: bool = False
-    """Plain lines instead of a live view."""
+    """Print plain lines instead of a live progress bar."""
     run_dir: Path | None = None
-    """Where everything goes; by default a new folder in runs/. One that exists is never touched."""
+    """Folder of the run, which must be new or empty; None for a new folder in runs/."""
     resume: Path | None = None
-    """The folder of a run to go on with, under its own settings unless others are given here."""
+    """Folder of a run to resume, with its own settings except for those given here."""
     config: Path | None = None
-    """A run's config.json, or its folder: begin a new run with its settings, unless others are
-    given here."""
+    """A run's config.json or folder: start a new run with its settings, except for those given
+    here."""
     dump_config: bool = False
-    """Print the config.json of a run with these settings, and do nothing."""
+    """Print the config.json of a run with these settings, and exit."""
     distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Train as one of several processes, each of which is started with this command."""
     processes: Annotated[DistributedConfig, tyro.conf.arg(name="distributed")] = DistributedConfig()
     dry_run: bool = False
-    """Compile the training step, print what it will hold in memory, and leave nothing behind."""
+    """Compile the training step, print the memory that it needs, and exit without training."""
 
     @property
     def seeing(self) -> bool:
-        """Whether the animal has eyes."""
+        """Whether the observations have images."""
         return self.encoder != BLIND
 
 
 OF_THE_COMMAND = (
     "run_dir", "resume", "config", "dump_config", "dry_run", "quiet", "distributed", "processes",
 )  # fmt: skip
-"""Settings that say where a run lies and what to do with it; no config.json has them."""
+"""Names of the settings that are only for the command line; no config.json has them."""
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 @functools.cache
 def _type_for(parts: tuple[type, ...]) -> type[Settings]:
-    """Return `Settings` with the fields of a preset, whose types are the preset's own."""
+    """Return a subclass of `Settings` with the fields of a preset, of the types of `parts`."""
     fields: list[Any] = [(name, kind) for name, kind in zip(PARTS, parts, strict=True)]
     fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in fields]
     fields.append(("ahead", Annotated[bool, tyro.conf.arg(help=AHEAD)], False))
@@ -119,7 +120,7 @@ def _type_for(parts: tuple[type, ...]) -> type[Settings]:
 
 
 def type_for(name: str) -> type[Settings]:
-    """Return the class of the settings of an environment; see `envs.catalogue.find` for errors."""
+    """Return the class of an environment's settings; see `envs.catalogue.find` for errors."""
     preset = catalogue.find(name)
     if not isinstance(preset, Preset):
         return Settings
@@ -127,7 +128,7 @@ def type_for(name: str) -> type[Settings]:
 
 
 def defaults_for(name: str, seeing: bool = True) -> Settings:
-    """Return the default settings of an environment."""
+    """Return the default settings of an environment on this hardware."""
     preset = catalogue.find(name)
     if not isinstance(preset, Preset):
         return Settings(env=name, ppo=FOREIGN)
@@ -143,7 +144,7 @@ def build(settings: Settings) -> tuple[Env, ActorCritic]:
     """Build the environment and the network; nothing is compiled.
 
     Raises:
-        ValueError: a setting is impossible; one sentence says which and why.
+        ValueError: a setting is invalid; one sentence says which and why.
     """
     check_numbers(settings, large=("ppo.num_timesteps",))
     if settings.video_seconds < 0:
@@ -160,15 +161,15 @@ def build(settings: Settings) -> tuple[Env, ActorCritic]:
 
 
 def build_from(plain: Mapping[str, Any]) -> tuple[Env, ActorCritic, PPOConfig]:
-    """Build what the settings of a config.json describe: a `vnl_ppo.loading.Builder`."""
+    """Build environment, network and `PPOConfig` from a config.json's settings; a `Builder`."""
     settings = from_dict(plain)
     return *build(settings), settings.ppo
 
 
 def traced_from(settings: Settings, env: Env) -> Sequence[bytes] | None:
-    """Return what compiled programs depend on besides settings and code; None where unknown.
+    """Return what compiled programs depend on besides settings and code; None if unknown.
 
-    Code of the user's own may read files or anything else while it is traced.
+    It is unknown with the user's own code, which may read anything while it is traced.
     """
     inner = getattr(env, "env", env)
     if ":" in settings.encoder or ":" in settings.env or not isinstance(inner, Locomotion):
@@ -177,21 +178,21 @@ def traced_from(settings: Settings, env: Env) -> Sequence[bytes] | None:
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """Return plain data for config.json, without what concerns the command alone."""
+    """Return the settings as plain data for config.json, without `OF_THE_COMMAND`."""
     return {k: v for k, v in to_plain(settings).items() if k not in OF_THE_COMMAND}
 
 
 def from_dict(data: Any, source: str = "config.json") -> Settings:
-    """Return the settings that `to_dict` put down, also by release 0.1.
+    """Return the settings from the result of `to_dict`, including that of release 0.1.
 
     Raises:
-        ValueError: a field is unknown, of the wrong type, or can only be said on the command line.
+        ValueError: a field is unknown, of the wrong type, or only for the command line.
     """
     if not isinstance(data, Mapping):
         raise ValueError(f"{source}: settings are {data!r}; they have to be an object with fields")
     if astray := [k for k in OF_THE_COMMAND if k in data]:
         raise ValueError(
-            f"{source}: {astray[0]} is said on the command line, not in a file; leave it out there"
+            f"{source}: {astray[0]} can only be set on the command line; take it out of the file"
         )
     if isinstance(data.get("env", {}), Mapping):
         data = of_release_0_1(data, source)
@@ -201,7 +202,7 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain settings in which what a preset says stands for what is missing."""
+    """Return plain settings whose missing fields are taken from the preset."""
     preset = catalogue.find(data["env"])
     if not isinstance(preset, Preset):
         return dict(data)

@@ -1,4 +1,4 @@
-"""Train in any environment.
+"""Train a policy in any environment.
 
 python experiments/train.py --env stones_ant
 python experiments/train.py --env walls_ball --encoder none    # blind

@@ -1,9 +1,9 @@
-"""Watch an animal in MuJoCo's own viewer, with its forces, contacts and joints a key away.
+"""Watch a policy in MuJoCo's own viewer, whose keys show forces, contacts and joints.
 
 python experiments/watch.py runs/mine
 python experiments/watch.py random --env target_ball
 
-Needs a display; without one, `experiments/render.py` makes films.
+It needs a display; without one, `experiments/render.py` makes videos.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ class WatchOptions(Options):
     """Options of `watch.py`, which shows one policy."""
 
     speed: float = 1.0
-    """0.5 is half as fast as real time."""
+    """Speed of the viewer: 1 for real time, 0.5 for half as fast."""
 
     def check(self) -> None:
-        """Raise a ValueError that names the first option that is impossible."""
+        """Raise a ValueError that names the first invalid option."""
         super().check()
         if len(self.policies) > 1:
             raise ValueError(f"{len(self.policies)} policies are named; the viewer shows one")
@@ -54,26 +54,26 @@ def main() -> None:
 
 
 def check_display() -> None:
-    """Raise a ValueError where no window can be opened."""
+    """Raise a ValueError if no window can be opened."""
     if sys.platform == "linux" and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         raise ValueError(
-            "there is no display here (DISPLAY is not set), so the viewer has no window to open; "
-            "make a film instead: python experiments/render.py RUN"
+            "there is no display here (DISPLAY is not set), so the viewer cannot open a window; "
+            "make a video instead: python experiments/render.py RUN"
         )
     if sys.platform == "darwin" and "MJPYTHON_BIN" not in os.environ:
         raise ValueError("on macOS the viewer needs mjpython: mjpython experiments/watch.py RUN")
 
 
 def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
-    """Run episodes, all from the same start, in real time.
+    """Show one episode again and again until the window is closed.
 
     Args:
-        player: who acts.
-        seed: of the episode.
-        speed: 1 is real time.
-        opener: (model, data) -> the viewer, by default MuJoCo's.
+        player: the policy in its environment.
+        seed: random seed of the episode.
+        speed: 1 for real time, 0.5 for half as fast.
+        opener: (model, data) -> the viewer; None for MuJoCo's.
     """
     if opener is None:
         # It loads the window system, which has to be there.

@@ -110,7 +110,7 @@ def test_a_config_of_another_version_is_refused_by_field():
 @pytest.mark.parametrize("name, value", [("distributed", True), ("processes", {"timeout": 1})])
 def test_what_only_the_command_line_may_say_is_refused_in_a_file(name, value):
     data = to_dict(parse([])) | {name: value}
-    with pytest.raises(ValueError, match=f"mine.json: {name} is said on the command line"):
+    with pytest.raises(ValueError, match=f"mine.json: {name} can only be set on the comm"):
         from_dict(data, "mine.json")
 
 

@@ -147,7 +147,7 @@ def test_a_walker_of_another_kind_is_refused_in_one_sentence(runs):
 
 
 def test_a_run_that_was_told_something_else_is_refused_in_one_sentence(runs):
-    with pytest.raises(ValueError, match="stones_ant, which tells 7 numbers .* this world tells 4"):
+    with pytest.raises(ValueError, match="stones_ant, whose leaf ahead has 7 numbers; .* has 4"):
         load(runs["gaps"], runs["told"])
 
 
@@ -178,7 +178,7 @@ def test_a_world_of_ones_own_has_its_own_metrics_and_a_random_player(foreign):
 
 def test_worlds_that_have_nothing_in_common_are_refused_in_one_sentence(runs, foreign):
     for names in ((runs["gaps"], foreign), (foreign, runs["gaps"])):
-        with pytest.raises(ValueError, match="has nothing in common with .*; look at them one by"):
+        with pytest.raises(ValueError, match="has nothing in common with .*; run the policies"):
             load(*names)
 
 
