@@ -1,16 +1,16 @@
-"""How fast the camera draws, side by side with MuJoCo's own renderer and rays.
+"""Measure how fast the camera draws, compared with MuJoCo's own renderer and rays.
 
     python benchmarks/camera.py                                       # all worlds, at 64 x 64
     python benchmarks/camera.py --worlds gap_ant --sizes 32 64 128 240x320
     python benchmarks/camera.py --worlds gap_ant --num-envs 64 1024 8192 --devices 1
 
-In one run and in turns: ours, a batch of states at a time, on one device and on two;
-`mujoco.Renderer` on EGL and on OSMesa, a picture at a time, without shadows and reflections, each
-in a process of its own; and `mujoco.mj_multiRay`, one thread, which tells distances only. All look
-through the first camera of a world. Rates are pictures per second of wall-clock time, poses known
-and compilation excluded. The last line is one JSON object: for each world and size the ratios of
-ours, with the batch and devices that are fastest, to each of the others; `ours_vs_mujoco_renderer`
-is that of the gap ant at 64 x 64 to the faster of the two libraries.
+These are timed in turns: our camera, a batch of states at a time, on one device and on two;
+`mujoco.Renderer` with EGL and with OSMesa, one image at a time, without shadows and reflections,
+each in its own process; and `mujoco.mj_multiRay` on one thread, which computes distances only. All
+use the first camera of a world. Rates are images per second of wall-clock time, with known poses
+and without compilation. The last line is one JSON object: for each world and size, the ratios of
+our fastest rate over batches and devices to each of the others; `ours_vs_mujoco_renderer` is that
+of the gap ant at 64 x 64 to the faster of the two libraries.
 """
 
 import dataclasses

@@ -1,15 +1,14 @@
-"""How far the camera agrees with MuJoCo's own renderer, over random states of six worlds.
+"""Measure how well the camera agrees with MuJoCo's own renderer, on random states of six worlds.
 
     python benchmarks/camera_agreement.py [--num-states 40] [--worlds ant_in_gaps arm]
     python benchmarks/camera_agreement.py --num-states 1 --sheet docs/camera
 
-Every state is looked at from two cameras, and compared pixel by pixel: the share that shows the
-same geom, away from the edges of geoms and overall; of those away from edges, the share whose
+Every state is drawn from two cameras and compared pixel by pixel: the share of pixels that show the
+same geom, away from the edges of geoms and overall; the share, of those away from edges, whose
 depth is within 0.5 %; and the peak signal-to-noise ratio of the colours. MuJoCo draws without
-shadows, reflections and haze, without sites, tendons and skins, and its balls from 128 slices
-instead of 28, since ours are round. The last line is one JSON object: for each world the worst
-picture and the mean. `--sheet` also writes pictures: ours, MuJoCo's, and the difference, three
-times as bright.
+shadows, reflections, haze, sites, tendons and skins, and its balls have 128 slices instead of 28,
+since ours are round. The last line is one JSON object: for each world the worst image and the
+mean. `--sheet` also writes images: ours, MuJoCo's, and three times their difference.
 """
 
 import dataclasses

@@ -3,10 +3,10 @@
     git worktree add /tmp/before HEAD~1
     python benchmarks/checkouts.py /tmp/before [--rounds 5] [--only blind]
 
-Trains the gap ant, blind and seeing, with the program of each checkout, one after the other and in
-the other order every second round. A rate is the median of what a run logged of its iterations
-(`perf/env_steps_per_second`, without compilation); `ratio` is the median over rounds of this
-checkout's rate to the other's. The last line is one JSON object.
+The gap ant is trained, blind and seeing, by the program of each checkout in turn; every second
+round swaps the order. A rate is the median over iterations of `perf/env_steps_per_second` (without
+compilation); `ratio` is the median over rounds of this checkout's rate to the other's. The last
+line is one JSON object.
 """
 
 import argparse

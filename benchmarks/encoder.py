@@ -1,9 +1,9 @@
-"""Times the Nature CNN as this project runs it against the same layers left to XLA.
+"""Time this project's Nature CNN against the same layers run by XLA's own convolutions.
 
-Both share their parameters. Each runs inside a jitted `lax.scan` over minibatches gathered by
-index from a buffer of uint8 images, forward and gradient, as it does in training; `single` is one
-call outside a loop. Rounds alternate between the two, and ratios are medians over rounds.
-The last line printed is one JSON object.
+Both have the same parameters. Each runs inside a jitted `lax.scan` over minibatches gathered by
+index from a buffer of uint8 images, forward and gradient, as in training; `single` is one call
+outside a loop. Rounds alternate between the two, and ratios are medians over rounds. The last line
+is one JSON object.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A GL library that works here, settled before MuJoCo is imported, which reads it then."""
+"""Choose a GL library that works here, before MuJoCo is imported and reads the choice."""
 
 import os
 import subprocess
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 
 def choose_gl(candidates: Sequence[str] = ("egl", "osmesa")) -> str:
-    """Returns the name of the one that is set, or else of the first that works, and sets it.
+    """Set MUJOCO_GL to the first library that works, unless it is set; return its value.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: no library works.
     """
     if chosen := os.environ.get("MUJOCO_GL"):
         os.environ.setdefault("PYOPENGL_PLATFORM", chosen)

@@ -1,12 +1,12 @@
-"""Where the time of one training iteration goes: physics, camera, policy, learning.
+"""Measure the time of each part of a training iteration: physics, camera, policy, learning.
 
     python benchmarks/iteration.py [--worlds seeing] [--networks default bfloat16 separate gru]
 
-The gap ant, blind and seeing, on its default physics. Each part is compiled alone, with as many
-steps in a scan as an iteration takes, and timed in turns with the others, with the rollout alone
-and with the whole iteration. Alone, parts need not cost what they cost together: what is left over
-is told, of the rollout (fresh episodes, restarts, advantages) and of the iteration (statistics,
-metrics), and may be below 0. The last line is one JSON object, in milliseconds.
+This is done for the gap ant, blind and seeing, on its default physics. Each part is compiled by
+itself, with as many steps in a scan as an iteration takes, and timed in turns with the other parts,
+the rollout and the whole iteration. Parts may cost more or less by themselves than together, so the
+remainders of the rollout (fresh episodes, restarts, advantages) and of the iteration (statistics,
+metrics) may be below 0. The last line is one JSON object, in milliseconds.
 """
 
 import argparse

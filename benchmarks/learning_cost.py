@@ -1,10 +1,10 @@
-"""What learning costs, blind and seeing: the share of its rollout's speed that training keeps.
+"""Measure the cost of learning, blind and seeing: the ratio of training speed to rollout speed.
 
     python benchmarks/learning_cost.py
 
-For each, the same environments under the same policy are timed twice in one process: whole
-training iterations, and their rollouts alone (physics, camera, inference, no learning), in turns so
-that both meet the same machine. The last line is one JSON object.
+The same environments with the same policy are timed in one process as whole training iterations and
+as rollouts alone (physics, camera, inference, no learning), in turns, so that the load of the
+machine is the same for both. The last line is one JSON object.
 """
 
 import argparse

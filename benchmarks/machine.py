@@ -1,4 +1,4 @@
-"""What a benchmark ran on, for its report."""
+"""Describe the machine that a benchmark ran on, for its report."""
 
 import os
 import platform

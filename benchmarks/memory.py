@@ -1,10 +1,10 @@
-"""What one training step occupies, read from XLA's own analysis, against the notebook's buffers.
+"""Compare the memory of a training step, from XLA's own analysis, with the notebook's buffers.
 
     python benchmarks/memory.py
 
-The notebook that this project replaces flattened 240x320 pixels behind 27 numbers and held three
-float32[2048, 5, 230427] of them. Here the same case, 2048 environments and unrolls of 5, is
-compiled, not run: its observations and its peak are in the program. The last line is one JSON
+The notebook that this project replaces flattened 240x320 pixels after 27 numbers and held three
+buffers float32[2048, 5, 230427] of them. Here the same case, 2048 environments and unrolls of 5, is
+compiled but not run; the sizes are read from the compiled program. The last line is one JSON
 object.
 """
 

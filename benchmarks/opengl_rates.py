@@ -1,6 +1,6 @@
-"""MuJoCo's renderer in a process of its own, which takes turns with the one that starts it.
+"""Run MuJoCo's renderer in its own process, in turns with the process that starts it.
 
-MuJoCo reads its GL library when it is imported, so that EGL and OSMesa need a process each.
+MuJoCo reads the name of its GL library when it is imported, so EGL and OSMesa need a process each.
 """
 
 import json

@@ -1,12 +1,12 @@
-"""What watching and saving cost: the share of a default run's time that is not training.
+"""Measure the cost of evaluations, checkpoints and logging: their share of a default run's time.
 
     python benchmarks/overhead.py [--seed 0] [--only seeing]
 
-Runs the main job as a user does, seeing and blind, at its default settings in a folder that is
-thrown away, and reads from the run's own events what it logged. `share` is the time between the
-first update and the last checkpoint that went to evaluations, checkpoints and logging instead of
-training iterations (`perf/overhead`); compilation and the film at the end are in `whole_seconds`
-alone. The last line is one JSON object.
+The gap ant is trained as a user trains it, seeing and blind, at its default settings, in a
+temporary folder; the numbers are read from the run's own events. `share` is the share of the time
+from the first update to the last checkpoint that evaluations, checkpoints and logging took
+(`perf/overhead`). Only `whole_seconds` includes compilation and the video. The last line is one
+JSON object.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""What we learn against Brax PPO: its ant on MJX, the same steps, hyper-parameters and judge.
+"""Compare what we learn with Brax PPO: Brax's ant on MJX, the same steps and hyper-parameters.
 
     pip install -e ".[brax]"
     python benchmarks/peers_learning.py [--picture curves.png] | tee learning.json
 
-Both train from each seed, one run of each at a time, and keep their policies on the way. Then one
-judge plays them all, by their modes and from the same first states. The last line is one JSON
-object: returns by side, seed and step, and of the last ones the mean and its 95 % interval
-(Student's t) over seeds. On two cores this takes some forty minutes.
+Both train from each seed, one run of each at a time, and save policies on the way. Then one program
+evaluates all of them, by their modes and from the same first states. The last line is one JSON
+object: returns by side, seed and step, and the mean of the last returns over seeds with its 95 %
+interval (Student's t). On two cores this takes some forty minutes.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""How fast the physics is, side by side with what it replaces.
+"""Measure how fast the physics is, compared with what it replaces.
 
     python benchmarks/physics.py [--num-envs 256] [--notebook-envs 16] [--seconds 5]
 
-Every side steps the ant with random actions from its start for the same number of control steps;
-sides that are compared take turns in one process. The last line is one JSON object. Rates are
-physics steps per second of wall-clock time, summed over environments, compilation excluded:
+Every side of the comparison steps the ant with random actions from its start for the same number of
+control steps; the sides take turns in one process. The last line is one JSON object. Rates are
+physics steps per second of wall-clock time, summed over environments, without compilation:
 
 - `mujoco`: our C back end inside one jitted scan, a new corridor for each environment, slots moved
   at each control step.
 - `bare_rollout`: a Python loop over `mujoco.rollout`, the same model and number of threads, one
-  corridor whose slots stand still.
+  corridor whose slots do not move.
 - `mjx`: our MJX back end, as `mujoco`; `mjx_small` with as many environments as `notebook`.
 - `notebook`: MJX on dm_control's arena with every platform, in which every geom may touch every
   other.

@@ -1,7 +1,6 @@
-"""Worlds to hold the camera against MuJoCo's renderer in: five models of dm_control, and ours.
+"""Define the worlds in which cameras are compared: five models of dm_control, and our gap ant.
 
-Each is compiled as dm_control composes it, and comes with a way to draw random states of it and to
-look at them.
+Each is compiled as dm_control composes it; functions draw random states of it and their images.
 """
 
 import dataclasses

@@ -1,13 +1,13 @@
-"""What eight agents at once cost, against one alone.
+"""Compare the time of eight agents that train at once with that of one.
 
     python benchmarks/seeds.py whole --task pendulum
     python benchmarks/seeds.py whole --task ant
     python benchmarks/seeds.py steady --task ant
 
-`whole` times whole runs, each in a process of its own from its start to its end: importing,
-compiling (nothing is taken from a cache of compiled programs), training, evaluating, checkpoints.
-`steady` times iterations alone, in turns. The last line is one JSON object; `ratio` is the time of
-all agents at once over that of one, which one after the other would be their number.
+`whole` times whole runs, each in its own process from start to end: importing, compiling (without
+any cache of compiled programs), training, evaluations, checkpoints. `steady` times iterations
+alone, in turns. The last line is one JSON object; `ratio` is the time of all agents at once over
+that of one, and would be their number if they trained one after the other.
 """
 
 import argparse

@@ -1,15 +1,16 @@
-"""How fast we train, and in how much memory, beside Brax PPO and rejax.
+"""Compare our training speed and memory with those of Brax PPO and rejax.
 
     pip install -e ".[brax,playground]"
     python benchmarks/training.py [--only ours brax]
 
-Brax's ant on MJX under all three, Playground's CartpoleBalance, and a world of 64x64 pixels that
-costs nothing to draw, each with the same hyper-parameters; and our blind gap ant on its default
-physics. Peers run in virtual environments of their own, made from the versions in peers/*.txt.
-The sides run one after the other, each in a process of its own; what compiles is told apart.
+The environments are Brax's ant on MJX (all three), Playground's CartpoleBalance, and one of 64x64
+pixels that costs nothing to draw, with the same hyper-parameters for every side; and our blind gap
+ant on its default physics. Brax and rejax run in their own virtual environments, made from the
+versions in peers/*.txt. The sides run one after the other, each in its own process. Compilation is
+reported separately.
 
-Memory is told as XLA plans a training iteration, and as what the process had resident at its peak,
-in all and beyond what it had after its imports. The last line is one JSON object.
+Memory is reported as XLA plans it for a training iteration, and as the peak of the process's
+resident memory, in total and minus that after its imports. The last line is one JSON object.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Rates of what is compared, measured in turns, so that all sides meet the same machine."""
+"""Measure rates in turns, so that the load of the machine is the same for all that is compared."""
 
 import time
 from collections.abc import Callable, Mapping

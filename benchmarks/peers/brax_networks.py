@@ -1,4 +1,4 @@
-"""The networks that Brax PPO is given. Runs where Brax does."""
+"""Define the networks that Brax PPO is given. Runs in the environment of Brax."""
 
 from functools import partial
 

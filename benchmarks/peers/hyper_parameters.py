@@ -1,4 +1,4 @@
-"""What both sides of a comparison are given."""
+"""Define the hyper-parameters that both sides of a comparison are given."""
 
 HIDDEN = (128, 128)
 """Widths of the policy's and of the value function's hidden layers, with swish between them."""

@@ -1,4 +1,4 @@
-"""What kept policies return: of each the mean over whole episodes, acting by its mode.
+"""Evaluate saved policies: the mean return of each over whole episodes, acting by its mode.
 
     python judge.py brax:ant EPISODES FOLDER...
 

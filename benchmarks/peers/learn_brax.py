@@ -1,4 +1,4 @@
-"""Train by Brax PPO and keep the policy at even distances. Runs where Brax does."""
+"""Train by Brax PPO and save the policy at even intervals. Runs in the environment of Brax."""
 
 import json
 import sys

@@ -1,8 +1,8 @@
-"""Train by vnl_ppo and keep the policy at even distances.
+"""Train by vnl_ppo and save the policy at even intervals.
 
     python learn_ours.py brax:ant SEED STEPS POINTS FOLDER '{"num_envs": 256, ...}'
 
-leaves FOLDER/STEP.npz (see policies.py) at POINTS even distances, and at 0.
+writes FOLDER/STEP.npz (see policies.py) at step 0 and at POINTS even intervals.
 """
 
 import json

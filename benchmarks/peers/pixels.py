@@ -1,6 +1,6 @@
-"""A world of 64x64 pixels without physics or a camera, in Brax's shape, so that it costs nothing.
+"""Define an environment of 64x64 pixels without physics or a camera, so that it costs nothing.
 
-Runs on both sides. What they are given to see is the same; how a pixel is stored is their own.
+It has Brax's interface and runs on both sides. Both get the same images; each has its own dtype.
 """
 
 import jax

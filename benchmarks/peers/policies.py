@@ -1,4 +1,4 @@
-"""A policy as plain arrays, so that one judge can play what either side has learned."""
+"""Save a policy as plain arrays, so that one program can evaluate the policies of both sides."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

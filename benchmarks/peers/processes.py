@@ -1,4 +1,4 @@
-"""Sides of a comparison in processes of their own, peers in virtual environments of their own."""
+"""Run the sides of a comparison in separate processes, peers in their own virtual environments."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How fast Brax PPO trains. Runs where Brax does; arguments and result as those of rate_ours.py."""
+"""Measure how fast Brax PPO trains, in its environment; arguments and result as in rate_ours.py."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How fast vnl_ppo trains, and in how much memory.
+"""Measure how fast vnl_ppo trains, and in how much memory.
 
     python rate_ours.py ENV SECONDS '{"num_envs": 256, ...}'
 

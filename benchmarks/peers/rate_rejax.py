@@ -1,4 +1,4 @@
-"""How fast rejax trains. Runs where rejax does; arguments and result as those of rate_ours.py."""
+"""Measure how fast rejax trains, in its environment; arguments and result as in rate_ours.py."""
 
 import json
 import sys

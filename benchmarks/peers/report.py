@@ -1,4 +1,4 @@
-"""What each side of a comparison of rates reports. Runs on every side."""
+"""Report the rates and the memory of one side of a comparison. Runs on every side."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
-"""The environments that sides share, in Brax's shape. Runs on every side."""
+"""Make the environments that all sides share, with Brax's interface. Runs on every side."""
 
 from typing import Any
 
