@@ -20,7 +20,7 @@ def in_batches(
         layers: (module, [b, ...]) -> [b, ...]; it may create and use the module's parameters.
         module: the module whose `__call__` calls this.
         x: [B, ...].
-        size: the most samples at a time; batches are as equal in size as possible.
+        size: the maximum number of samples at a time; batches are as equal in size as possible.
 
     Returns:
         [B, ...], one result of `layers` per sample.

@@ -21,7 +21,7 @@ from encoders.registry import register
 # (filters, side of the square kernel, stride), from the image up.
 LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 BATCH = 64
-"""Most images at a time on a CPU: at 64x64 pixels they take some 7 MB of products."""
+"""Maximum number of images at a time on a CPU: at 64x64 pixels, some 7 MB of products."""
 
 
 @register("nature_cnn")

@@ -67,7 +67,7 @@ def make(
         frames: number of the last images that an observation stacks; 1 for no stacking.
         physics: a preset's back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or auto:
             mujoco on CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized.
-        ahead: whether a preset also observes `ahead`, the exact positions of what lies ahead.
+        ahead: whether a preset observes `ahead` too; see `envs.locomotion.Locomotion`.
         parts: replacements for fields of a preset: `arena`, `walker`, `task`, `vision`,
             `simulation`.
 

@@ -92,14 +92,11 @@ def filmed(env: Any) -> Filmed:
 
 
 def write(frames: Iterable[np.ndarray], path: Path) -> Path:
-    """Write a video of frames uint8[H, W, 3], `FRAMES_PER_SECOND` of them per second.
+    """Write a video of frames uint8[H, W, 3], `FRAMES_PER_SECOND` per second; return `path`.
 
     Args:
         frames: the frames in order, all of one size.
         path: an .mp4 or .gif, which appears when it is complete.
-
-    Returns:
-        `path`.
 
     Raises:
         FileExistsError: the file exists; it is not changed.

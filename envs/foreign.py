@@ -1,8 +1,7 @@
 """Wrap environments of Brax and of MuJoCo Playground as a `vnl_ppo.env.Env`, by name.
 
-Three things are converted: PRNG keys, which are raw uint32 words there; observations, which may be
-bare arrays; and observation sizes, which become specs. Physics, rewards and ends of episodes are
-unchanged.
+Three things are converted: PRNG keys, which are raw uint32 words there; observations that are bare
+arrays; and sizes instead of specs. Physics, rewards and ends of episodes are unchanged.
 
 Most of a state, such as `mjx.Data`, is computed anew in each step. Only the leaves that a step
 reads are carried from one step to the next; they are found in the step's jaxpr.

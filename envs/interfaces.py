@@ -139,7 +139,7 @@ class Walker(Protocol):
         reach: distance from the root, along x and y, within which the walker can touch something
             during a control step, metres.
         self_collisions: whether its geoms may collide with each other; physics is faster without.
-        mjx_contacts: most contacts that MJX solves for, the deepest ones; None for all.
+        mjx_contacts: maximum number of contacts that MJX solves for, the deepest; None for all.
     """
 
     @property
@@ -181,8 +181,7 @@ class Walker(Protocol):
 class Arena(Protocol):
     """The surroundings of a walker. Its layout, a pytree of arrays, differs between episodes.
 
-    A subclass has to define `build`; the defaults of the other methods are those of an arena that
-    is the same in every episode.
+    A subclass has to define `build`; without the other methods every episode has the same arena.
 
     Attributes:
         start: position at which walkers are attached, metres.
@@ -241,7 +240,7 @@ class Arena(Protocol):
         return Visible()
 
     def ahead(self, layout: Any, position: jax.Array) -> jax.Array:
-        """Return float32[n], exact positions of what lies ahead of `position`, metres."""
+        """Return float32[n], exact positions of the next obstacles after `position`, metres."""
         return jnp.zeros(0)
 
     def progress(self, layout: Any, position: jax.Array) -> Progress:
@@ -257,8 +256,7 @@ class Arena(Protocol):
 class Task(Protocol):
     """The rewards and ends of episodes; a task may add objects of its own, such as a target.
 
-    A subclass has to define `judge`; the defaults of the other methods are those of a task without
-    objects.
+    A subclass has to define `judge`; without the other methods the task has no objects.
 
     Attributes:
         reductions: how its metrics are reduced over the steps of an episode: "mean", "last" or

@@ -49,7 +49,7 @@ class Locomotion:
     Observations: `proprio`, float32[n], is the walker's proprioception and the sensors asked for;
     `vision`, uint8[H, W, C], is the image of its eye, C = 3 for colours and 1 for other modalities
     (several eyes have a leaf each, named `vision_` and the camera's name); `ahead`, float32[k], if
-    asked for, holds the exact positions of what lies ahead.
+    asked for, holds the exact positions of the next obstacles or the target.
 
     An episode is terminated if the task says so or the physics breaks down (`info["failed"]`). It
     is truncated if the task says so, as at the end of the arena (`info["truncation"]`).
@@ -302,7 +302,7 @@ def _checked(task: Task, outcome: Outcome) -> Outcome:
 
 
 def _check_layouts(arena: Arena, task: Task, reach: float) -> None:
-    """Raise a ValueError unless an arena's and a task's results have the shapes they have to."""
+    """Raise a ValueError unless the results of an arena and a task have the right shapes."""
     layout = jax.eval_shape(arena.draw, _a_key())
     position = jax.ShapeDtypeStruct((3,), jnp.float32)
     boxes = jax.eval_shape(lambda layout, x: arena.boxes(layout, x, reach), layout, position)

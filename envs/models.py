@@ -33,21 +33,20 @@ class SimulationConfig:
     solver: str = "newton"
     """Constraint solver: newton or cg."""
     iterations: int = 4
-    """Most iterations of the solver."""
+    """Maximum number of iterations of the solver."""
     ls_iterations: int = 4
-    """Most iterations of each of the solver's line searches."""
+    """Maximum number of iterations of each of the solver's line searches."""
     cone: str = "pyramidal"
     """Friction cone: pyramidal or elliptic (dm_control's default)."""
     noslip_iterations: int = 0
-    """Most iterations of the noslip solver; 0 for none (dm_control's default is 5). MJX has no such
-    solver: values above 0 need --physics mujoco."""
+    """Maximum number of iterations of the noslip solver; 0 for none (dm_control's default is 5).
+    MJX has no such solver: values above 0 need --physics mujoco."""
     physics_timestep: float = 0.005
     """Duration of a physics step, seconds."""
     control_timestep: float = 0.025
     """Duration of a control step, seconds; a whole number of physics steps."""
     sensors: tuple[str, ...] = ()
-    """Sensors of the walker to add to the leaf proprio, such as walker/torso_gyro; empty for none.
-    """
+    """Names of the walker's sensors to add to the leaf proprio, such as walker/torso_gyro."""
 
     @property
     def num_substeps(self) -> int:
@@ -183,10 +182,7 @@ def keep_contacts(model: mujoco.MjModel, geoms: Sequence[str]) -> None:
 
 
 def control_range(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array] | None:
-    """Return middle and half width of the controls' ranges, float32[nu]; None if all are [-1, 1].
-
-    An action of -1 or 1 stands for the end of the range.
-    """
+    """Return middle and half width float32[nu] of the control ranges; None if all are [-1, 1]."""
     limited = model.actuator_ctrllimited.astype(bool)
     low = np.where(limited, model.actuator_ctrlrange[:, 0], -1.0)
     high = np.where(limited, model.actuator_ctrlrange[:, 1], 1.0)

@@ -20,8 +20,7 @@ class Preset:
     """The parts of an environment, each of which may be replaced.
 
     Raises:
-        ValueError: a part is of another type, a class instead of an object, or no dataclass though
-            it has settings.
+        ValueError: a part has another type, is a class, or has settings without being a dataclass.
     """
 
     arena: Arena
@@ -58,7 +57,7 @@ class Preset:
         Args:
             seeing: whether the observations have the images of the walker's cameras.
             back_end: the physics back end: mujoco, mjx or auto.
-            ahead: whether `ahead`, the exact positions of what lies ahead, is observed too.
+            ahead: whether `ahead` is observed too; see `envs.locomotion.Locomotion`.
 
         Raises:
             ValueError: a setting is invalid.

@@ -30,8 +30,8 @@ class VisionConfig:
     max_depth: float = 10.0
     """Depth that is shown as 255, metres; greater depths are 255 too."""
     supersample: int = 1
-    """Rays along each side of a pixel: its colour is the mean of supersample^2 rays. More than 1
-    gives smooth edges and costs as many times more."""
+    """Rays along each side of a pixel, whose colour is the mean of supersample^2 rays: smoother
+    edges for supersample^2 times the cost."""
 
     @property
     def channels(self) -> int:
@@ -39,8 +39,7 @@ class VisionConfig:
         return 3 if self.modality == "rgb" else 1
 
     def cameras(self, eye: str) -> dict[str, str]:
-        """Return the camera of each leaf of the observation, `vision` or several `vision_CAMERA`;
-        `eye` is the default."""
+        """Return the camera's name by leaf: `vision`, or several `vision_CAMERA`; default `eye`."""
         names = [name.strip() for name in (self.camera or eye).split(",")]
         if len(names) == 1:
             return {"vision": names[0]}
@@ -61,9 +60,7 @@ class VisionConfig:
                 )
         names = [name.strip() for name in self.camera.split(",")]
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"vision.camera is {self.camera!r}, which names a camera twice; leave one out"
-            )
+            raise ValueError(f"vision.camera is {self.camera!r}; it names a camera twice")
 
 
 def make_eye(config: VisionConfig, camera: Camera) -> Camera:

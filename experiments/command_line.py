@@ -134,9 +134,7 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
         # Before anything uses a device, as default settings do.
         join(first.distributed)
     if first.resume and first.config:
-        raise ValueError(
-            "--resume and --config are both given; leave out --config: a resumed run has its own"
-        )
+        raise ValueError("--resume and --config are both given; leave out --config to resume a run")
     if source := first.resume or first.config:
         begin = from_dict(run_folder.read_settings(source), str(source))
         if first.env not in ("", begin.env):

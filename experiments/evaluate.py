@@ -33,7 +33,7 @@ class EvaluateOptions(Options):
     episodes: int = 100
     """Number of episodes of each policy, 2 or more."""
     episode_length: int = 0
-    """Most steps of an episode; 0 for those of the first run's training."""
+    """Maximum number of steps of an episode; 0 for that of the first run's training."""
     sample: bool = False
     """Sample actions instead of taking the mode of the policy's distribution."""
     json: bool = False

@@ -33,7 +33,7 @@ class RenderOptions(Options):
     camera: str = ""
     """Name or number of the camera that films; empty for the environment's default."""
     seconds: float = 10.0
-    """Most seconds of the episode to film."""
+    """Maximum length of the filmed episode, seconds."""
     speed: float = 1.0
     """Speed of the video: 1 for real time, 0.5 for half as fast."""
     size: tuple[int, int] = (480, 640)

@@ -28,8 +28,8 @@ BLIND = "none"
 BUILDER = "experiments.settings:build_from"
 """The function that a run's config.json names, which builds its environment and network."""
 AHEAD = (
-    "Also observe the exact positions of what lies ahead, as the leaf ahead. The policy gets it "
-    "only if --network.policy-leaves names it."
+    "Also observe the leaf ahead: the exact positions of the next obstacles or the target. The "
+    "policy gets it only if --network.policy-leaves names it."
 )
 PARTS = ("arena", "walker", "task", "vision", "simulation")
 """Names of the settings that are fields of a preset."""
@@ -57,8 +57,7 @@ class Settings:
 
     ppo: Annotated[PPOConfig, tyro.conf.arg(name="")] = PPOConfig()
     env: str = "gap_ant"
-    """Name of the environment: a preset, `package.module:OBJECT`, `brax:NAME` or `playground:NAME`.
-    """
+    """Environment: a preset, `package.module:OBJECT`, `brax:NAME` or `playground:NAME`."""
     network: NetworkConfig = NetworkConfig()
     encoder: str = "nature_cnn"
     """Encoder that turns images into features: a registered name, `package.module:Class`, or none
@@ -66,8 +65,7 @@ class Settings:
     features: int | None = None
     """Number of features that the encoder makes of an image; None for its own default."""
     frames: int = 1
-    """Number of the last images that an observation stacks along the channels; 1 for no stacking.
-    """
+    """Number of latest images stacked along the channels in an observation; 1 for no stacking."""
     physics: str = "auto"
     """The physics back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on
     CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized."""

@@ -32,9 +32,9 @@ def encoder_activations(
         counts: bool[B], true for the observations to include.
 
     Returns:
-        float32[] by name: `LEAF/LAYER/mean`, `LEAF/LAYER/std` and `LEAF/LAYER/dead` (a share from 0
-        to 1). LAYER is `output` for the encoder itself. LEAF begins with `value_` for encoders that
-        only the value function uses. Empty for a network without encoders.
+        float32[] by `LEAF/LAYER/mean`, `.../std` and `.../dead` (a share of 0 to 1), empty without
+        encoders. LAYER is `output` for the encoder itself. LEAF begins with `value_` for encoders
+        that only the value function uses.
     """
     normalized = normalization.normalize(weights.moments, obs)
     memory = initial_memory(network, len(counts))

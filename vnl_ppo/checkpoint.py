@@ -1,9 +1,8 @@
 """Save and restore a training state, so that a resumed run equals an uninterrupted one.
 
 A checkpoint is a folder named after its environment step. Orbax writes it under another name and
-renames it when it is complete, so a half-written folder never counts as a checkpoint. Damage that
-happens later is detected by a SHA-256 digest of each array, kept in the checkpoint's metadata; such
-a checkpoint is called torn.
+renames it when it is complete, so a half-written folder never counts as a checkpoint. One that is
+damaged later, called torn, is detected by the SHA-256 digests of its arrays in its metadata.
 """
 
 import contextlib
@@ -37,8 +36,7 @@ class CheckpointConfig:
     """Settings of checkpoints: when they are saved, and which are kept."""
 
     minutes: float = 10.0
-    """Most minutes between two checkpoints, besides those after every evaluation; 0 for only those
-    after evaluations."""
+    """Maximum minutes between checkpoints, besides those after evaluations; 0 for only those."""
     keep_last: int = 5
     """Number of newest checkpoints to keep; 0 for all."""
     keep_best: int = 1
@@ -244,7 +242,7 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def prune(folder: Path, config: CheckpointConfig) -> list[int]:
-    """Delete the checkpoints that `config` does not keep; the newest and other files stay.
+    """Delete the checkpoints that `config` does not keep; the newest one and other files stay.
 
     Returns:
         the steps that were deleted.

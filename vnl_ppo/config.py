@@ -19,7 +19,7 @@ class PPOConfig:
     num_envs: int = 256
     """Number of parallel environments, over all devices."""
     episode_length: int = 400
-    """Steps after which an episode is truncated (not terminated: its last value is kept)."""
+    """Steps after which an episode is truncated; its last value is then bootstrapped."""
     unroll_length: int = 20
     """Steps of an unroll, at whose end the value is bootstrapped."""
     batch_size: int = 32
@@ -31,8 +31,7 @@ class PPOConfig:
     learning_rate: float = 3e-4
     """Adam's learning rate at the start of the run."""
     learning_rate_schedule: Literal["constant", "linear", "adaptive_kl"] = "constant"
-    """constant; linear: falls to 0 over the run; adaptive_kl: adapted to keep the KL near
-    desired_kl."""
+    """constant, linear (falls to 0 over the run) or adaptive_kl (keeps the KL near desired_kl)."""
     learning_rate_schedule_min_lr: float = 1e-5
     """Lower bound of the learning rate under adaptive_kl."""
     learning_rate_schedule_max_lr: float = 1e-2
@@ -57,7 +56,7 @@ class PPOConfig:
     vf_loss_coefficient: float = 0.5
     """Weight of half the value function's mean squared error in the loss."""
     max_grad_norm: float = 1.0
-    """Largest global norm of the gradient; a longer one is scaled down to it."""
+    """Maximum global norm of the gradient; a larger gradient is scaled down to it."""
     reward_scaling: float = 0.1
     """Factor on rewards for learning; logged returns are unscaled."""
     normalize_observations: bool = True

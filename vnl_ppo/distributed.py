@@ -32,7 +32,7 @@ _BROKEN = ("gloo", "nccl", "connection reset", "connection closed", "heartbeat",
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
-    """How this process finds the other processes of the run."""
+    """Settings by which this process finds the other processes of the run."""
 
     coordinator: str = ""
     """HOST:PORT at which process 0 listens. Empty if SLURM or Open MPI started the processes: JAX
@@ -113,8 +113,7 @@ def _check(config: DistributedConfig) -> None:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except (OSError, OverflowError, UnicodeError) as error:
         raise ValueError(
-            f"distributed.coordinator is {config.coordinator!r}, which cannot be resolved "
-            f"({error}); give a host name or address that this host knows"
+            f"distributed.coordinator is {config.coordinator!r}, which cannot be resolved ({error})"
         ) from error
 
 
@@ -196,8 +195,7 @@ def watching() -> Iterator[None]:
 
 
 def leave(status: int) -> None:
-    """Flush the output; exit with `status` at once if this is one of several processes, as JAX
-    would wait for the others."""
+    """Flush the output and, if this is one of several processes, exit at once with `status`."""
     sys.stdout.flush()
     sys.stderr.flush()
     if jax.distributed.is_initialized():

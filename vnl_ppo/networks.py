@@ -105,7 +105,7 @@ class ActorCritic(nn.Module):
             with a core also the memory afterwards.
 
         Raises:
-            ValueError: the network has a core, and no memory is given.
+            ValueError: the network has a core, but no memory is given.
         """
         actor = self._features(self.shared, obs, self.policy_leaves)
         if self.one_stream:
@@ -149,7 +149,7 @@ class ActorCritic(nn.Module):
 def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array:
     """Apply a bound module to `x` so that its layers compute in `dtype`.
 
-    Parameters are kept as float32; they and the inputs are cast whenever a layer is called. A layer
+    Parameters stay float32; they and the inputs of each layer are cast when it is called. A layer
     with a dtype of its own keeps it.
     """
     lower = lambda tree: jax.tree.map(

@@ -204,9 +204,8 @@ def learn(
 
     Only indices of transitions (or of whole unrolls) are shuffled, and each minibatch is gathered
     just before its update, so images are stored once, as bytes. Indices are shuffled within each
-    group, and every minibatch takes equally many from each group. An update whose gradient is not
-    finite is skipped. Once the KL exceeds `config.max_kl`, that update and the rest of the
-    iteration are skipped.
+    group, and every minibatch takes equally many from each group. An update is skipped if its
+    gradient is not finite; from the first whose KL exceeds `config.max_kl`, all are skipped.
 
     Args:
         network, optimizer, config: as in `on_one_device`.

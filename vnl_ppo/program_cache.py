@@ -23,7 +23,7 @@ from vnl_ppo.runtime import Compilations
 
 _SUFFIX = ".program"
 MOST = 100
-"""Most programs that a folder keeps, those used last; each takes a few megabytes."""
+"""Maximum number of programs in a folder, those used last; each takes a few megabytes."""
 _NOT_OF_THE_PROGRAM = ("cache", "log", "traceback")
 """Settings of JAX with these words in their names do not change what is computed."""
 

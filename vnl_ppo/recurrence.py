@@ -1,8 +1,7 @@
 """Define the memory of a policy: a recurrent core between the encoders and heads of its network.
 
-A network with a core takes its memory and returns the next one; a network without a core has an
-empty memory, `()`. The rollout carries the memory with each environment and resets it to zeros when
-an episode ends.
+A network with a core takes its memory and returns the next one; without a core the memory is `()`.
+The rollout carries it with each environment and resets it to zeros when an episode ends.
 """
 
 from typing import Any
@@ -35,8 +34,8 @@ class GRU(nn.Module):
         Args:
             x: float32[..., F] for one step; float32[B, T, F] for T of them.
             memory: float32[..., features], or float32[B, features] before the first of T steps.
-            end: bool[B, T] for an unroll, true if the step ended its episode, after which the
-                memory is reset; None for one step.
+            end: bool[B, T] for an unroll, true if the memory is reset after the step, which ended
+                its episode; None for one step.
 
         Returns:
             the output, float32[..., features] or float32[B, T, features]; the memory afterwards.

@@ -98,7 +98,7 @@ def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
 def collect(
     env: Env, act: Act, value_fn: ValueFn, episodes: Episodes, keys: jax.Array, config: PPOConfig
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
-    """Collect the `config.num_unrolls` unrolls of an iteration from N environments of one device.
+    """Collect `config.num_unrolls` unrolls from each of the N environments of one device.
 
     Each environment draws its random numbers from its own key of `keys` [N]. Chunks of
     `config.env_chunk_size` environments run one after the other, so that temporary memory is needed

@@ -22,8 +22,7 @@ class Floor(Arena):
     """
 
     aesthetic: str = "default"
-    """Appearance, by dm_control's names: default (a checkerboard of 1 m squares) or
-    outdoor_natural."""
+    """Appearance by dm_control's name: default (checkerboard of 1 m squares) or outdoor_natural."""
     size: tuple[float, float] = (8.0, 8.0)
     """Half lengths along x and y, metres. Walkers start anywhere in the inner half along each."""
     spawn_yaw: tuple[float, float] = (0.0, 0.0)

@@ -1,9 +1,8 @@
 """Define a corridor of platforms with gaps between them: `dm_control`'s `GapsCorridor`.
 
 It has a start platform of 6 m, a second platform that touches it (a seam, not a gap), then gaps and
-platforms until one would start beyond the corridor's length. Stepping stones are platforms that are
-narrower than the corridor or shifted to the side. P is the largest number of platforms that the
-settings allow.
+platforms up to the corridor's length. Platforms that are narrower than the corridor or shifted to
+the side are called stepping stones. P is the largest number of platforms that the settings allow.
 """
 
 import dataclasses
@@ -63,7 +62,7 @@ class Gaps(Arena):
     """
 
     aesthetic: str = "outdoor_natural"
-    """Appearance, by dm_control's names: outdoor_natural or default."""
+    """Appearance by dm_control's name: outdoor_natural or default."""
     width: float = 5.0
     """Width of the corridor along y, between its side walls, metres."""
     length: float = 40.0
@@ -86,8 +85,7 @@ class Gaps(Arena):
         return self.platform_width is not None or self.platform_shift != (0.0, 0.0)
 
     def check(self, reach: float) -> None:
-        """Raise a ValueError if a setting is invalid, or more than `NUM_SLOTS` platforms can be in
-        reach."""
+        """Raise a ValueError for invalid settings, or more than `NUM_SLOTS` platforms in reach."""
         if self.aesthetic not in AESTHETICS:
             known = " or ".join(AESTHETICS)
             raise ValueError(f"arena.aesthetic is {self.aesthetic!r}; it has to be {known}")

@@ -80,8 +80,7 @@ class Walls(Arena):
     reductions = {"walls_passed": "last"}
 
     def check(self, reach: float) -> None:
-        """Raise a ValueError if a setting is invalid, or more than `NUM_SLOTS` walls can be in
-        reach."""
+        """Raise a ValueError for invalid settings, or more than `NUM_SLOTS` walls in reach."""
         for name in ("width", "length", "wall_height"):
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise ValueError(f"arena.{name} is {value} m; it has to be positive and finite")

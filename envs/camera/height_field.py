@@ -73,8 +73,7 @@ class HeightFields:
 
     @property
     def extents(self) -> np.ndarray:
-        """Half lengths float32[A, 3] of boxes around the height fields, centred on the geoms'
-        origins, metres."""
+        """Half lengths float32[A, 3] of bounding boxes centred on the geoms' origins, metres."""
         high = np.maximum(self.heights.sum(1), self.bounds[:, 2])
         return np.concatenate([self.bounds[:, :2], high[:, None]], axis=1)
 

@@ -1,8 +1,7 @@
 """Compute how bright a surface is: Lambert shading by a model's lights, as MuJoCo's renderer does.
 
 MuJoCo uses OpenGL's fixed-function lighting. The headlight shines along the optical axis, not away
-from a point; spots fade with the angle to their axis. Shadows, highlights and emission are left
-out.
+from a point; spots fade with the angle to their axis. Shadows, highlights and emission are absent.
 """
 
 import dataclasses

@@ -132,8 +132,7 @@ class _Stepper:
     def __call__(
         self, bits: np.ndarray, ctrl: np.ndarray, mocap_pos: np.ndarray, geom_size: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Step; return new bits, their values as float32, sensors and failures, all with the
-        leading batch axes of the arguments."""
+        """Step any leading batch axes; return new bits, their float32 values, sensors, failures."""
         axes = bits.shape[:-1]
         n = math.prod(axes)
         # Elsewhere than on CPUs, JAX hands in arrays of its own.

@@ -13,9 +13,8 @@ from flax import struct
 class PhysicsState:
     """The state of one simulation. Names and units are `mujoco.MjData`'s.
 
-    To move or resize mocap boxes, replace `mocap_pos` and `geom_size`. To change anything else,
-    make a new state with `Physics.init`: `mujoco` continues from `bits`, not from the float32
-    copies of them.
+    To move or resize mocap boxes, replace `mocap_pos` and `geom_size`. For all other changes make a
+    new state with `Physics.init`: `mujoco` continues from `bits`, not from its float32 copies.
 
     Attributes:
         qpos: float32[nq], positions: metres, radians, quaternions.
@@ -61,14 +60,8 @@ class Physics(Protocol):
     ) -> PhysicsState:
         """Return the state at time 0 with these positions and velocities.
 
-        Args:
-            qpos: float32[nq].
-            qvel: float32[nv].
-            mocap_pos: float32[nmocap, 3], metres; None for the model's own.
-            geom_size: float32[nmocap, 3], half sizes, metres; None for the model's own.
-
-        Returns:
-            the state, whose sensors read 0 until the first step.
+        Shapes are as in `PhysicsState`; `mocap_pos` and `geom_size` are the model's own if None.
+        Sensors read 0 until the first step.
         """
         ...
 

@@ -25,7 +25,7 @@ class Ant(Walker):
     noise on velocities; 0 for none."""
     reach: float = 1.4
     """Distance from the torso along x within which the ant can touch something during a control
-    step, metres. Its limbs are 1.17 m long."""
+    step, metres. Its limbs reach 1.17 m from there."""
 
     root = "torso"
     eye = "egocentric"

@@ -39,8 +39,8 @@ class JumpingBall(Walker):
     noise on velocities; 0 for none."""
     reach: float = 0.4
     """Distance from the root along x and y within which the ball can touch something during a
-    control step, metres. Its radius is 0.2 m, and at its top speed of 5 m/s it rolls 0.125 m in
-    25 ms."""
+    control step, metres: its radius, 0.2 m, and 0.125 m that it rolls in 25 ms at 5 m/s, with room
+    to spare."""
 
     root = "head_body"
     eye = "egocentric"

@@ -74,7 +74,7 @@ class MjcfWalker(Walker):
     """Whether the walker's geoms may collide with each other as in the file; if not, they collide
     only with the world."""
     mjx_contacts: int | None = None
-    """Most contacts that MJX solves for; None for all."""
+    """Maximum number of contacts that MJX solves for; None for all."""
 
     def __post_init__(self) -> None:
         if not self.film_camera:
