@@ -203,7 +203,7 @@ def marked_film(
         # Each of EGL, OSMesa and GLFW fails with a class of its own.
         raise ValueError(
             f"marks are drawn by OpenGL, which does not work here ({error!r}); set MUJOCO_GL to "
-            f"egl or osmesa where that is installed, or film without marks"
+            f"egl or osmesa if that is installed, or film without marks"
         ) from error
     qpos, qvel = map(np.asarray, env.joints(data))
     state = mujoco.MjData(model)

@@ -207,7 +207,7 @@ def _playground(name: str, physics: str) -> Any:
     except (subprocess.CalledProcessError, OSError) as error:
         # Playground clones the models of robots and hands at first use.
         raise ValueError(
-            f"MuJoCo Playground could not make {name} ({error}); where it says above that it "
+            f"MuJoCo Playground could not make {name} ({error}); if it says above that it "
             f"downloads mujoco_menagerie, it needs git and a network once"
         ) from error
 

@@ -78,7 +78,7 @@ def join(config: DistributedConfig) -> None:
         raise ValueError(
             f"the processes could not be joined: {str(error).splitlines()[0][:300]} Give every "
             f"process --distributed.coordinator HOST:PORT, --distributed.num-processes and "
-            f"--distributed.process-id; where SLURM or Open MPI started them, --distributed is "
+            f"--distributed.process-id; if SLURM or Open MPI started them, --distributed is "
             f"enough"
         ) from error
     finally:

@@ -58,7 +58,7 @@ def over_environments(search: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def each(draw: Callable[..., Any], *args: Any) -> Any:
-    """Return `jax.vmap(draw)(*args)`, without `jax.vmap` where the batch has one item.
+    """Return `jax.vmap(draw)(*args)`, without `jax.vmap` if the batch has one item.
 
     A loop under `jax.vmap` spends time on selecting, at every step, which items are not done yet.
     """

@@ -81,7 +81,7 @@ def render(
         platforms: float32[P, 2], start and end of each box of the scene's row along the world's x
           axis, metres, in any order. A box that does not end after its start is not drawn.
         light_pos: float32[L, 3], positions of the lights, metres (`light_xpos[scene.light_ids]`);
-          not needed where L is 0.
+          not needed if L is 0.
         light_dir: float32[L, 3], unit vectors along which they shine (`light_xdir`).
 
     Raises:

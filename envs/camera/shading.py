@@ -181,7 +181,7 @@ class Face(NamedTuple):
 
     Attributes:
         end: bool[R], the normal is along x.
-        top: bool[R], the normal is along z; along y where neither.
+        top: bool[R], the normal is along z. It is along y if both are false.
     """
 
     end: jax.Array

@@ -112,7 +112,7 @@ class MjcfWalker(Walker):
             for joint in model.find_all("joint")
         ):
             raise ValueError(
-                f"{self.path} has a free joint; take it out: the walker gets one where it is put"
+                f"{self.path} has a free joint; take it out: the walker gets one of its own"
             )
         if len(model.worldbody.body) != 1:
             raise ValueError(
