@@ -3,6 +3,7 @@
 python experiments/evaluate.py runs/mine
 python experiments/evaluate.py runs/mine runs/other random --episodes 200
 python experiments/evaluate.py runs/mine@300000 random --arena.gap-length 0.3 0.5
+python experiments/evaluate.py runs/mine --lesion vision=blank vision=other
 
 All policies start their episodes from the same states, so differences between policies are taken
 episode by episode. All act in the environment of the first run, which flags can change.
@@ -55,7 +56,7 @@ def main() -> None:
     """Evaluate and print a table, or JSON."""
     try:
         options, world = parse(EvaluateOptions, sys.argv[1:], __doc__)
-        players = load_players(options.policies, world, deterministic=not options.sample)
+        players = load_players(options.policies, world, not options.sample, options.lesion)
         keep_compilations()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -31,6 +31,13 @@ class NetworkConfig:
     value_leaves: tuple[str, ...] | None = None
     """Leaves that the value function gets, which may differ from the policy's; None for all but
     ahead."""
+    predict_leaves: tuple[str, ...] = ()
+    """Leaves, such as ahead, that the policy does not get and that its features have to predict;
+    empty for none."""
+    predict_weight: float = 0.5
+    """Weight of the prediction's mean squared error in the loss; leaves are normalised."""
+    freeze: tuple[str, ...] = ()
+    """Leaves whose encoders are not trained, such as vision; empty for none."""
     state_dependent_std: bool = True
     """Whether the scales of actions depend on the observation; else they are free parameters."""
     distribution: Literal["tanh_normal", "clipped_normal"] = "tanh_normal"
@@ -44,8 +51,9 @@ class NetworkConfig:
                 raise ValueError(
                     f"network.{name} is {getattr(self, name)}; widths have to be at least 1"
                 )
-        if self.memory < 0:
-            raise ValueError(f"network.memory is {self.memory}; it has to be 0 or more")
+        for name in ("memory", "predict_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"network.{name} is {getattr(self, name)}; it has to be 0 or more")
 
 
 def make_network(
@@ -66,14 +74,14 @@ def make_network(
         raise ValueError(f"features is {features}; it has to be at least 1")
     width = {} if features is None else {"features": features}
     leaves = flatten(env.observation_spec)
+    named = (config.policy_leaves or (), config.value_leaves or (), config.predict_leaves)
+    if "ahead" in {name for group in named for name in group} - set(leaves):
+        raise ValueError("the network's leaves name ahead, which is not observed; add --ahead")
     # By default neither policy nor value function gets `ahead`.
-    for name in (*(config.policy_leaves or ()), *(config.value_leaves or ())):
-        if name == "ahead" and name not in leaves:
-            raise ValueError("the network's leaves name ahead, which is not observed; add --ahead")
     usual = getattr(env, "policy_leaves", None)
     usual = None if usual is None or set(usual) == set(leaves) else tuple(usual)
     policy_leaves, value_leaves = (
-        usual if named is None else named for named in (config.policy_leaves, config.value_leaves)
+        usual if own is None else own for own in (config.policy_leaves, config.value_leaves)
     )
     images = [name for name, leaf in leaves.items() if leaf.dtype == jnp.uint8]
     network = ActorCritic(
@@ -88,6 +96,9 @@ def make_network(
         config.state_dependent_std,
         config.distribution,
         jnp.dtype(config.encoder_dtype),
+        config.predict_leaves,
+        config.predict_weight,
+        config.freeze,
     )
     check_network(env.observation_spec, network)
     return network

@@ -17,7 +17,9 @@ import tyro
 from envs.catalogue import find
 from envs.film import Filmed, filmed
 from envs.presets import Preset
+from experiments import lesions
 from experiments.command_line import refuse_renamed
+from experiments.lesions import Lesion, lesioned
 from experiments.network_settings import NetworkConfig
 from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, from_dict
 from vnl_ppo import run_folder
@@ -44,6 +46,10 @@ class Options:
     """Random seed of the episodes, 0 or more."""
     physics: str = "auto"
     """The physics back end, as in training; by default that of the first run."""
+    lesion: tuple[str, ...] = ()
+    """LEAF=KIND, such as vision=blank: add to each run the same policy with this lesion. Kinds are
+    blank, frozen (the first observation of the episode), shuffled, noise, and other (what another
+    animal observes at that moment)."""
 
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
@@ -51,6 +57,8 @@ class Options:
             raise ValueError("no policy is named; name a run folder, or random")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; it has to be from 0 to {2**32 - 1}")
+        for text in self.lesion:
+            lesions.from_text(text)
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -124,18 +132,36 @@ def parse(
     return options, dataclasses.replace(world, **changed)
 
 
-def load_players(names: Sequence[str], world: Settings, deterministic: bool = True) -> list[Player]:
+def load_players(
+    names: Sequence[str],
+    world: Settings,
+    deterministic: bool = True,
+    lesion: Sequence[str] = (),
+) -> list[Player]:
     """Return the named policies, all in one world.
 
     Args:
         names: as `Options.policies`.
         world: settings of the world.
         deterministic: whether a run's policy takes its mode instead of a sample.
+        lesion: as `Options.lesion`; behind each run come its lesioned policies.
 
     Raises:
-        ValueError: there is no such run, it cannot be read, or it has another kind of walker.
+        ValueError: there is no such run, it cannot be read, it has another kind of walker, or it
+            does not observe the leaf of a lesion.
     """
-    return [_load(name, world, deterministic) for name in names]
+    players = []
+    for name in names:
+        players.append(player := _load(name, world, deterministic))
+        if name != RANDOM:
+            players += [with_lesion(player, lesions.from_text(text)) for text in lesion]
+    return players
+
+
+def with_lesion(player: Player, lesion: Lesion) -> Player:
+    """Return a policy with a lesion, in the same environment."""
+    actor = lesioned(player.actor, lesion, player.env)
+    return player._replace(name=f"{player.name} {lesion}", actor=actor)
 
 
 def split_name(name: str) -> tuple[Path, str]:

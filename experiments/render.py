@@ -46,8 +46,12 @@ class RenderOptions(Options):
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
         super().check()
-        if len(self.policies) > 2:
-            raise ValueError(f"{len(self.policies)} policies are named; a video shows one or two")
+        shown = sum(1 if name == RANDOM else 1 + len(self.lesion) for name in self.policies)
+        if shown > 2:
+            raise ValueError(
+                f"{shown} policies are named, those with a lesion among them; a video shows one "
+                f"or two"
+            )
         for name in ("seconds", "speed"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"--{name} is {getattr(self, name)}; it has to be above 0")
@@ -68,7 +72,7 @@ def main() -> None:
         options, world = parse(RenderOptions, sys.argv[1:], __doc__)
         path = output(options)
         check_path(path)
-        players = load_players(options.policies, world)
+        players = load_players(options.policies, world, lesion=options.lesion)
         for player in players:
             env = player.filmed
             env.camera(camera_name(env, options.camera), 16, 16)
@@ -87,7 +91,8 @@ def output(options: RenderOptions) -> Path:
         return options.output
     first = options.policies[0]
     plain = [name.strip("/").replace("/", "_") for name in options.policies]
-    name = "-".join([*plain, options.camera or "film", f"seed{options.seed}"]) + ".mp4"
+    parts = [*plain, *options.lesion, options.camera or "film", f"seed{options.seed}"]
+    name = "-".join(parts) + ".mp4"
     if first == RANDOM:
         return Path(name)
     folder, _ = run_folder.split_agent(split_name(first)[0])

@@ -227,3 +227,25 @@ class Recall:
         data = state.data | {"step": step}
         done = jnp.float32(step == self.steps)
         return State(data, {"cue": jnp.zeros(1)}, reward, done, {}, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """Show two numbers in [-1, 1], drawn anew in every step, as the brightness of two halves of an
+    image and, as the leaf `truth`, as they are. Rewards are 0."""
+
+    action_size: int = 1
+    observation_spec = {
+        "vision": jax.ShapeDtypeStruct((4, 4, 3), jnp.uint8),
+        "truth": jax.ShapeDtypeStruct((2,), jnp.float32),
+    }
+
+    def reset(self, key):
+        key, draw = jax.random.split(key)
+        truth = jax.random.uniform(draw, (2,), minval=-1.0)
+        halves = [picture_of(x)[:2] for x in truth]
+        obs = {"vision": jnp.concatenate(halves), "truth": truth}
+        return State(key, obs, jnp.zeros(()), jnp.zeros(()), {}, {})
+
+    def step(self, state, action):
+        return self.reset(state.data)

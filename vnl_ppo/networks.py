@@ -33,6 +33,35 @@ class Head(nn.Module):
         return nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(self.output_scale))(x)
 
 
+class Predictor(nn.Module):
+    """Predicts what the policy does not see from the features that it uses.
+
+    It adds its error to the loss (`vnl_ppo.policy.apply_in_training`), so that gradients teach the
+    features what they have to tell: an auxiliary task (Jaderberg et al. 2017, arXiv:1611.05397).
+    With targets y, normalised as observations are, and predictions p from the features,
+
+        L = weight * E[(p - y)^2].
+
+    Attributes:
+        weight: of the error in the loss.
+        hidden: the widths of the hidden layers.
+    """
+
+    weight: float
+    hidden: Sequence[int] = (64,)
+
+    @nn.compact
+    def __call__(self, features: jax.Array, targets: Mapping[str, jax.Array]) -> None:
+        """Predict from float32[..., F] each of the targets, float32[..., n] by name."""
+        for name, target in targets.items():
+            predicted = Head(self.hidden, target.shape[-1], name=name)(features)
+            error = jnp.square(predicted - target).mean()
+            self.sow("losses", f"{name}_loss", self.weight * error)
+            self.sow("metrics", f"{name}_error", error)
+            variance = jnp.square(target - target.mean(axis=range(target.ndim - 1))).mean()
+            self.sow("metrics", f"{name}_r2", 1 - error / jnp.maximum(variance, 1e-6))
+
+
 class ActorCritic(nn.Module):
     """Maps an observation to the policy's logits and a value.
 
@@ -44,6 +73,10 @@ class ActorCritic(nn.Module):
         share_encoders: whether policy and value share their encoders; else each has its own.
         policy_leaves, value_leaves: the leaves that each of them uses; None for all. A critic may
             use leaves that the actor does not (Pinto et al. 2018, arXiv:1710.06542).
+        predict_leaves: vectors that the policy does not get and that its features have to predict,
+            see `Predictor`.
+        predict_weight: weight of the prediction's error in the loss.
+        frozen_leaves: leaves whose encoders are not trained.
         core: a recurrent module between encoders and heads, such as `vnl_ppo.recurrence.GRU`; None
             for none. If policy and value have different features, each has its own core.
         state_dependent_std: whether the scales of actions are outputs of the policy head; else
@@ -64,6 +97,9 @@ class ActorCritic(nn.Module):
     state_dependent_std: bool = True
     distribution: str = "tanh_normal"
     encoder_dtype: Any = jnp.float32
+    predict_leaves: Sequence[str] = ()
+    predict_weight: float = 0.5
+    frozen_leaves: Sequence[str] = ()
 
     @property
     def one_stream(self) -> bool:
@@ -83,6 +119,8 @@ class ActorCritic(nn.Module):
             self.policy = Head(self.policy_hidden, self.action_size, output_scale=0.01)
             self.raw_scale = self.param("raw_scale", nn.initializers.zeros, (self.action_size,))
         self.value = Head(self.value_hidden, 1)
+        if self.predict_leaves:
+            self.predictor = Predictor(self.predict_weight)
 
     @nn.nowrap
     def initial_memory(self, num_envs: int) -> Any:
@@ -114,6 +152,7 @@ class ActorCritic(nn.Module):
             encoders = self.shared if self.share_encoders else self.value_encoders
             critic = self._features(encoders, obs, self.value_leaves)
         if self.core is None:
+            self._predict(actor, obs)
             return self._logits(actor), self.value(critic)[..., 0]
 
         if not memory:
@@ -124,7 +163,12 @@ class ActorCritic(nn.Module):
             critic = actor
         else:
             critic, memory["value"] = self.value_core(critic, before["value"], end)
+        self._predict(actor, obs)
         return self._logits(actor), self.value(critic)[..., 0], memory
+
+    def _predict(self, features: jax.Array, obs: Leaves) -> None:
+        if self.predict_leaves:
+            self.predictor(features, {k: obs[k] for k in self.predict_leaves})
 
     def _features(
         self, encoders: Mapping[str, nn.Module], obs: Leaves, leaves: Sequence[str] | None
@@ -133,8 +177,10 @@ class ActorCritic(nn.Module):
             if k not in encoders:
                 return obs[k]
             if self.encoder_dtype == jnp.float32 or self.is_initializing():
-                return encoders[k](obs[k])
-            return in_lower_precision(encoders[k], obs[k], self.encoder_dtype)
+                x = encoders[k](obs[k])
+            else:
+                x = in_lower_precision(encoders[k], obs[k], self.encoder_dtype)
+            return jax.lax.stop_gradient(x) if k in self.frozen_leaves else x
 
         parts = [encoded(k) for k in sorted(obs if leaves is None else leaves)]
         return jnp.concatenate([x.astype(jnp.float32) for x in parts], axis=-1)
@@ -176,6 +222,26 @@ def check_network(observation_spec: Any, network: ActorCritic) -> None:
             raise ValueError(
                 f"{field} is empty; name at least one leaf of {names}, or leave it out for all"
             )
+    leaves = flatten(observation_spec)
+    seen = names if network.policy_leaves is None else network.policy_leaves
+    for name in network.predict_leaves:
+        if name not in leaves:
+            raise ValueError(f"predict_leaves has {name!r}; the observation's leaves are {names}")
+        if name in seen:
+            raise ValueError(
+                f"predict_leaves has {name!r}, which the policy sees; leave it out of "
+                f"predict_leaves or of policy_leaves"
+            )
+        if len(leaves[name].shape) != 1 or not jnp.issubdtype(leaves[name].dtype, jnp.floating):
+            raise ValueError(
+                f"predict_leaves has {name!r} ({leaves[name].dtype}{list(leaves[name].shape)}); "
+                f"what is predicted has to be a vector of floats"
+            )
+    if unknown := sorted(set(network.frozen_leaves) - set(network.encoders)):
+        raise ValueError(
+            f"{unknown[0]!r} has no encoder to freeze; those with one are "
+            f"{', '.join(sorted(network.encoders)) or 'none'}"
+        )
     check_encoders(observation_spec, network.encoders, _used_leaves(names, network))
     distributions.of(network)
 

@@ -20,10 +20,15 @@ def flatten(obs: Any) -> dict[str, Any]:
     """
     named: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(obs):
-        name = jax.tree_util.keystr(path, simple=True, separator=".") or "obs"
+        name = name_of(path)
         if name in named:
             raise ValueError(
                 f"two leaves of the observation are named {name!r}; rename a key that has a dot"
             )
         named[name] = leaf
     return named
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """Return the name of a leaf with the given path of `jax.tree_util`."""
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "obs"

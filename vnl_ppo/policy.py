@@ -1,18 +1,22 @@
 """Build the policy and value function of a network, its parameters and observation moments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from flax.core.scope import DenyList
 
 from vnl_ppo import distributions, normalization
 from vnl_ppo.env import Observation
 from vnl_ppo.observations import flatten
 from vnl_ppo.recurrence import initial_memory, remembers
 from vnl_ppo.rollout import Decision
+
+SOWN = ("losses", "metrics")
+"""Collections that modules may sow in training, see `apply_in_training`."""
 
 
 @struct.dataclass
@@ -32,7 +36,9 @@ def init_params(network: nn.Module, observation_spec: Any, key: jax.Array) -> An
     """Draw the network's initial parameters."""
     zeros = {k: jnp.zeros((1, *s.shape), s.dtype) for k, s in flatten(observation_spec).items()}
     memory = initial_memory(network, 1)
-    return network.init(key, zeros, memory) if remembers(memory) else network.init(key, zeros)
+    given = (memory,) if remembers(memory) else ()
+    # What modules sow is no parameter.
+    return network.init(key, zeros, *given, mutable=DenyList(("intermediates", *SOWN)))
 
 
 def apply(
@@ -55,13 +61,50 @@ def apply(
     Returns:
         logits float32[..., 2A], value float32[...], the memory afterwards.
     """
+    output, _ = _applied(network, weights, obs, memory, end, ())
+    return output
+
+
+def apply_in_training(
+    network: nn.Module,
+    weights: Weights,
+    obs: Observation,
+    memory: Any = (),
+    end: jax.Array | None = None,
+) -> tuple[tuple[jax.Array, jax.Array, Any], jax.Array, dict[str, jax.Array]]:
+    """Apply a network as `apply` does, and collect the losses and metrics that its modules sow.
+
+    Any module, an encoder of one's own too, may add to the loss and to what is logged:
+
+        self.sow("losses", "sparsity", 1e-3 * jnp.abs(x).mean())
+        self.sow("metrics", "active", (x > 0).mean())
+
+    Returns:
+        what `apply` returns; the sum of all losses, float32[]; metrics, float32[] by the path of
+        the module and the name.
+    """
+    output, sown = _applied(network, weights, obs, memory, end, SOWN)
+    loss = sum(jax.tree.leaves(sown.get("losses", {})), jnp.zeros(()))
+    path = lambda keys: "/".join(key.key for key in keys if hasattr(key, "key"))
+    metrics = jax.tree_util.tree_leaves_with_path(sown.get("metrics", {}))
+    return output, loss, {path(keys): x for keys, x in metrics}
+
+
+def _applied(
+    network: nn.Module,
+    weights: Weights,
+    obs: Observation,
+    memory: Any,
+    end: jax.Array | None,
+    collections: Sequence[str],
+) -> tuple[tuple[jax.Array, jax.Array, Any], Any]:
     obs = normalization.normalize(weights.moments, obs)
-    if remembers(memory):
-        output: Any = network.apply(weights.params, obs, memory, end)
-    else:
-        output = (*network.apply(weights.params, obs), memory)
-    logits, value, memory = output
-    return logits, value, memory
+    # Collections that are not asked for are not computed.
+    given = (memory, end) if remembers(memory) else ()
+    found: Any = network.apply(weights.params, obs, *given, mutable=list(collections) or False)
+    output, sown = found if collections else (found, {})
+    logits, value, *after = output
+    return (logits, value, *(after or [memory])), sown
 
 
 def make_policy(

@@ -1,0 +1,1 @@
+"""Turn arrays into numbers and figures; knows no environment and no network."""

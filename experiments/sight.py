@@ -1,0 +1,310 @@
+"""Find out whether an animal sees: train it blind, told, and seeing, and compare.
+
+python experiments/sight.py walls_ant                               # a quarter of an hour for each
+python experiments/sight.py stones_ant --num-timesteps 3000000 --seeds 10 11 12 13 14
+python experiments/sight.py stones_ant --seeds 0 1 2 --conditions blind told plain told_critic
+
+Every condition has the same world, the same number of steps and the same settings of PPO; they
+differ in what the animal observes:
+
+- blind: proprioception only;
+- told: also `ahead`, the truth about what lies ahead, as numbers;
+- plain: pixels instead;
+- told_critic: pixels, and the value function is told `ahead`;
+- prediction: so, and the features of the policy have to predict `ahead`;
+- untrained: as told_critic, with the encoder as it was drawn at the beginning.
+
+The share is how much of what knowing is worth seeing gets, (seeing - blind) / (told - blind) of the
+obstacles passed in an episode. The seeing animals then run blindfolded, in the same episodes: with
+a black image, with that of another animal, with the first of the episode.
+
+Each condition and seed is a run of its own in the output folder, which is trained by `train.py`,
+goes on where it was broken off, and can be evaluated, filmed and loaded as any other.
+"""
+
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from experiments.analysis.shares import over_runs, share
+from experiments.lesions import Lesion, lesioned
+from experiments.players import settings_of
+from experiments.settings import build
+from vnl_ppo import checkpoint, run_folder
+from vnl_ppo.evaluation import acting, run_episodes
+from vnl_ppo.loading import load_into
+from vnl_ppo.runtime import keep_compilations
+
+COMMON = (
+    "--num-envs 128 --batch-size 16 --num-updates-per-batch 2 --learning-rate 5e-4 "
+    "--discounting 0.99 --episode-length 400 --vision.height 40 --vision.width 40 --features 32 "
+    "--num-evals 6 --num-eval-envs 64 --checkpoints.keep-last 0 --video-seconds 0 --ahead"
+)
+"""Flags of `train.py` that all conditions have."""
+TOLD_CRITIC = "--network.value-leaves ahead proprio"
+CONDITIONS = {
+    "blind": "--encoder none",
+    "told": f"--encoder none --network.policy-leaves ahead proprio {TOLD_CRITIC}",
+    "plain": "",
+    "told_critic": TOLD_CRITIC,
+    "prediction": f"{TOLD_CRITIC} --network.predict-leaves ahead",
+    "untrained": f"{TOLD_CRITIC} --network.freeze vision",
+}
+"""Flags of each condition."""
+BLINDFOLDS = ("blank", "other", "frozen")
+MEASURE = "obstacles_passed"
+
+
+@dataclasses.dataclass(frozen=True)
+class SightOptions:
+    """Options of `sight.py`."""
+
+    env: tyro.conf.Positional[str]
+    """A preset whose arena or task tells what lies ahead, such as walls_ant or stones_ant."""
+    num_timesteps: int = 600_000
+    """Environment steps of every run."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """A run of each condition for each. Choose settings on other seeds than those you report."""
+    conditions: tuple[str, ...] = ("blind", "told", "prediction")
+    """Which to train; all are in the help above."""
+    seeing: str = "prediction"
+    """The condition whose share is computed and that is blindfolded."""
+    episodes: int = 256
+    """Of each evaluation; all policies run the same ones."""
+    evaluation_seed: int = 1000
+    """Of the episodes."""
+    flags: str = ""
+    """More flags of `train.py` for all conditions, in quotes."""
+    output: Path | None = None
+    """Where runs, sight.json and sight.png go; by default runs/sight_ENV. Runs that are there
+    already are trained to their end, and not again."""
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first option that is impossible."""
+        for name in {*self.conditions, self.seeing}:
+            if name not in CONDITIONS:
+                raise ValueError(
+                    f"there is no condition {name!r}; there are {', '.join(CONDITIONS)}"
+                )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"--seeds are {self.seeds}; name each once, and at least one")
+        if self.episodes < 2:
+            raise ValueError(f"--episodes is {self.episodes}; an interval needs at least 2 of them")
+
+
+def main() -> None:
+    """Train what is missing, evaluate all, and write a table, numbers and a figure."""
+    try:
+        options = tyro.cli(SightOptions, description=__doc__)
+        options.check()
+        folder = options.output or Path("runs") / f"sight_{options.env.replace(':', '_')}"
+        runs = {
+            (name, seed): folder / name / run_folder.agent_folder(seed)
+            for name in options.conditions
+            for seed in options.seeds
+        }
+        for (name, seed), run in runs.items():
+            train(options, name, seed, run)
+        keep_compilations()
+        found = [measure(options, name, seed, run) for (name, seed), run in runs.items()]
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    summary = summarise(options, found)
+    (folder / "sight.json").write_text(json.dumps(summary, indent=1))
+    Console().print(table(summary))
+    figure(summary, folder / "sight.png")
+    print(f"numbers in {folder / 'sight.json'}, figure in {folder / 'sight.png'}")
+
+
+def command(options: SightOptions, condition: str, seed: int, run: Path) -> list[str]:
+    """Return the command that trains a run, or goes on with it where there is one."""
+    if run.is_dir():
+        return ["--resume", str(run), "--quiet"]
+    flags = shlex.split(f"{COMMON} {CONDITIONS[condition]} {options.flags}")
+    steps = ["--num-timesteps", str(options.num_timesteps), "--seed", str(seed)]
+    return ["--env", options.env, *flags, *steps, "--run-dir", str(run), "--quiet"]
+
+
+def train(options: SightOptions, condition: str, seed: int, run: Path) -> None:
+    """Train a run to its end, in a process of its own.
+
+    Raises:
+        ValueError: it failed, or there is a run of other settings in its place.
+    """
+    if run.is_dir():
+        own = settings_of(str(run))
+        if (own.env, own.ppo.num_timesteps) != (options.env, options.num_timesteps):
+            raise ValueError(
+                f"{run} is a run of {own.env} for {own.ppo.num_timesteps:,} steps, not of "
+                f"{options.env} for {options.num_timesteps:,}; give another --output"
+            )
+        last = own.ppo.num_iterations * own.ppo.steps_per_iteration
+        if last in checkpoint.steps(run / run_folder.CHECKPOINTS):
+            return
+    script = Path(__file__).with_name("train.py")
+    arguments = command(options, condition, seed, run)
+    print(f"{condition}, seed {seed}: python experiments/train.py {shlex.join(arguments)}")
+    status = subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
+    if status:
+        raise ValueError(f"training {run} ended with status {status}; see above")
+
+
+def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict[str, Any]:
+    """Evaluate all checkpoints of a run; if it is a seeing one, blindfold its last policy too."""
+    settings = settings_of(str(run))
+    env, network = build(settings)
+    length = settings.ppo.episode_length
+
+    def episodes(lesion: str | None = None) -> Any:
+        def of(weights: Any, key: jax.Array) -> dict[str, jax.Array]:
+            actor = acting(network, weights, deterministic=True)
+            if lesion:
+                actor = lesioned(actor, Lesion("vision", lesion), env)
+            return run_episodes(env, actor, key, options.episodes, length)[0]
+
+        return jax.jit(of)
+
+    key = jax.random.key(options.evaluation_seed)
+    intact = episodes()
+    steps = checkpoint.steps(run / run_folder.CHECKPOINTS)
+    curve = {}
+    for step in steps:
+        weights = load_into(env, network, settings.ppo, run, step).weights
+        curve[step] = {k: float(x.mean()) for k, x in intact(weights, key).items()}
+    blindfolded = {}
+    if condition == options.seeing:
+        for kind in BLINDFOLDS:
+            blindfolded[kind] = float(episodes(kind)(weights, key)[MEASURE].mean())
+    return {
+        "condition": condition,
+        "seed": seed,
+        "minutes": training_minutes(run),
+        "curve": {step: x[MEASURE] for step, x in curve.items()},
+        "final": curve[steps[-1]],
+        "blindfolded": blindfolded,
+    }
+
+
+def training_minutes(run: Path) -> float:
+    """Return the minutes from the run's first file to its last checkpoint."""
+    last = max((run / run_folder.CHECKPOINTS).iterdir(), key=lambda path: path.stat().st_mtime)
+    return (last.stat().st_mtime - (run / run_folder.CONFIG).stat().st_mtime) / 60
+
+
+def summarise(options: SightOptions, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return all numbers, over seeds, as they go to sight.json."""
+    conditions: dict[str, Any] = {}
+    for name in options.conditions:
+        runs = [run for run in found if run["condition"] == name]
+        finals = [run["final"][MEASURE] for run in runs]
+        conditions[name] = {
+            **dataclasses.asdict(over_runs(finals)),
+            "runs": runs,
+            "per_seed": finals,
+            "metrics": {k: over_runs([r["final"][k] for r in runs]).mean for k in runs[0]["final"]},
+        }
+    summary: dict[str, Any] = {
+        "env": options.env,
+        "measure": MEASURE,
+        "num_timesteps": options.num_timesteps,
+        "seeds": list(options.seeds),
+        "episodes": options.episodes,
+        "evaluation_seed": options.evaluation_seed,
+        "seeing": options.seeing,
+        "flags": f"{COMMON} {options.flags}".strip(),
+        "condition_flags": {name: CONDITIONS[name] for name in options.conditions},
+        "conditions": conditions,
+    }
+    if options.seeing in conditions:
+        seeing = conditions[options.seeing]
+        summary["blindfolded"] = {}
+        for kind in BLINDFOLDS:
+            values = [run["blindfolded"][kind] for run in seeing["runs"]]
+            summary["blindfolded"][kind] = {
+                **dataclasses.asdict(over_runs(values)),
+                "per_seed": values,
+            }
+        if {"blind", "told"} <= set(conditions):
+            blind, told = (conditions[x]["per_seed"] for x in ("blind", "told"))
+            summary["share"] = dataclasses.asdict(share(seeing["per_seed"], blind, told))
+    return summary
+
+
+def table(summary: Mapping[str, Any]) -> Table:
+    """Return what each condition reached, a row each."""
+    seeds = ", ".join(map(str, summary["seeds"]))
+    result = Table(
+        title=f"{summary['env']} after {summary['num_timesteps']:,} steps, seeds {seeds}: mean and "
+        f"95 % interval over seeds, {summary['episodes']} episodes each"
+    )
+    for name in ("", summary["measure"], "each seed", "minutes"):
+        result.add_column(name, justify="left" if not name else "right")
+    written = lambda x: f"{x['mean']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
+    each = lambda values: " ".join(f"{x:.2f}" for x in values)
+    for name, x in summary["conditions"].items():
+        minutes = np.mean([run["minutes"] for run in x["runs"]])
+        result.add_row(name, written(x), each(x["per_seed"]), f"{minutes:.1f}")
+    for kind, x in summary.get("blindfolded", {}).items():
+        result.add_row(f"{summary['seeing']}, {kind}", written(x), each(x["per_seed"]), "")
+    if "share" in summary:
+        result.add_row("share of told - blind", written(summary["share"]), "", "")
+    return result
+
+
+def figure(summary: Mapping[str, Any], path: Path) -> None:
+    """Draw learning curves, and what each condition reached in the end."""
+    # Drawing needs the extra `analysis`; numbers and table are there without it.
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        print("no figure: it takes matplotlib (pip install -e '.[analysis]')")
+        return
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    drawn, (curves, ends) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))
+    entries: list[tuple[str, Mapping[str, Any], str]] = []
+    for i, (name, x) in enumerate(summary["conditions"].items()):
+        steps = [step / 1e6 for step in map(int, x["runs"][0]["curve"])]
+        values = np.array([list(run["curve"].values()) for run in x["runs"]])
+        spread = [over_runs(column) for column in values.T]
+        curves.plot(steps, values.mean(axis=0), color=f"C{i}", label=name)
+        low, high = ([getattr(e, end) for e in spread] for end in ("low", "high"))
+        curves.fill_between(steps, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
+        entries.append((name, x, f"C{i}"))
+    entries += [
+        (f"{summary['seeing']}, {kind}", x, "grey")
+        for kind, x in summary.get("blindfolded", {}).items()
+    ]
+    for i, (_, x, color) in enumerate(entries):
+        ends.barh(i, x["mean"], color=color, alpha=0.4)
+        ends.plot(x["per_seed"], [i] * len(x["per_seed"]), "o", color=color, markersize=4)
+        ends.plot([x["low"], x["high"]], [i, i], color=color)
+    ends.set_yticks(range(len(entries)), [name for name, *_ in entries])
+    ends.invert_yaxis()
+    what = f"{summary['measure'].replace('_', ' ')} in an episode"
+    curves.set(xlabel="environment steps, millions", ylabel=what, title=summary["env"])
+    ends.set(xlabel=what, title=f"{len(summary['seeds'])} seeds, 95 % intervals")
+    curves.legend(frameon=False)
+    for axes in (curves, ends):
+        axes.spines[["top", "right"]].set_visible(False)
+    drawn.tight_layout()
+    drawn.savefig(path, dpi=150)
+    plt.close(drawn)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What `sight.py` says of runs whose numbers are known, and a comparison from beginning to end."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import sight
+from experiments.analysis.shares import over_runs, share
+from experiments.command_line import parse
+from experiments.sight import CONDITIONS, SightOptions
+
+
+def test_the_share_by_hand():
+    found = share(seeing=[2, 2], blind=[1, 1], told=[3, 3])
+    assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_bootstrap_covers_what_it_should():
+    # With blind at 0 and told at 1 without spread, the share is the mean of `seeing`, whose
+    # percentile interval over 30 values is close to mean +- 1.96 s / sqrt(30).
+    values = np.random.default_rng(1).normal(0.7, 0.2, 30)
+    found = share(values, [0, 0], [1, 1])
+    half = 1.96 * values.std() / np.sqrt(30)
+    np.testing.assert_allclose([found.low, found.high], found.mean + half * np.array([-1, 1]),
+                               atol=0.01)  # fmt: skip
+    wide = share(values, [0, 0.5], [1, 1.5])
+    assert wide.high - wide.low > found.high - found.low
+
+
+def test_one_run_has_no_interval():
+    assert np.isnan([over_runs([1.0]).low, over_runs([1.0]).high]).all()
+    assert over_runs([1.0, 3.0]).mean == 2
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_each_condition_observes_what_it_should(name, tmp_path):
+    options = SightOptions("walls_ant", conditions=(name,))
+    settings = parse(sight.command(options, name, 0, tmp_path / "run"), None)
+    env, network = sight.build(settings)
+    assert ("vision" in env.observation_spec) == (name not in ("blind", "told"))
+    assert "ahead" in env.observation_spec
+    # The policy is told in one condition only.
+    policy, value = set(network.policy_leaves), set(network.value_leaves)
+    assert ("ahead" in policy) == (name == "told")
+    assert ("ahead" in value) == (name not in ("blind", "plain"))
+    assert network.predict_leaves == (("ahead",) if name == "prediction" else ())
+    assert network.frozen_leaves == (("vision",) if name == "untrained" else ())
+    blind = parse(sight.command(options, "blind", 0, tmp_path / "run"), None)
+    assert settings.ppo == blind.ppo
+
+
+def entry(condition, seed, final, blindfolded=None):
+    return {
+        "condition": condition,
+        "seed": seed,
+        "minutes": 1.0,
+        "curve": {0: 0.0, 100: final},
+        "final": {"obstacles_passed": final, "success": 1.0},
+        "blindfolded": blindfolded or {},
+    }
+
+
+def test_a_summary_has_every_number(tmp_path):
+    options = SightOptions("walls_ant", seeds=(0, 1))
+    dark = {"blank": 1.0, "other": 0.5, "frozen": 0.8}
+    found = [
+        entry("blind", 0, 1.0), entry("blind", 1, 2.0),
+        entry("told", 0, 5.0), entry("told", 1, 6.0),
+        entry("prediction", 0, 4.0, dark), entry("prediction", 1, 5.0, dark),
+    ]  # fmt: skip
+    summary = json.loads(json.dumps(sight.summarise(options, found)))
+    assert summary["conditions"]["told"]["per_seed"] == [5.0, 6.0]
+    assert summary["conditions"]["blind"]["mean"] == 1.5
+    assert summary["share"]["mean"] == pytest.approx((4.5 - 1.5) / (5.5 - 1.5))
+    assert summary["share"]["low"] < 0.75 < summary["share"]["high"]
+    assert summary["blindfolded"]["other"]["mean"] == 0.5
+    rows = sight.table(summary).columns[0]._cells
+    assert rows == ["blind", "told", "prediction", *(f"prediction, {x}" for x in dark),
+                    "share of told - blind"]  # fmt: skip
+    sight.figure(summary, tmp_path / "sight.png")
+    assert (tmp_path / "sight.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"conditions": ("blnd",)}, "no condition 'blnd'; there are blind, told"),
+        ({"seeing": "eyes"}, "no condition 'eyes'"),
+        ({"seeds": (1, 1)}, r"--seeds are \(1, 1\)"),
+        ({"episodes": 1}, "--episodes is 1"),
+    ],
+)
+def test_impossible_options_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SightOptions("walls_ant", **changes).check()
+
+
+@pytest.mark.slow
+def test_a_comparison_from_beginning_to_end(tmp_path):
+    command = [
+        sys.executable, "-m", "experiments.sight", "walls_ant", "--num-timesteps", "4000",
+        "--seeds", "0", "1", "--episodes", "4", "--output", str(tmp_path / "sight"), "--flags",
+        "--num-evals 2 --num-eval-envs 4 --num-envs 16 --batch-size 16 --episode-length 50 "
+        "--num-minibatches 2",
+    ]  # fmt: skip
+    first = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert first.returncode == 0, first.stderr
+    assert "share of told - blind" in first.stdout
+    summary = json.loads((tmp_path / "sight" / "sight.json").read_text())
+    assert set(summary["conditions"]) == {"blind", "told", "prediction"}
+    assert set(summary["blindfolded"]) == {"blank", "other", "frozen"}
+    assert (tmp_path / "sight" / "sight.png").is_file()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert "experiments/train.py" not in again.stdout  # Nothing is trained twice.
+    assert json.loads((tmp_path / "sight" / "sight.json").read_text()) == summary
+    other = [*command[:5], "8000", *command[6:]]
+    refused = subprocess.run(other, capture_output=True, text=True, timeout=600)
+    assert refused.returncode == 1 and "give another --output" in refused.stderr

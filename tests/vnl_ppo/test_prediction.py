@@ -1,0 +1,127 @@
+"""Features learn to tell what they have to predict; frozen encoders stay as they are."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from tests.probes import Pixels, Shown
+from vnl_ppo.config import PPOConfig
+from vnl_ppo.networks import ActorCritic, Predictor, check_network
+from vnl_ppo.normalization import init_moments
+from vnl_ppo.policy import Weights, apply, apply_in_training, init_params
+from vnl_ppo.ppo import make_ppo
+from vnl_ppo.train import weights_of
+
+SPEC = Shown.observation_spec
+CONFIG = PPOConfig(
+    num_envs=64,
+    unroll_length=4,
+    batch_size=64,
+    num_minibatches=4,
+    learning_rate=3e-3,
+    episode_length=50,
+)
+SEEING = ActorCritic(
+    1, {"vision": Pixels()}, (8,), (8,), policy_leaves=("vision",), predict_leaves=("truth",)
+)
+
+
+def obs_of(n):
+    return jax.vmap(Shown().reset)(jax.random.split(jax.random.key(3), n)).obs
+
+
+def weights_for(network):
+    return Weights(init_params(network, SPEC, jax.random.key(0)), init_moments(SPEC))
+
+
+def trained(network, iterations):
+    ppo = make_ppo(Shown(), network, CONFIG)
+    state = ppo.init(0)
+    before = jax.device_get(weights_of(state).params)
+    for _ in range(iterations):
+        state, metrics = ppo.step(state)
+    return before, jax.device_get(weights_of(state).params), metrics
+
+
+def test_the_error_is_that_of_the_predictions():
+    predictor, features = Predictor(0.25), jax.random.normal(jax.random.key(0), (5, 3, 4))
+    truth = jax.random.normal(jax.random.key(1), (5, 3, 2))
+    params = predictor.init(jax.random.key(2), features, {"truth": truth})["params"]
+    # The head by hand: a hidden layer with swish, and a linear output.
+    hidden, output = params["truth"]["Dense_0"], params["truth"]["Dense_1"]
+    x = np.asarray(features) @ np.asarray(hidden["kernel"]) + hidden["bias"]
+    x = x / (1 + np.exp(-x))
+    predicted = x @ np.asarray(output["kernel"]) + output["bias"]
+    error = np.mean((predicted - truth) ** 2)
+    _, sown = predictor.apply(
+        {"params": params}, features, {"truth": truth}, mutable=["losses", "metrics"]
+    )
+    np.testing.assert_allclose(sown["losses"]["truth_loss"][0], 0.25 * error, rtol=1e-5)
+    centred = np.asarray(truth) - np.asarray(truth).mean((0, 1))
+    r2 = 1 - error / np.mean(centred**2)
+    np.testing.assert_allclose(sown["metrics"]["truth_r2"][0], r2, rtol=1e-4)
+
+
+def test_prediction_changes_neither_actions_nor_values_nor_their_parameters():
+    plain = dataclasses.replace(SEEING, predict_leaves=())
+    weights, obs = weights_for(SEEING), obs_of(6)
+    own = {k: x for k, x in weights.params["params"].items() if k != "predictor"}
+    assert set(weights.params) == {"params"}
+    jax.tree.map(np.testing.assert_array_equal, own, weights_for(plain).params["params"])
+    expected = apply(plain, weights_for(plain), obs)
+    jax.tree.map(np.testing.assert_array_equal, apply(SEEING, weights, obs), expected)
+    output, loss, metrics = apply_in_training(SEEING, weights, obs)
+    jax.tree.map(np.testing.assert_array_equal, output, expected)
+    assert loss > 0
+    assert set(metrics) == {"predictor/truth_error", "predictor/truth_r2"}
+    assert apply_in_training(plain, weights_for(plain), obs)[1:] == (0, {})
+
+
+def test_features_learn_to_tell_what_they_have_to_predict():
+    _, _, metrics = trained(SEEING, 30)
+    assert metrics["predictor/truth_r2"][0] > 0.9
+
+
+def test_a_frozen_encoder_stays_bit_for_bit():
+    before, after, metrics = trained(dataclasses.replace(SEEING, frozen_leaves=("vision",)), 3)
+    same = jax.tree.map(lambda x, y: bool((x == y).all()), before, after)["params"]
+    assert all(jax.tree.leaves(same["encoders_vision"]))
+    assert not any(jax.tree.leaves(same["predictor"]))
+    assert metrics["predictor/truth_r2"][0] < 0.9
+
+
+def test_an_encoder_of_ones_own_may_add_to_the_loss():
+    class Sparse(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = Pixels()(x)
+            self.sow("losses", "sparsity", 0.5 * jnp.abs(x).mean())
+            self.sow("metrics", "active", (x > 0).mean())
+            return x
+
+    network = ActorCritic(1, {"vision": Sparse()}, (8,), (8,), policy_leaves=("vision",),
+                          value_leaves=("vision",))  # fmt: skip
+    weights, obs = weights_for(network), obs_of(6)
+    loss, metrics = apply_in_training(network, weights, obs)[1:]
+    pixels = {"params": weights.params["params"]["encoders_vision"]["Pixels_0"]}
+    seen = Pixels().apply(pixels, obs["vision"])
+    np.testing.assert_allclose(loss, 0.5 * jnp.abs(seen).mean(), rtol=1e-6)
+    assert list(metrics) == ["encoders_vision/active"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"predict_leaves": ("turth",)}, "predict_leaves has 'turth'.*are .*'truth'"),
+        ({"predict_leaves": ("vision",)}, "predict_leaves has 'vision', which the policy sees"),
+        ({"policy_leaves": ("truth",), "predict_leaves": ("vision",)}, "a vector of floats"),
+        ({"frozen_leaves": ("truth",)}, "'truth' has no encoder to freeze.*vision"),
+    ],
+)
+def test_leaves_that_do_not_suit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_network(SPEC, dataclasses.replace(SEEING, **changes))
