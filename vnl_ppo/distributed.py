@@ -119,10 +119,13 @@ def _check(config: DistributedConfig) -> None:
 
 def _give_up(config: DistributedConfig) -> None:
     """End the process from another thread: the main one is in a call that cannot be interrupted."""
+    # What a cluster's launcher sets is not in the configuration.
     where = config.coordinator or "the address that was found"
+    me = "this process" if config.process_id is None else f"process {config.process_id}"
+    others = "other" if config.num_processes is None else f"{config.num_processes}"
     print(
-        f"error: process {config.process_id} waited {config.timeout} s at {where} for all "
-        f"{config.num_processes} processes to connect; check that process 0 runs there, that the "
+        f"error: {me} waited {config.timeout} s at {where} for all {others} processes to "
+        f"connect; check that process 0 runs there, that the "
         f"port is free and open, and that all were started; --distributed.timeout sets the wait",
         file=sys.stderr,
         flush=True,

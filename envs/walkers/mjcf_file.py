@@ -79,6 +79,10 @@ class MjcfWalker(Walker):
     def __post_init__(self) -> None:
         if not self.film_camera:
             object.__setattr__(self, "film_camera", self.eye)
+        if self.mjx_contacts is not None and self.mjx_contacts < 1:
+            raise ValueError(
+                f"walker.mjx_contacts is {self.mjx_contacts}; it has to be at least 1, or None"
+            )
         for name, least in (("reach", "above 0"), ("reset_noise", "0 or more")):
             value = getattr(self, name)
             if not 0 <= value < float("inf") or (name == "reach" and value == 0):
@@ -102,7 +106,8 @@ class MjcfWalker(Walker):
             reason = ", ".join((str(error).strip() or repr(error)).splitlines())
             raise ValueError(f"walker.path {self.path} cannot be read: {reason}") from error
         model = body.mjcf_model
-        wanted = (("body", self.root), ("camera", self.eye), ("camera", self.film_camera))
+        cameras = (("camera", name) for name in (self.eye, self.film_camera))
+        wanted = [("body", self.root), *cameras, *(("geom", name) for name in self.feet)]
         for kind, name in wanted:
             if model.find(kind, name) is None:
                 known = ", ".join(str(x.name) for x in model.find_all(kind)) or "none"

@@ -108,3 +108,12 @@ def test_a_file_that_is_no_animal_is_refused(bodies, message, tmp_path):
         MjcfWalker(path=str(path)).build()
     with pytest.raises(ValueError, match="there is no such file"):
         MjcfWalker(path=str(tmp_path / "nothing.xml")).build()
+
+
+def test_feet_that_are_not_there_are_named(tmp_path):
+    path = tmp_path / "animal.xml"
+    path.write_text(FILE.format(compiler='angle="radian"', **RADIANS))
+    with pytest.raises(ValueError, match="has no geom 'lge'; it has torso, leg"):
+        MjcfWalker(path=str(path), feet=("lge",)).build()
+    with pytest.raises(ValueError, match="mjx_contacts is 0"):
+        MjcfWalker(path=str(path), mjx_contacts=0)
