@@ -228,6 +228,22 @@ class Locomotion:
         """Return `qpos` float32[..., nq] and `qvel` float32[..., nv] of states."""
         return data.physics.qpos, data.physics.qvel
 
+    def truth(self, data: Data) -> dict[str, jax.Array]:
+        """Return what is true of one state, for analyses: float32 arrays by name.
+
+        `position` [3] and `rotation` [3, 3] of the walker's root body, metres; its `heading` [],
+        radians about the vertical; `qpos` and `qvel`; and `ahead`, whether it is observed or not.
+        """
+        now = self._now(data, self._kinematics(data.physics.qpos), jnp.zeros(3))
+        return {
+            "position": now.root,
+            "rotation": now.rotation,
+            "heading": jnp.arctan2(now.rotation[1, 0], now.rotation[0, 0]),
+            "qpos": data.physics.qpos,
+            "qvel": data.physics.qvel,
+            "ahead": self._ahead(now),
+        }
+
     def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:
         vision.check()
         cameras = vision.cameras(self.walker.eye)
@@ -258,9 +274,11 @@ class Locomotion:
             image = self.pictures.draw(eye, now.poses, self._visible_of(now.arena, now.task))
             obs[name] = see(self.vision, self.pictures.scene, image)
         if self._tells_ahead:
-            arena = self.arena.ahead(now.arena, now.root)
-            obs[AHEAD] = jnp.concatenate([arena, self.task.ahead(now)])
+            obs[AHEAD] = self._ahead(now)
         return obs
+
+    def _ahead(self, now: Now) -> jax.Array:
+        return jnp.concatenate([self.arena.ahead(now.arena, now.root), self.task.ahead(now)])
 
     def _visible(self, data: Data) -> Visible:
         return self._visible_of(data.layout, data.task)

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 import jax
 import tyro
-from rich.console import Console
 from rich.table import Column, Table
 
 from envs.film import FRAMES_PER_SECOND, film, view_of, write
@@ -27,6 +26,7 @@ from experiments.settings import (
     to_dict,
     traced_from,
 )
+from experiments.tables import show
 from vnl_ppo import run_folder
 from vnl_ppo.config import check
 from vnl_ppo.distributed import (
@@ -315,7 +315,7 @@ def show_memory(env: Env, network: ActorCritic, settings: Settings) -> None:
     table.add_section()
     table.add_row("peak of a training iteration (XLA)", f"{peak / 2**20:,.1f}")
     table.add_row("the device has", f"{available / 2**20:,.1f}" if available else "not told")
-    Console().print(table)
+    show(table)
     check_fits(rows, peak, available)
 
 

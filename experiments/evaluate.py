@@ -17,11 +17,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from experiments.players import Options, Player, load_players, parse
 from experiments.settings import Settings, to_dict
+from experiments.tables import show
 from vnl_ppo.evaluation import run_episodes
 from vnl_ppo.intervals import interval
 from vnl_ppo.runtime import keep_compilations
@@ -65,7 +65,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(as_json(players, found, world, options.seed)))
     else:
-        Console().print(table(players, found, options.episodes, length))
+        show(table(players, found, options.episodes, length))
 
 
 def evaluate(player: Player, episodes: int, length: int, seed: int) -> dict[str, np.ndarray]:

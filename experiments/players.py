@@ -23,8 +23,8 @@ from experiments.lesions import Lesion, lesioned
 from experiments.network_settings import NetworkConfig
 from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, from_dict
 from vnl_ppo import run_folder
-from vnl_ppo.evaluation import Actor, acting, acting_at_random
-from vnl_ppo.loading import load_into
+from vnl_ppo.evaluation import Actor, acting_at_random
+from vnl_ppo.loading import Policy, load_into
 from vnl_ppo.observations import flatten
 
 RANDOM = "random"
@@ -158,6 +158,15 @@ def load_players(
     return players
 
 
+def load_policy(name: str, world: Settings) -> Policy:
+    """Return the policy of a run, in a world; see `load_players` for names and errors."""
+    own = settings_of(name)
+    folder, step = split_name(name)
+    env, network = build(_in_world(own, world, name))
+    _check_told(own, env, name)
+    return load_into(env, network, own.ppo, folder, int(step) if step else None)
+
+
 def with_lesion(player: Player, lesion: Lesion) -> Player:
     """Return a policy with a lesion, in the same environment."""
     actor = lesioned(player.actor, lesion, player.env)
@@ -203,15 +212,11 @@ def _load(name: str, world: Settings, deterministic: bool) -> Player:
         blind = BLIND if isinstance(find(world.env), Preset) else world.encoder
         env, _ = build(dataclasses.replace(world, encoder=blind))
         return Player(RANDOM, env, acting_at_random(env.action_size), length)
-    own = settings_of(name)
-    folder, step = split_name(name)
+    policy = load_policy(name, world)
+    folder, _ = split_name(name)
     path, seed = run_folder.split_agent(folder)
-    env, network = build(_in_world(own, world, name))
-    _check_told(own, env, name)
-    policy = load_into(env, network, own.ppo, folder, int(step) if step else None)
-    actor = acting(network, policy.weights, deterministic)
     shown = folder.name if seed is None else f"{path.name}/{folder.name}"
-    return Player(f"{shown}@{policy.step}", env, actor, length)
+    return Player(f"{shown}@{policy.step}", policy.env, policy.actor(deterministic), length)
 
 
 def _check_told(own: Settings, env: Any, name: str) -> None:

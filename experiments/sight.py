@@ -34,13 +34,13 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs, share
 from experiments.lesions import Lesion, lesioned
 from experiments.players import settings_of
 from experiments.settings import build
+from experiments.tables import show
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.evaluation import acting, run_episodes
 from vnl_ppo.loading import load_into
@@ -124,7 +124,7 @@ def main() -> None:
         sys.exit(130)
     summary = summarise(options, found)
     (folder / "sight.json").write_text(json.dumps(summary, indent=1))
-    Console().print(table(summary))
+    show(table(summary))
     figure(summary, folder / "sight.png")
     print(f"numbers in {folder / 'sight.json'}, figure in {folder / 'sight.png'}")
 

@@ -90,6 +90,28 @@ def apply_in_training(
     return output, loss, {path(keys): x for keys, x in metrics}
 
 
+def apply_and_capture(
+    network: nn.Module, weights: Weights, obs: Observation, memory: Any = ()
+) -> tuple[tuple[jax.Array, jax.Array, Any], dict[str, jax.Array]]:
+    """Apply a network as `apply` does, and capture the output of every module in it.
+
+    Returns:
+        what `apply` returns; outputs float[..., units] by the module's path, such as
+        `encoders_vision/Conv_0`. Of a module that is applied several times, or returns several
+        arrays, it is the first.
+    """
+    capture = lambda module, method: method == "__call__" and bool(module.path)
+    output, sown = _applied(network, weights, obs, memory, None, ["intermediates"], capture)
+    outputs = jax.tree_util.tree_leaves_with_path(sown.get("intermediates", {}))
+    found: dict[str, jax.Array] = {}
+    for path, x in outputs:
+        keys: list[Any] = [getattr(key, "key", getattr(key, "idx", None)) for key in path]
+        names, which = keys[: keys.index("__call__")], keys[keys.index("__call__") + 1 :]
+        if not any(which):
+            found["/".join(names)] = x
+    return output, found
+
+
 def _applied(
     network: nn.Module,
     weights: Weights,
@@ -97,11 +119,18 @@ def _applied(
     memory: Any,
     end: jax.Array | None,
     collections: Sequence[str],
+    capture: Callable[[nn.Module, str], bool] | bool = False,
 ) -> tuple[tuple[jax.Array, jax.Array, Any], Any]:
     obs = normalization.normalize(weights.moments, obs)
     # Collections that are not asked for are not computed.
     given = (memory, end) if remembers(memory) else ()
-    found: Any = network.apply(weights.params, obs, *given, mutable=list(collections) or False)
+    found: Any = network.apply(
+        weights.params,
+        obs,
+        *given,
+        mutable=list(collections) or False,
+        capture_intermediates=capture,
+    )
     output, sown = found if collections else (found, {})
     logits, value, *after = output
     return (logits, value, *(after or [memory])), sown

@@ -1,6 +1,7 @@
 """Compare conditions over independent runs: means, intervals, and the share that one reaches."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ class Estimate:
 def over_runs(values: Sequence[float]) -> Estimate:
     """Return the mean over independent runs, with Student's interval."""
     if len(values) < 2:
-        return Estimate(float(np.mean(values)), float("nan"), float("nan"))
+        return Estimate(float(values[0]) if len(values) else math.nan, math.nan, math.nan)
     mean, half = interval(np.asarray(values))
     return Estimate(mean, mean - half, mean + half)
 

@@ -1,0 +1,156 @@
+"""A recording is what happened: replayed by hand, its numbers come out again."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+from experiments import analyse, record
+from experiments.analyse import AnalyseOptions
+from experiments.players import load_policy, settings_of
+from tests.experiments.test_players import run
+from vnl_ppo.policy import apply_and_capture
+from vnl_ppo.recurrence import initial_memory
+
+EPISODES, LENGTH = 5, 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("record")
+    flags = "--env walls_ball --vision.height 36 --vision.width 36 --network.memory 4"
+    run(path / "mine", f"{flags} --network.policy-hidden 8 --network.value-hidden 8")
+    return path
+
+
+def call(monkeypatch, program, *arguments):
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+    program.main()
+
+
+@pytest.fixture(scope="module")
+def recording(folder):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        flags = ["--episodes", EPISODES, "--episode-length", LENGTH]
+        call(monkeypatch, record, folder / "mine", *flags)
+    return xarray.open_zarr(folder / "mine" / "recordings" / "0.zarr", consolidated=False)
+
+
+@pytest.fixture(scope="module")
+def policy(folder):
+    name = str(folder / "mine")
+    return load_policy(name, settings_of(name))
+
+
+def test_every_array_has_episodes_and_steps(recording):
+    assert recording.sizes["episode"] == EPISODES and recording.sizes["time"] == LENGTH
+    for name in ("alive", "action", "value", "reward", "observation.vision", "truth.ahead",
+                 "truth.qpos", "metric.obstacles_passed", "module.encoders_vision.Conv_0",
+                 "module.core", "module.policy"):  # fmt: skip
+        assert recording[name].dims[:2] == ("episode", "time"), name
+    assert recording.attrs["step"] == 0 and recording.attrs["lesion"] == []
+    assert recording.alive.values.all()
+
+
+def test_modules_compute_what_was_recorded(recording, policy):
+    memory = initial_memory(policy.network, EPISODES)
+    step = jax.jit(lambda obs, memory: apply_and_capture(
+        policy.network, policy.weights, obs, memory))  # fmt: skip
+    for t in range(4):
+        obs = {k: jnp.asarray(recording[f"observation.{k}"].values[:, t])
+               for k in ("vision", "proprio")}  # fmt: skip
+        (_, value, memory), found = step(obs, memory)
+        np.testing.assert_allclose(recording.value.values[:, t], value, rtol=1e-4, atol=1e-5)
+        for name, x in found.items():
+            kept = recording["module." + name.replace("/", ".")].values[:, t]
+            np.testing.assert_allclose(kept, x, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_the_truth_is_that_of_the_states(recording, policy):
+    env = policy.env
+    qpos = recording["truth.qpos"].values
+    # The ball's first two positions are those along x and y, from where it starts.
+    np.testing.assert_allclose(
+        recording["truth.position"].values[..., :2] - np.asarray(env.arena.start[:2]),
+        qpos[..., :2], atol=1e-4,
+    )  # fmt: skip
+    rotation = recording["truth.rotation"].values
+    np.testing.assert_allclose(
+        recording["truth.heading"].values, np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
+    )
+    # Rewards follow from metrics of the same step.
+    total = sum(
+        recording[f"metric.{k}"]
+        for k in (
+            "forward_reward",
+            "reward_quadctrl",
+            "reward_alive",
+            "train_reward",
+            "distance_reward",
+        )
+    )
+    np.testing.assert_allclose(recording.reward, total, rtol=1e-5, atol=1e-5)  # fmt: skip
+
+
+def test_a_replay_sees_the_same_and_a_lesion_does_not(folder, recording, monkeypatch):
+    source = folder / "mine" / "recordings" / "0.zarr"
+    again, dark = folder / "again.zarr", folder / "dark.zarr"
+    call(monkeypatch, record, folder / "mine", "--replay", source, "--output", again)
+    replayed = xarray.open_zarr(again, consolidated=False)
+    assert set(replayed) == set(recording)
+    for name in recording:
+        np.testing.assert_allclose(
+            np.asarray(replayed[name], float), np.asarray(recording[name], float),
+            rtol=1e-3, atol=1e-4, err_msg=name,
+        )  # fmt: skip
+    flags = ["--episodes", 2, "--episode-length", 3, "--lesion", "vision=blank"]
+    call(monkeypatch, record, folder / "mine", *flags, "--output", dark, "--half",
+         "--modules", "encoders_vision*")  # fmt: skip
+    blind = xarray.open_zarr(dark, consolidated=False)
+    features = blind["module.encoders_vision"]
+    assert features.dtype == np.float16 and "module.policy" not in blind
+    # A black picture is the same at every step.
+    assert (features == features[0, 0]).all()
+    assert (recording["module.encoders_vision"] != recording["module.encoders_vision"][0, 0]).any()
+
+
+def test_analyses_of_recordings(folder, recording, monkeypatch, capsys):
+    source = folder / "mine" / "recordings" / "0.zarr"
+    call(monkeypatch, analyse, source, "--modules", "encoders_vision", "policy/Dense_0",
+         "--variables", "truth.qvel", "--folds", "2")  # fmt: skip
+    assert "encoders_vision" in capsys.readouterr().out
+    for name in ("0.analysis.json", "0.figures/decoding.png", "0.figures/similarity.png"):
+        assert (source.parent / name).stat().st_size > 100
+    with pytest.raises(ValueError, match="no module 'encoders_visoin'; it has .*encoders_vision"):
+        analyse.analyse(AnalyseOptions((source,), modules=("encoders_visoin",)), [recording])
+    with pytest.raises(ValueError, match="'truth.gap', which is not recorded; there are .*truth.a"):
+        analyse.analyse(AnalyseOptions((source,), variables=("truth.gap",)), [recording])
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (
+            ["--modules", "encoders_visoin", "--output", "x.zarr"],
+            "'encoders_visoin', which is no module; there are .*Con",
+        ),
+        (["--episodes", "0"], "--episodes is 0"),
+        (["--lesion", "vision=blank", "vision=noise"], "record them one by one"),
+        (["--replay", "nothing.zarr", "--output", "x.zarr"], "no recording nothing.zarr"),
+        ([], "0.zarr exists already"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused(folder, recording, flags, message, monkeypatch):
+    with pytest.raises(SystemExit, match=message):
+        call(monkeypatch, record, folder / "mine", *flags)
+
+
+def test_an_interrupted_recording_opens(tmp_path):
+    store = record.Store(tmp_path / "x.zarr", 3, 60, False, {})
+    store.write(0, 0, {"alive": np.ones((25, 2), bool), "value": np.ones((25, 2))})
+    assert not (tmp_path / "x.zarr").exists()
+    half = xarray.open_zarr(tmp_path / "x.zarr.part", consolidated=False)
+    assert half.alive.values.sum() == 50 and not half.alive.values[:, 25:].any()
