@@ -85,7 +85,7 @@ class SightOptions:
     evaluation_seed: int = 1000
     """Of the episodes."""
     flags: str = ""
-    """More flags of `train.py` for all conditions, in quotes."""
+    """More flags of train.py for all conditions, as --flags="--vision.height 64 ..."."""
     output: Path | None = None
     """Where runs, sight.json and sight.png go; by default runs/sight_ENV. Runs that are there
     already are trained to their end, and not again."""

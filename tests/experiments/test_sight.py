@@ -100,11 +100,14 @@ def test_impossible_options_are_refused(changes, message):
 
 @pytest.mark.slow
 def test_a_comparison_from_beginning_to_end(tmp_path):
+    flags = (
+        "--num-evals 2 --num-eval-envs 4 --num-envs 16 --batch-size 16 --episode-length 50 "
+        "--num-minibatches 2"
+    )
     command = [
         sys.executable, "-m", "experiments.sight", "walls_ant", "--num-timesteps", "4000",
-        "--seeds", "0", "1", "--episodes", "4", "--output", str(tmp_path / "sight"), "--flags",
-        "--num-evals 2 --num-eval-envs 4 --num-envs 16 --batch-size 16 --episode-length 50 "
-        "--num-minibatches 2",
+        "--seeds", "0", "1", "--episodes", "4", "--output", str(tmp_path / "sight"),
+        f"--flags={flags}",
     ]  # fmt: skip
     first = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert first.returncode == 0, first.stderr
