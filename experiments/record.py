@@ -18,7 +18,6 @@ before and after training, then see the same.
 import dataclasses
 import fnmatch
 import json
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -312,6 +311,9 @@ class Store:
         length: T, steps of an episode.
         half: whether modules' outputs are float16.
         about: attributes.
+
+    Raises:
+        ValueError: there is a part of an earlier recording.
     """
 
     def __init__(
@@ -321,7 +323,9 @@ class Store:
         self.num_episodes, self.length, self.half = num_episodes, length, half
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.part.exists():
-            shutil.rmtree(self.part)
+            raise ValueError(
+                f"{self.part} exists, what an interrupted recording has left; rename or remove it"
+            )
         self.group: Any = zarr.open_group(self.part, mode="w", attributes=dict(about))
 
     def write(self, episode: int, time: int, block: Mapping[str, np.ndarray]) -> None:

@@ -73,7 +73,7 @@ class SightOptions:
     env: tyro.conf.Positional[str]
     """A preset whose arena or task tells what lies ahead, such as walls_ant or stones_ant."""
     num_timesteps: int = 600_000
-    """Environment steps of every run."""
+    """Number of environment steps of every run."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """A run of each condition for each. Choose settings on other seeds than those you report."""
     conditions: tuple[str, ...] = ("blind", "told", "prediction")
@@ -81,9 +81,10 @@ class SightOptions:
     seeing: str = "prediction"
     """The condition whose share is computed and that is blindfolded."""
     episodes: int = 256
-    """Of each evaluation; all policies run the same ones."""
+    """Number of episodes of the final evaluation, the same for all policies; a quarter of it for
+    each earlier point of the learning curves."""
     evaluation_seed: int = 1000
-    """Of the episodes."""
+    """Random seed of the evaluation's episodes."""
     flags: str = ""
     """More flags of train.py for all conditions, as --flags="--vision.height 64 ..."."""
     output: Path | None = None
@@ -123,7 +124,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     summary = summarise(options, found)
-    (folder / "sight.json").write_text(json.dumps(summary, indent=1))
+    part = folder / "sight.json.part"
+    part.write_text(json.dumps(summary, indent=1))
+    part.replace(folder / "sight.json")
     show(table(summary))
     figure(summary, folder / "sight.png")
     print(f"numbers in {folder / 'sight.json'}, figure in {folder / 'sight.png'}")
@@ -168,33 +171,31 @@ def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict
     env, network = build(settings)
     length = settings.ppo.episode_length
 
-    def episodes(lesion: str | None = None) -> Any:
+    def means(step: int, episodes: int, blindfold: str | None = None) -> dict[str, float]:
         def of(weights: Any, key: jax.Array) -> dict[str, jax.Array]:
             actor = acting(network, weights, deterministic=True)
-            if lesion:
-                actor = lesioned(actor, Lesion("vision", lesion), env)
-            return run_episodes(env, actor, key, options.episodes, length)[0]
+            if blindfold:
+                actor = lesioned(actor, Lesion("vision", blindfold), env)
+            return run_episodes(env, actor, key, episodes, length)[0]
 
-        return jax.jit(of)
-
-    key = jax.random.key(options.evaluation_seed)
-    intact = episodes()
-    steps = checkpoint.steps(run / run_folder.CHECKPOINTS)
-    curve = {}
-    for step in steps:
         weights = load_into(env, network, settings.ppo, run, step).weights
-        curve[step] = {k: float(x.mean()) for k, x in intact(weights, key).items()}
-    blindfolded = {}
-    if condition == options.seeing:
-        for kind in BLINDFOLDS:
-            blindfolded[kind] = float(episodes(kind)(weights, key)[MEASURE].mean())
+        run_of = programs.setdefault((episodes, blindfold), jax.jit(of))
+        found = run_of(weights, jax.random.key(options.evaluation_seed))
+        return {k: float(x.mean()) for k, x in found.items()}
+
+    programs: dict[Any, Any] = {}
+    *before, last = checkpoint.steps(run / run_folder.CHECKPOINTS)
+    # A point of a curve takes fewer episodes than what is reported.
+    curve = {step: means(step, max(2, options.episodes // 4))[MEASURE] for step in before}
+    final = means(last, options.episodes)
+    kinds = BLINDFOLDS if condition == options.seeing else ()
     return {
         "condition": condition,
         "seed": seed,
         "minutes": training_minutes(run),
-        "curve": {step: x[MEASURE] for step, x in curve.items()},
-        "final": curve[steps[-1]],
-        "blindfolded": blindfolded,
+        "curve": {**curve, last: final[MEASURE]},
+        "final": final,
+        "blindfolded": {kind: means(last, options.episodes, kind)[MEASURE] for kind in kinds},
     }
 
 

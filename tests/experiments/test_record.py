@@ -154,3 +154,5 @@ def test_an_interrupted_recording_opens(tmp_path):
     assert not (tmp_path / "x.zarr").exists()
     half = xarray.open_zarr(tmp_path / "x.zarr.part", consolidated=False)
     assert half.alive.values.sum() == 50 and not half.alive.values[:, 25:].any()
+    with pytest.raises(ValueError, match="interrupted recording has left; rename or remove it"):
+        record.Store(tmp_path / "x.zarr", 3, 60, False, {})
