@@ -56,7 +56,7 @@ def main() -> None:
     """Evaluate and print a table, or JSON."""
     try:
         options, world = parse(EvaluateOptions, sys.argv[1:], __doc__)
-        players = load_players(options.policies, world, not options.sample, options.lesion)
+        players = load_players(options.policies, world, not options.sample, options.lesions)
         keep_compilations()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

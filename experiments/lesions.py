@@ -1,20 +1,46 @@
-"""Take a sense away from a policy: replace what it observes by what tells nothing.
+"""Lesion a policy: change what it observes, or units of its network, while it acts.
 
-`vision=blank` is a lesion of the leaf `vision`; see `KINDS` for the others. The environment stays
-as it is, and so do its episodes: only what the policy gets is changed, before it acts.
+The environment stays as it is, and so do its episodes.
+
+- `--lesion vision=blank` replaces what the policy gets as the leaf `vision`; see `SENSES`.
+- `--silence "encoders_vision/Conv_1: 3,7"` sets units of a module to 0 in the forward pass,
+  `--clamp "policy/Dense_0: 3 = 1.5"` to a number, `--scale "policy/Dense_0: 3-9 = 0.5"` multiplies
+  them. `: *` stands for all units. A unit is an entry of the last axis of the module's output: of
+  a convolution, a channel.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-from vnl_ppo.env import Env, Observation
+from vnl_ppo.env import Observation
 from vnl_ppo.evaluation import Actor
+from vnl_ppo.loading import Policy
 from vnl_ppo.observations import flatten, name_of
 from vnl_ppo.rollout import Decision, select
+
+
+class Lesion(Protocol):
+    """A change to a policy."""
+
+    def of(self, actor: Actor, policy: Policy) -> Actor:
+        """Return an actor of the policy with the lesion.
+
+        Args:
+            actor: of the intact policy.
+            policy: the policy.
+
+        Raises:
+            ValueError: the policy has nothing of that name.
+        """
+        ...
+
 
 Replace = Callable[[jax.Array, jax.Array], jax.Array]
 """(leaf [N, ...] of N episodes, key) -> what replaces it."""
@@ -53,15 +79,15 @@ def other(x: jax.Array, key: jax.Array) -> jax.Array:
 
 FROZEN = "frozen"
 """The lesion that keeps the first observation of each episode."""
-KINDS: dict[str, Replace | None] = {
+SENSES: dict[str, Replace | None] = {
     "blank": blank, FROZEN: None, "shuffled": shuffled, "noise": noise, "other": other,
 }  # fmt: skip
 """What can be observed instead, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Lesion:
-    """A leaf of the observation, and what the policy gets instead of it."""
+class SenseLesion(Lesion):
+    """A leaf of the observation, and the name in `SENSES` of what the policy gets instead."""
 
     leaf: str
     kind: str
@@ -69,54 +95,148 @@ class Lesion:
     def __str__(self) -> str:
         return f"{self.leaf}={self.kind}"
 
+    def of(self, actor: Actor, policy: Policy) -> Actor:
+        """See `Lesion`; its memory is the actor's, and what the lesion remembers."""
+        leaves = flatten(policy.env.observation_spec)
+        if self.leaf not in leaves:
+            raise ValueError(
+                f"--lesion is {str(self)!r}, but there is no leaf {self.leaf!r}; the observation "
+                f"has {', '.join(leaves)}"
+            )
+        replace = SENSES[self.kind]
 
-def from_text(text: str) -> Lesion:
+        def with_leaf(obs: Observation, x: jax.Array) -> Observation:
+            here = lambda path, old: x if name_of(path) == self.leaf else old
+            return jax.tree_util.tree_map_with_path(here, obs)
+
+        def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
+            own, begun, first = memory
+            x = flatten(obs)[self.leaf]
+            if replace is None:
+                x = first = select(begun, first, x)
+            else:
+                x = replace(x, jax.random.fold_in(key, 1))
+            action, decision = actor.act(with_leaf(obs, x), key, own)
+            after = (decision.memory, jnp.ones_like(begun), first)
+            return action, dataclasses.replace(decision, memory=after)
+
+        def memory(n: int) -> Any:
+            spec = leaves[self.leaf]
+            kept = jnp.zeros((n, *spec.shape), spec.dtype) if replace is None else ()
+            return actor.memory(n), jnp.zeros(n, bool), kept
+
+        return Actor(act, memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitLesion(Lesion):
+    """Units of a module, whose output x becomes `gain * x + value` there.
+
+    `units` is None for all.
+    """
+
+    module: str
+    units: tuple[int, ...] | None
+    gain: float
+    value: float
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def of(self, actor: Actor, policy: Policy) -> Actor:
+        """See `Lesion`; its memory is the actor's."""
+        known = policy.modules
+        if self.module not in known:
+            close = difflib.get_close_matches(self.module, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise ValueError(
+                f"{self.text!r} names no module of this policy; {hint}There are {', '.join(known)}"
+            )
+        width = known[self.module].shape[-1]
+        if self.units is not None and max(self.units) >= width:
+            raise ValueError(
+                f"{self.text!r} names unit {max(self.units)}; {self.module} has 0 to {width - 1}"
+            )
+
+        def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
+            with nn.intercept_methods(self.intercept):
+                return actor.act(obs, key, memory)
+
+        return Actor(act, actor.memory)
+
+    def intercept(self, function: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        """Change the output of the module, as `flax.linen.intercept_methods` calls it."""
+        output = function(*args, **kwargs)
+        here = "/".join(context.module.path) == self.module
+        if not here or context.method_name != "__call__":
+            return output
+        # Of several arrays, such as a recurrent core's, the first is what is passed on.
+        first, *rest = output if isinstance(output, tuple) else (output,)
+        chosen = slice(None) if self.units is None else jnp.array(self.units)
+        changed = first.at[..., chosen].set(self.gain * first[..., chosen] + self.value)
+        return (changed, *rest) if isinstance(output, tuple) else changed
+
+
+def sense_lesion(text: str) -> SenseLesion:
     """Return the lesion that is written LEAF=KIND.
 
     Raises:
         ValueError: it is written otherwise, or there is no such kind.
     """
     leaf, _, kind = text.partition("=")
-    if not leaf or kind not in KINDS:
+    if not leaf or kind not in SENSES:
         raise ValueError(
             f"--lesion is {text!r}; write LEAF=KIND, such as vision=blank, where the kind is one "
-            f"of {', '.join(KINDS)}"
+            f"of {', '.join(SENSES)}"
         )
-    return Lesion(leaf, kind)
+    return SenseLesion(leaf, kind)
 
 
-def lesioned(actor: Actor, lesion: Lesion, env: Env) -> Actor:
-    """Return an actor that gets something else instead of a leaf of the observation.
+def unit_lesion(how: str, text: str) -> UnitLesion:
+    """Return the lesion that is written `MODULE: UNITS`, with `= NUMBER` but for silencing.
+
+    Args:
+        how: silence, clamp or scale.
+        text: of the option.
 
     Raises:
-        ValueError: the observation has no such leaf.
+        ValueError: it is written otherwise.
     """
-    leaves = flatten(env.observation_spec)
-    if lesion.leaf not in leaves:
-        raise ValueError(
-            f"--lesion is {str(lesion)!r}, but there is no leaf {lesion.leaf!r}; the observation "
-            f"has {', '.join(leaves)}"
-        )
-    replace = KINDS[lesion.kind]
+    number = "" if how == "silence" else r"\s*=\s*(?P<number>[-+.\deE]+)"
+    written = re.fullmatch(rf"\s*(?P<module>[^:=\s]+)\s*:(?P<units>[^=]+){number}", text)
+    form, example = "MODULE: UNITS", "encoders_vision/Conv_1: 3,7-9"
+    if number:
+        form, example = f"{form} = NUMBER", f"{example} = 0.5"
+    mend = f"--{how} is {text!r}; write {form}, such as {example!r}"
+    if written is None:
+        raise ValueError(mend)
+    try:
+        value = float(written["number"]) if number else 0.0
+    except ValueError:
+        raise ValueError(f"{mend}; {written['number']!r} is no number") from None
+    units = None if written["units"].strip() == "*" else _units(written["units"], mend)
+    gain, value = (value, 0.0) if how == "scale" else (0.0, value)
+    return UnitLesion(written["module"], units, gain, value, f"{how} {text}")
 
-    def with_leaf(obs: Observation, x: jax.Array) -> Observation:
-        here = lambda path, old: x if name_of(path) == lesion.leaf else old
-        return jax.tree_util.tree_map_with_path(here, obs)
 
-    def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
-        own, begun, first = memory
-        x = flatten(obs)[lesion.leaf]
-        if replace is None:
-            x = first = select(begun, first, x)
-        else:
-            x = replace(x, jax.random.fold_in(key, 1))
-        action, decision = actor.act(with_leaf(obs, x), key, own)
-        after = (decision.memory, jnp.ones_like(begun), first)
-        return action, dataclasses.replace(decision, memory=after)
+def _units(text: str, mend: str) -> tuple[int, ...]:
+    """Return the numbers that are written as 3,7-9."""
+    units: list[int] = []
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if ends is None:
+            raise ValueError(f"{mend}; {part.strip()!r} is no unit")
+        units += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    if not units:
+        raise ValueError(f"{mend}; no unit is named")
+    return tuple(units)
 
-    def memory(n: int) -> Any:
-        spec = leaves[lesion.leaf]
-        kept = jnp.zeros((n, *spec.shape), spec.dtype) if replace is None else ()
-        return actor.memory(n), jnp.zeros(n, bool), kept
 
-    return Actor(act, memory)
+def lesions_of(
+    lesion: Sequence[str], silence: Sequence[str], clamp: Sequence[str], scale: Sequence[str]
+) -> list[Lesion]:
+    """Return the lesions of the options of that name; see their functions for errors."""
+    units = {"silence": silence, "clamp": clamp, "scale": scale}
+    found: list[Lesion] = [sense_lesion(text) for text in lesion]
+    return found + [unit_lesion(how, text) for how, texts in units.items() for text in texts]

@@ -17,9 +17,8 @@ import tyro
 from envs.catalogue import find
 from envs.film import Filmed, filmed
 from envs.presets import Preset
-from experiments import lesions
 from experiments.command_line import refuse_renamed
-from experiments.lesions import Lesion, lesioned
+from experiments.lesions import Lesion, lesions_of
 from experiments.network_settings import NetworkConfig
 from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, from_dict
 from vnl_ppo import run_folder
@@ -50,6 +49,17 @@ class Options:
     """LEAF=KIND, such as vision=blank: add to each run the same policy with this lesion. Kinds are
     blank, frozen (the first observation of the episode), shuffled, noise, and other (what another
     animal observes at that moment)."""
+    silence: tuple[str, ...] = ()
+    """"MODULE: UNITS", such as "encoders_vision/Conv_1: 3,7-9": the same, with these units at 0."""
+    clamp: tuple[str, ...] = ()
+    """"MODULE: UNITS = NUMBER": the same, with these units at a number."""
+    scale: tuple[str, ...] = ()
+    """"MODULE: UNITS = NUMBER": the same, with these units multiplied by a number."""
+
+    @property
+    def lesions(self) -> list[Lesion]:
+        """The lesions asked for; raises a ValueError for one that is written wrongly."""
+        return lesions_of(self.lesion, self.silence, self.clamp, self.scale)
 
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
@@ -57,8 +67,7 @@ class Options:
             raise ValueError("no policy is named; name a run folder, or random")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; it has to be from 0 to {2**32 - 1}")
-        for text in self.lesion:
-            lesions.from_text(text)
+        _ = self.lesions
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -136,7 +145,7 @@ def load_players(
     names: Sequence[str],
     world: Settings,
     deterministic: bool = True,
-    lesion: Sequence[str] = (),
+    lesions: Sequence[Lesion] = (),
 ) -> list[Player]:
     """Return the named policies, all in one world.
 
@@ -144,17 +153,26 @@ def load_players(
         names: as `Options.policies`.
         world: settings of the world.
         deterministic: whether a run's policy takes its mode instead of a sample.
-        lesion: as `Options.lesion`; behind each run come its lesioned policies.
+        lesions: as `Options.lesions`; behind each run come its lesioned policies.
 
     Raises:
         ValueError: there is no such run, it cannot be read, it has another kind of walker, or it
-            does not observe the leaf of a lesion.
+            does not have what a lesion names.
     """
+    length = world.ppo.episode_length
     players = []
     for name in names:
-        players.append(player := _load(name, world, deterministic))
-        if name != RANDOM:
-            players += [with_lesion(player, lesions.from_text(text)) for text in lesion]
+        if name == RANDOM:
+            players.append(_random(world))
+            continue
+        policy = load_policy(name, world)
+        shown = _shown(name, policy.step)
+        actor = policy.actor(deterministic)
+        players.append(Player(shown, policy.env, actor, length))
+        players += [
+            Player(f"{shown} {lesion}", policy.env, lesion.of(actor, policy), length)
+            for lesion in lesions
+        ]
     return players
 
 
@@ -165,12 +183,6 @@ def load_policy(name: str, world: Settings) -> Policy:
     env, network = build(_in_world(own, world, name))
     _check_told(own, env, name)
     return load_into(env, network, own.ppo, folder, int(step) if step else None)
-
-
-def with_lesion(player: Player, lesion: Lesion) -> Player:
-    """Return a policy with a lesion, in the same environment."""
-    actor = lesioned(player.actor, lesion, player.env)
-    return player._replace(name=f"{player.name} {lesion}", actor=actor)
 
 
 def split_name(name: str) -> tuple[Path, str]:
@@ -206,17 +218,17 @@ def _first_world(arguments: Sequence[str]) -> Settings:
     return defaults_for(named[0] if named else "gap_ant", seeing=False)
 
 
-def _load(name: str, world: Settings, deterministic: bool) -> Player:
-    length = world.ppo.episode_length
-    if name == RANDOM:
-        blind = BLIND if isinstance(find(world.env), Preset) else world.encoder
-        env, _ = build(dataclasses.replace(world, encoder=blind))
-        return Player(RANDOM, env, acting_at_random(env.action_size), length)
-    policy = load_policy(name, world)
+def _random(world: Settings) -> Player:
+    blind = BLIND if isinstance(find(world.env), Preset) else world.encoder
+    env, _ = build(dataclasses.replace(world, encoder=blind))
+    return Player(RANDOM, env, acting_at_random(env.action_size), world.ppo.episode_length)
+
+
+def _shown(name: str, step: int) -> str:
+    """Return what a policy is called in tables."""
     folder, _ = split_name(name)
     path, seed = run_folder.split_agent(folder)
-    shown = folder.name if seed is None else f"{path.name}/{folder.name}"
-    return Player(f"{shown}@{policy.step}", policy.env, policy.actor(deterministic), length)
+    return f"{folder.name if seed is None else f'{path.name}/{folder.name}'}@{step}"
 
 
 def _check_told(own: Settings, env: Any, name: str) -> None:

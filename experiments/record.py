@@ -28,8 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from experiments import lesions
-from experiments.lesions import lesioned
+from experiments.lesions import SenseLesion
 from experiments.players import RANDOM, Options, load_policy, parse, split_name
 from experiments.settings import Settings, to_dict
 from vnl_ppo import run_folder
@@ -80,8 +79,8 @@ class RecordOptions(Options):
             raise ValueError(f"--episodes is {self.episodes}; it has to be at least 1")
         if self.episode_length < 0:
             raise ValueError(f"--episode-length is {self.episode_length}; it has to be 0 or more")
-        if len(self.lesion) > 1:
-            raise ValueError(f"{len(self.lesion)} lesions are named; record them one by one")
+        if len(self.lesions) > 1:
+            raise ValueError(f"{len(self.lesions)} lesions are named; record them one by one")
 
 
 def main() -> None:
@@ -97,7 +96,7 @@ def main() -> None:
         about = {
             "policy": options.policies[0],
             "step": policy.step,
-            "lesion": list(options.lesion),
+            "lesion": ", ".join(map(str, options.lesions)),
             "seed": options.seed,
             "settings": json.dumps(to_dict(world)),
             "commit": run_folder.git_commit() or "unknown",
@@ -125,23 +124,13 @@ def chosen(policy: Policy, patterns: tuple[str, ...]) -> list[str]:
     Raises:
         ValueError: none matches a pattern; the message lists them.
     """
-    known = sorted(module_outputs(policy))
+    known = list(policy.modules)
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
             raise ValueError(
                 f"--modules has {pattern!r}, which is no module; there are {', '.join(known)}"
             )
     return [name for name in known if any(fnmatch.fnmatch(name, p) for p in patterns)]
-
-
-def module_outputs(policy: Policy) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shape of each module's output for a batch of one, by the module's path."""
-    spec = flatten(policy.env.observation_spec)
-    obs = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in spec.items()}
-    captured = lambda obs: apply_and_capture(
-        policy.network, policy.weights, obs, initial_memory(policy.network, 1)
-    )[1]
-    return jax.eval_shape(captured, obs)
 
 
 def write(
@@ -158,9 +147,11 @@ def write(
     actor = capturing(policy, modules)
     # What a lesion needs to remember lies around what the policy does.
     captured_of = lambda memory: memory[1]
-    if options.lesion:
-        actor = lesioned(actor, lesions.from_text(options.lesion[0]), policy.env)
-        captured_of = lambda memory: memory[0][1]
+    if options.lesions:
+        (lesion,) = options.lesions
+        actor = lesion.of(actor, policy)
+        if isinstance(lesion, SenseLesion):
+            captured_of = lambda memory: memory[0][1]
 
     def take_step(carry: Any, key: jax.Array) -> Any:
         episodes, over = carry
@@ -291,7 +282,7 @@ def capturing(policy: Policy, modules: list[str]) -> Actor:
         return action, dataclasses.replace(decision, memory=after)
 
     def memory(n: int) -> Any:
-        shapes = {k: x for k, x in module_outputs(policy).items() if k in modules}
+        shapes = {k: x for k, x in policy.modules.items() if k in modules}
         return initial_memory(network, n), {
             k: jnp.zeros((n, *x.shape[1:]), x.dtype) for k, x in shapes.items()
         }

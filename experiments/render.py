@@ -9,6 +9,7 @@ The video goes into videos/ of the first run's folder unless --output names a fi
 """
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ class RenderOptions(Options):
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
         super().check()
-        shown = sum(1 if name == RANDOM else 1 + len(self.lesion) for name in self.policies)
+        shown = sum(1 if name == RANDOM else 1 + len(self.lesions) for name in self.policies)
         if shown > 2:
             raise ValueError(
                 f"{shown} policies are named, those with a lesion among them; a video shows one "
@@ -72,7 +73,7 @@ def main() -> None:
         options, world = parse(RenderOptions, sys.argv[1:], __doc__)
         path = output(options)
         check_path(path)
-        players = load_players(options.policies, world, lesion=options.lesion)
+        players = load_players(options.policies, world, lesions=options.lesions)
         for player in players:
             env = player.filmed
             env.camera(camera_name(env, options.camera), 16, 16)
@@ -91,7 +92,8 @@ def output(options: RenderOptions) -> Path:
         return options.output
     first = options.policies[0]
     plain = [name.strip("/").replace("/", "_") for name in options.policies]
-    parts = [*plain, *options.lesion, options.camera or "film", f"seed{options.seed}"]
+    lesions = [re.sub(r"[^\w=.,-]+", "_", str(lesion)) for lesion in options.lesions]
+    parts = [*plain, *lesions, options.camera or "film", f"seed{options.seed}"]
     name = "-".join(parts) + ".mp4"
     if first == RANDOM:
         return Path(name)

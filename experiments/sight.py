@@ -37,7 +37,7 @@ import tyro
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs, share
-from experiments.lesions import Lesion, lesioned
+from experiments.lesions import SenseLesion
 from experiments.players import settings_of
 from experiments.settings import build
 from experiments.tables import show
@@ -175,12 +175,12 @@ def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict
         def of(weights: Any, key: jax.Array) -> dict[str, jax.Array]:
             actor = acting(network, weights, deterministic=True)
             if blindfold:
-                actor = lesioned(actor, Lesion("vision", blindfold), env)
+                actor = SenseLesion("vision", blindfold).of(actor, policy)
             return run_episodes(env, actor, key, episodes, length)[0]
 
-        weights = load_into(env, network, settings.ppo, run, step).weights
+        policy = load_into(env, network, settings.ppo, run, step)
         run_of = programs.setdefault((episodes, blindfold), jax.jit(of))
-        found = run_of(weights, jax.random.key(options.evaluation_seed))
+        found = run_of(policy.weights, jax.random.key(options.evaluation_seed))
         return {k: float(x.mean()) for k, x in found.items()}
 
     programs: dict[Any, Any] = {}

@@ -33,8 +33,8 @@ class WatchOptions(Options):
         super().check()
         if len(self.policies) > 1:
             raise ValueError(f"{len(self.policies)} policies are named; the viewer shows one")
-        if len(self.lesion) > 1:
-            raise ValueError(f"{len(self.lesion)} lesions are named; the viewer shows one")
+        if len(self.lesions) > 1:
+            raise ValueError(f"{len(self.lesions)} lesions are named; the viewer shows one")
         if not 0 < self.speed < float("inf"):
             raise ValueError(f"--speed is {self.speed}; it has to be above 0")
 
@@ -45,7 +45,7 @@ def main() -> None:
         options, world = parse(WatchOptions, sys.argv[1:], __doc__)
         check_display()
         # Behind the policy comes the same one with a lesion, if one is asked for.
-        *_, player = load_players(options.policies, world, lesion=options.lesion)
+        *_, player = load_players(options.policies, world, lesions=options.lesions)
         _ = player.filmed
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -29,7 +29,7 @@ from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation
 from vnl_ppo.evaluation import Actor, acting
 from vnl_ppo.observations import flatten
-from vnl_ppo.policy import Weights, init_params, make_policy
+from vnl_ppo.policy import Weights, apply_and_capture, init_params, make_policy
 from vnl_ppo.recurrence import initial_memory, remembers
 
 Builder = Callable[[dict[str, Any]], tuple[Env, nn.Module, PPOConfig]]
@@ -115,6 +115,16 @@ class Policy:
     def remembers(self) -> bool:
         """Whether the policy has a memory."""
         return remembers(initial_memory(self.network, 1))
+
+    @property
+    def modules(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The outputs of the network's modules, [1, ..., units] for one observation, by path."""
+        spec = flatten(self.env.observation_spec)
+        obs = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in spec.items()}
+        outputs = lambda obs: apply_and_capture(
+            self.network, self.weights, obs, initial_memory(self.network, 1)
+        )[1]
+        return dict(sorted(jax.eval_shape(outputs, obs).items()))
 
     def _decide(
         self, obs: Observation, memory: Any, key: jax.Array | None, head: str = "policy"

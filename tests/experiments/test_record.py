@@ -51,7 +51,7 @@ def test_every_array_has_episodes_and_steps(recording):
                  "truth.qpos", "metric.obstacles_passed", "module.encoders_vision.Conv_0",
                  "module.core", "module.policy"):  # fmt: skip
         assert recording[name].dims[:2] == ("episode", "time"), name
-    assert recording.attrs["step"] == 0 and recording.attrs["lesion"] == []
+    assert recording.attrs["step"] == 0 and recording.attrs["lesion"] == ""
     assert recording.alive.values.all()
 
 
