@@ -1,0 +1,74 @@
+"""Curves that are known by hand, and a measurement from beginning to end."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import psychometrics
+from experiments.analysis.psychometric import fit_logistic, wilson
+from experiments.psychometrics import values_of, varied
+from experiments.settings import defaults_for
+
+
+def test_wilson_by_hand():
+    # Wilson 1927 with z = 1.96: centre (p + z^2 / 2n) / (1 + z^2 / n), for 5 of 10.
+    z, n = 1.959964, 10
+    half = z * np.sqrt(0.25 / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    np.testing.assert_allclose(wilson(5, 10), (0.5 - half, 0.5 + half), rtol=1e-5)
+    assert wilson(0, 10)[0] == 0 and wilson(0, 10)[1] > 0.2
+
+
+@pytest.mark.parametrize("threshold, slope", [(0.4, -12.0), (0.7, 6.0)])
+def test_a_logistic_curve_is_found_again(threshold, slope):
+    x, trials = np.linspace(0.1, 1, 10), np.full(10, 100_000)
+    share = 1 / (1 + np.exp(-slope * (x - threshold)))
+    fit = fit_logistic(x, np.round(share * trials), trials)
+    assert fit.threshold == pytest.approx(threshold, abs=1e-3)
+    assert fit.slope == pytest.approx(slope, rel=1e-2)
+
+
+def test_a_step_has_a_threshold_between_and_certainty_has_none():
+    x, trials = np.array([0.1, 0.2, 0.3, 0.4]), np.full(4, 50)
+    fit = fit_logistic(x, np.array([50, 50, 0, 0]), trials)
+    assert 0.2 < fit.threshold < 0.3 and fit.slope < 0
+    assert fit_logistic(x, trials, trials) is None
+    assert fit_logistic(x, 0 * trials, trials) is None
+
+
+def test_values_and_settings():
+    assert values_of("0.1:0.5:0.2") == [0.1, 0.3, 0.5]
+    assert values_of("1,2.5") == [1, 2.5]
+    for text in ("", "1", "a:b:c", "1:2", "0:1:0", "1,inf"):
+        with pytest.raises(ValueError, match="write FIRST:LAST:STEP"):
+            values_of(text)
+    world = defaults_for("gap_ant", seeing=False)
+    assert varied(world, "arena.gap-length", 0.3).arena.gap_length == (0.3, 0.3)
+    assert varied(world, "task.forward", 2).task.forward == 2.0
+    with pytest.raises(ValueError, match="did you mean arena.gap_length"):
+        varied(world, "arena.gap-lenght", 1)
+    with pytest.raises(ValueError, match="neither number nor range"):
+        varied(world, "arena.aesthetic", 1)
+
+
+def test_random_actions_in_a_world_that_is_made_harder(tmp_path, monkeypatch, capsys):
+    # An animal that fails where its root is lower than this; at rest it is at 0.75 m.
+    arguments = [
+        "random", "--vary", "task.healthy-height", "0.0,0.1", "--episodes", "3",
+        "--episode-length", "3", "--at-least", "episode_length", "2", "--output", str(tmp_path),
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["psychometrics.py", *arguments])
+    with pytest.raises(SystemExit, match="healthy_height"):
+        psychometrics.main()
+    arguments[2:4] = ["arena.gap-length", "0.1,0.2"]
+    monkeypatch.setattr(sys, "argv", ["psychometrics.py", *arguments])
+    psychometrics.main()
+    assert "1.00 [0.44, 1.00]" in capsys.readouterr().out
+    found = json.loads((tmp_path / "psychometrics.json").read_text())
+    assert found["policies"]["random"]["successes"] == [3, 3]
+    assert (tmp_path / "psychometrics.png").stat().st_size > 5000
+    arguments[arguments.index("episode_length")] = "sucess"
+    monkeypatch.setattr(sys, "argv", ["psychometrics.py", *arguments])
+    with pytest.raises(SystemExit, match="'sucess'; this world has .*success"):
+        psychometrics.main()
