@@ -3,6 +3,9 @@
 import warnings
 from typing import Any
 
+from envs import opengl
+
+opengl.forgo_what_is_missing()
 # dm_control looks for a display as it is imported; nothing here needs one.
 warnings.filterwarnings("ignore", message=".*DISPLAY environment variable is missing")
 

@@ -240,8 +240,10 @@ def kept_programs(
     processes, each of which compiles a part.
     """
     parts = traced_from(settings, env)
-    if compilations is None or parts is None or jax.process_count() > 1:
+    kept = compilations is not None and compilations.folder is not None
+    if not kept or parts is None or jax.process_count() > 1:
         return None
+    assert compilations is not None
     # Seeds are arguments of the programs.
     ppo = dataclasses.replace(settings.ppo, seed=0, num_evals=1)
     plain = to_dict(dataclasses.replace(settings, ppo=ppo))

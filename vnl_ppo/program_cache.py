@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from vnl_ppo import executables
-from vnl_ppo.runtime import Compilations
+from vnl_ppo.runtime import Compilations, others_can_write
 
 _SUFFIX = ".program"
 MOST = 100
@@ -30,6 +30,8 @@ _NOT_OF_THE_PROGRAM = ("cache", "log", "traceback")
 
 class ProgramCache:
     """The cached programs of runs with the same settings, code and machine.
+
+    A program is code that runs as the user, so a file is only read if nobody else can write it.
 
     Args:
         compilations: JAX's cache, whose folder holds these programs too.
@@ -55,6 +57,7 @@ class ProgramCache:
 
     def path(self, name: str) -> Path:
         """Return the file of a program."""
+        assert self.compilations.folder is not None
         return self.compilations.folder / f"{name}-{self._digest}{_SUFFIX}"
 
 
@@ -78,8 +81,11 @@ class Kept:
         return self._function.lower(*arguments)
 
     def _read(self) -> Callable[..., Any] | None:
+        path = self._programs.path(self._name)
         try:
-            content = self._programs.path(self._name).read_bytes()
+            if others_can_write(path):
+                return None
+            content = path.read_bytes()
             digest, packed = content[:32], content[32:]
             if hashlib.sha256(packed).digest() != digest:
                 return None
@@ -88,7 +94,7 @@ class Kept:
             # Not there, or not for this machine: it is compiled and written again.
             return None
         with contextlib.suppress(OSError):
-            os.utime(self._programs.path(self._name))
+            os.utime(path)
         self._programs.compilations.found += 1
         return compiled
 

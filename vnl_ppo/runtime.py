@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import stat
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -15,12 +17,12 @@ class Compilations:
     """Counts how this process uses JAX's cache of compiled programs from now on.
 
     Attributes:
-        folder: the cache's folder.
+        folder: the cache's folder; None without one.
         found: number of programs read from it.
         made: number of programs compiled and written to it.
     """
 
-    folder: Path
+    folder: Path | None
     found: int = 0
     made: int = 0
 
@@ -34,6 +36,8 @@ class Compilations:
         jax.monitoring.register_event_listener(count)
 
     def __str__(self) -> str:
+        if self.folder is None:
+            return "compiled programs are not kept"
         return (
             f"{self.found} compiled programs from the cache, {self.made} new; cache: {self.folder}"
         )
@@ -42,14 +46,51 @@ class Compilations:
 def keep_compilations() -> Compilations:
     """Turn on JAX's cache of compiled programs, so that a second start does not compile them again.
 
-    Its folder is `JAX_COMPILATION_CACHE_DIR` if that is set, else one in the user's cache folder.
+    Its folder is `JAX_COMPILATION_CACHE_DIR` if that is set, else one in the user's cache folder,
+    made for the user alone. What lies in it runs as the user, so it is only used if nobody else can
+    write there; otherwise, and where there is no home folder, a warning says that nothing is kept.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
-    folder = Path(chosen or home / "vnl_ppo" / "compilations")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    folder, problem = None, ""
+    try:
+        chosen = getattr(jax.config, "jax_compilation_cache_dir", None)
+        folder = Path(chosen) if chosen else _cache_home() / "vnl_ppo" / "compilations"
+        for made in (folder.parent, folder):
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
+        problem = others_can_write(folder)
+    except (OSError, RuntimeError) as error:
+        problem = str(error)
+    if problem:
+        warnings.warn(
+            f"compiled programs are not kept, so every start compiles them again: {problem}",
+            stacklevel=2,
+        )
+        folder = None
+    jax.config.update("jax_compilation_cache_dir", folder and str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return Compilations(folder)
+
+
+def others_can_write(path: Path) -> str:
+    """Return why another user could have put something at a path; empty if none could.
+
+    As `ssh` does, this asks of the path and of every folder above it that it belongs to the user or
+    to root, and that neither its group nor others may write. Others may write to a folder above if
+    its sticky bit keeps them from what is not theirs, as in /tmp.
+    """
+    if not hasattr(os, "getuid"):
+        return ""
+    for place in (path.resolve(), *path.resolve().parents):
+        status = place.stat()
+        if status.st_uid not in (os.getuid(), 0):
+            return f"{place} belongs to another user"
+        sticky = place != path.resolve() and status.st_mode & stat.S_ISVTX
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            return f"others may write to {place} (mend it with chmod go-w {place})"
+    return ""
+
+
+def _cache_home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def seconds_since_start() -> float:

@@ -176,3 +176,18 @@ def test_a_program_comes_back_on_the_devices_that_it_was_made_for(tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert f"found {found}" in done.stdout
+
+
+def test_a_program_that_others_could_have_written_is_not_run(compilations):
+    key = jax.random.key(0)
+    first = ProgramCache(compilations, b"x").keep("f", jax.jit(Function()))
+    first(X, key)
+    path = first._programs.path("f")
+    path.chmod(0o666)
+    again = Function()
+    ProgramCache(compilations, b"x").keep("f", jax.jit(again))(X, key)
+    assert again.traced == 1
+    path.chmod(0o600)
+    third = Function()
+    ProgramCache(compilations, b"x").keep("f", jax.jit(third))(X, key)
+    assert third.traced == 0
