@@ -29,6 +29,8 @@ _MARK_SIZE = 0.5
 """MuJoCo's `meansize`, by which it scales marks, metres: about the size of an ant."""
 _SUPERSAMPLING = 2
 _BORDER = 2
+_MARGIN = 16
+"""Pixels between the inset and the edges of the frame."""
 
 
 class Filmed(Protocol):
@@ -237,10 +239,15 @@ def _average(image: jax.Array) -> jax.Array:
 
 
 def _paste(frame: np.ndarray, eye: np.ndarray, height: int) -> None:
-    """Put the image `eye`, enlarged without smoothing, into the upper right corner of `frame`."""
+    """Put the image `eye`, enlarged without smoothing, into the upper right corner of `frame`.
+
+    A wide image is less than `height` high where the frame has no room for it.
+    """
+    room = frame.shape[1] - 2 * _MARGIN
+    width = min(room, max(1, height * eye.shape[1] // eye.shape[0]))
+    height = min(height, max(1, width * eye.shape[0] // eye.shape[1]))
     rows = np.arange(height) * eye.shape[0] // height
-    width = height * eye.shape[1] // eye.shape[0]
     columns = np.arange(width) * eye.shape[1] // width
-    top, right = 16, frame.shape[1] - 16
+    top, right = _MARGIN, frame.shape[1] - _MARGIN
     frame[top - _BORDER : top + height + _BORDER, right - width - _BORDER : right + _BORDER] = 255
     frame[top : top + height, right - width : right] = eye[rows][:, columns]

@@ -136,6 +136,7 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
     if first.resume and first.config:
         raise ValueError("--resume and --config are both given; leave out --config to resume a run")
     if source := first.resume or first.config:
+        source = source.expanduser()
         begin = from_dict(run_folder.read_settings(source), str(source))
         if first.env not in ("", begin.env):
             raise ValueError(
@@ -148,7 +149,11 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
         begin = Settings()
     else:
         raise ValueError("name an environment: --env gap_ant, --env brax:ant, ... (see --help)")
-    return tyro.cli(type(begin), args=arguments, default=begin, description=description)
+    settings = tyro.cli(type(begin), args=arguments, default=begin, description=description)
+    paths = {name: getattr(settings, name) for name in ("run_dir", "resume", "config")}
+    # A shell does not replace the ~ of --run-dir=~/x or of '~/x'.
+    given = {name: path.expanduser() for name, path in paths.items() if path}
+    return dataclasses.replace(settings, **given)
 
 
 def refuse_renamed(arguments: Sequence[str]) -> None:
@@ -196,7 +201,7 @@ def prepare(
     env, network = build(settings)
     name = f"{title(settings, env)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = settings.resume or settings.run_dir or Path("runs") / name
-    if settings.resume is None and is_first():
+    if settings.run_dir and settings.resume is None and is_first():
         run_folder.check_free(folder)
     programs = kept_programs(settings, env, compilations)
     if settings.resume or programs is None or not programs.has("init", "step"):
@@ -216,6 +221,7 @@ def prepare(
             f"(defaults for this hardware unless you set others)"
         )
         if settings.resume is None:
+            folder = folder if settings.run_dir else run_folder.unused(folder)
             run_folder.create(folder, to_dict(settings), BUILDER)
     return env, network, folder, programs
 
@@ -272,8 +278,13 @@ def work(
     )
     if is_first():
         made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]
-        if path := film_episode(settings, env, network, weights, folder):
-            made.append(f"video in {path}")
+        try:
+            if path := film_episode(settings, env, network, weights, folder):
+                made.append(f"video in {path}")
+        except Exception as error:
+            # What was learned is saved; a video can be made again.
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            print(f"warning: no video: {reason}", file=sys.stderr)
         print(f"done: {', '.join(made)}; tensorboard --logdir {folder}")
     wait_for_all()
 

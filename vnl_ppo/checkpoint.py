@@ -7,12 +7,14 @@ damaged later, called torn, is detected by the SHA-256 digests of its arrays in 
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import logging
 import math
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,8 +81,8 @@ def save(folder: Path, step: int, state: Any, score: float | None = None) -> Pat
     try:
         _remove_unfinished(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _orbax() as checkpointer:
-            checkpointer.save(path, leaves, custom_metadata={_DIGESTS: digests, _SCORE: score})
+        with _plain(path) as place, _orbax() as checkpointer:
+            checkpointer.save(place, leaves, custom_metadata={_DIGESTS: digests, _SCORE: score})
         read(folder, step)
     except Exception as error:
         # Orbax and TensorStore report a full disk by many classes of exceptions.
@@ -108,13 +110,13 @@ def read(folder: Path, step: int) -> Leaves:
     """
     path = (folder / str(step)).resolve()
     try:
-        with _orbax() as checkpointer:
-            metadata = checkpointer.metadata(path)
+        with _plain(path) as place, _orbax() as checkpointer:
+            metadata = checkpointer.metadata(place)
             if metadata.item_metadata is None:
                 raise ValueError("its metadata are missing or torn")
             shapes = metadata.item_metadata.tree
             empty = {name: np.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-            leaves = {k: np.asarray(x) for k, x in checkpointer.restore(path, empty).items()}
+            leaves = {k: np.asarray(x) for k, x in checkpointer.restore(place, empty).items()}
     except Exception as error:
         # A torn file can raise anything, depending on the parser that met it.
         raise TornCheckpointError(
@@ -280,6 +282,22 @@ def _orbax() -> Iterator[ocp.StandardCheckpointer]:
         log.setLevel(level)
 
 
+@contextlib.contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """Yield another path to the same place, without characters that stand for others in patterns.
+
+    Orbax looks for files by patterns that it makes of their paths, and finds none in a folder whose
+    name has brackets or a backslash.
+    """
+    if not set("[]*?\\") & set(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "checkpoints"
+        link.symlink_to(path.parent, target_is_directory=True)
+        yield link / path.name
+
+
 def _checkpointer() -> ocp.StandardCheckpointer:
     """Return a checkpointer that does not wait for other processes to write their parts."""
     if jax.process_count() == 1:
@@ -313,15 +331,15 @@ def _discard(path: Path) -> None:
 
 def _remove_unfinished(path: Path) -> None:
     """Delete what an interrupted write of `path` left behind."""
-    for part in path.parent.glob(f"{path.name}{_UNFINISHED}*"):
+    for part in path.parent.glob(f"{glob.escape(path.name)}{_UNFINISHED}*"):
         shutil.rmtree(part, ignore_errors=True)
 
 
 def _notes(path: Path) -> dict[str, Any]:
     """Return the metadata that `save` wrote; empty if they are torn or not from `save`."""
     try:
-        with _checkpointer() as checkpointer:
-            return checkpointer.metadata(path.resolve()).custom_metadata or {}
+        with _plain(path.resolve()) as place, _checkpointer() as checkpointer:
+            return checkpointer.metadata(place).custom_metadata or {}
     except Exception:
         # As in `read`. Resuming will tell.
         return {}

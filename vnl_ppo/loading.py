@@ -139,6 +139,12 @@ class Policy:
                 f"the observation has leaves {sorted(flat)}; this {head} was trained on "
                 f"{sorted(needed)}; pass these, and no leaves that its environment does not have"
             )
+        for name, x in flat.items():
+            if spec[name].dtype == jnp.uint8 and jnp.result_type(x) != jnp.uint8:
+                raise ValueError(
+                    f"the observation's leaf {name!r} is {jnp.result_type(x)}; images have to be "
+                    f"uint8 from 0 to 255, as the environment gives them"
+                )
         name = min(flat)
         axes = jnp.shape(flat[name])[: jnp.ndim(flat[name]) - len(spec[name].shape)]
         missing = {

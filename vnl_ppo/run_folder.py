@@ -73,6 +73,23 @@ def check_free(folder: Path) -> None:
         )
 
 
+def unused(folder: Path) -> Path:
+    """Make a folder that nobody else has, and return it: `folder`, or with -2, -3, ... at its end.
+
+    Of two runs that start in the same second each gets its own.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made, number = folder, 1
+    while True:
+        try:
+            made.mkdir()
+        except FileExistsError:
+            number += 1
+            made = folder.with_name(f"{folder.name}-{number}")
+        else:
+            return made
+
+
 def agent_folder(seed: int) -> str:
     """Return the name of one agent's folder, which lies in the folder of a run of several seeds."""
     return f"seed_{seed}"

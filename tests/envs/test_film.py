@@ -164,3 +164,15 @@ def test_each_mark_is_drawn_and_contacts_only_where_there_are_any():
 def test_an_unknown_mark_is_named():
     with pytest.raises(ValueError, match="no mark 'ghosts'; there are contacts, joints, com"):
         next(marked_film(None, None, None, "floating", (16, 16), ["ghosts"]))
+
+
+@pytest.mark.parametrize("shape", [(36, 160, 3), (160, 36, 3), (16, 400, 3), (64, 64, 3)])
+def test_an_eye_of_any_shape_fits_into_the_corner(shape):
+    frame = np.zeros((128, 192, 3), np.uint8)
+    films._paste(frame, np.full(shape, 100, np.uint8), 64)
+    drawn = np.argwhere((frame == 100).all(axis=-1))
+    (top, left), (bottom, right) = drawn.min(axis=0), drawn.max(axis=0)
+    height, width = bottom - top + 1, right - left + 1
+    assert height <= 64 and left >= 16 and right == 192 - 17 and top == 16
+    assert width / height == pytest.approx(shape[1] / shape[0], rel=0.15)
+    assert (frame[top - 1, right] == 255).all() and (frame[bottom + 1, left] == 255).all()

@@ -153,3 +153,16 @@ def test_a_folder_in_use_is_refused(tmp_path):
     settings = parse(["--encoder", "none", "--run-dir", str(tmp_path)])
     with pytest.raises(FileExistsError, match="not empty"):
         command_line.prepare(settings)
+
+
+def test_a_video_that_fails_loses_nothing(monkeypatch, capsys, tmp_path):
+    def fail(*_):
+        raise MemoryError("no room for frames")
+
+    monkeypatch.setattr(command_line, "train", lambda *_, **__: None)
+    monkeypatch.setattr(command_line, "film_episode", fail)
+    settings = parse(["--env", "gap_ant", "--encoder", "none"], None)
+    command_line.work(settings, None, None, tmp_path)
+    shown = capsys.readouterr()
+    assert "warning: no video: no room for frames" in shown.err
+    assert "done: checkpoints in" in shown.out

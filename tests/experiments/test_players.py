@@ -262,3 +262,15 @@ def test_a_leaf_that_is_not_asked_for_names_the_flag():
     )
     with pytest.raises(ValueError, match="add --ahead"):
         build(settings)
+
+
+def test_a_home_folder_is_written_as_in_a_shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = parse(["--env", "gap_ant", "--run-dir=~/mine"], None)
+    assert settings.run_dir == tmp_path / "mine"
+
+
+def test_two_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
+    made = [run_folder.unused(tmp_path / "runs" / "mine") for _ in range(3)]
+    assert [path.name for path in made] == ["mine", "mine-2", "mine-3"]
+    assert all(path.is_dir() for path in made)

@@ -200,3 +200,19 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 def test_a_setting_that_cannot_be_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         CheckpointConfig(**change)
+
+
+@pytest.mark.parametrize("name", ["x[1]", "back\\slash", "star*", "what?", "a b", "ü", "~", "a:b"])
+def test_a_path_may_have_any_characters(tmp_path, name):
+    folder = tmp_path / name / "checkpoints"
+    for step in (10, 20):
+        checkpoint.save(folder, step, {"a": np.arange(3.0) + step}, score=1.0)
+    assert checkpoint.steps(folder) == [10, 20]
+    np.testing.assert_array_equal(checkpoint.read(folder, 20)["a"], [20, 21, 22])
+    assert checkpoint.prune(folder, CheckpointConfig(keep_last=1, keep_best=0)) == [10]
+    assert [path.name for path in folder.iterdir()] == ["20"]
+    # What an interrupted write left is found there too.
+    left = folder / "30.orbax-checkpoint-tmp-7"
+    left.mkdir()
+    checkpoint.save(folder, 30, {"a": np.arange(3.0)})
+    assert not left.exists()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.probes import Pixels
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.loading import Policy
 from vnl_ppo.networks import ActorCritic
@@ -106,3 +107,17 @@ def test_a_loaded_policy_needs_only_what_it_looks_at():
     policy = Policy(env, remembering, PPOConfig(), weights_for(remembering), step=0)
     with pytest.raises(ValueError, match=r"\['legs.angles', 'touch'\]"):
         policy.act(legs)
+
+
+def test_an_image_that_is_not_bytes_is_refused():
+    # A float image of 0 to 255 would be taken for one of 0 to 1.
+    spec = {"vision": jax.ShapeDtypeStruct((4, 4, 3), jnp.uint8)}
+    network = ActorCritic(2, {"vision": Pixels()}, (8,), (8,))
+    weights = Weights(init_params(network, spec, jax.random.key(0)), init_moments(spec))
+    env = types.SimpleNamespace(observation_spec=spec)
+    policy = Policy(env, network, PPOConfig(), weights, step=0)
+    image = np.full((4, 4, 3), 200)
+    assert policy({"vision": image.astype(np.uint8)}).shape == (2,)
+    for dtype in (np.float32, np.int64):
+        with pytest.raises(ValueError, match="'vision' is .*; images have to be uint8"):
+            policy({"vision": image.astype(dtype)})
