@@ -161,7 +161,7 @@ def test_a_video_that_fails_loses_nothing(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(command_line, "train", lambda *_, **__: None)
     monkeypatch.setattr(command_line, "film_episode", fail)
-    settings = parse(["--env", "gap_ant", "--encoder", "none"], None)
+    settings = parse(["--encoder", "none"])
     command_line.work(settings, None, None, tmp_path)
     shown = capsys.readouterr()
     assert "warning: no video: no room for frames" in shown.err
