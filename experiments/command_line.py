@@ -49,7 +49,7 @@ from vnl_ppo.networks import ActorCritic
 from vnl_ppo.policy import Weights
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
-from vnl_ppo.runtime import Compilations, keep_compilations
+from vnl_ppo.runtime import Compilations, check_jax, keep_compilations
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
@@ -128,6 +128,7 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
         ValueError: a flag was renamed, the settings to start from cannot be read, or the other
             processes cannot be connected.
     """
+    check_jax()
     refuse_renamed(arguments)
     first = _first_flags(arguments)
     if first.distributed != DistributedConfig() or first.join:

@@ -61,7 +61,10 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     length = options.episode_length or world.ppo.episode_length
-    found = [evaluate(player, options.episodes, length, options.seed) for player in players]
+    try:
+        found = [evaluate(player, options.episodes, length, options.seed) for player in players]
+    except KeyboardInterrupt:
+        sys.exit(130)
     if options.json:
         print(json.dumps(as_json(players, found, world, options.seed)))
     else:

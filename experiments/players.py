@@ -25,6 +25,7 @@ from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor, acting_at_random
 from vnl_ppo.loading import Policy, load_into
 from vnl_ppo.observations import flatten
+from vnl_ppo.runtime import check_jax
 
 RANDOM = "random"
 WORLD = ("arena", "walker", "task", "simulation", "physics")
@@ -122,6 +123,7 @@ def parse(
     Raises:
         ValueError: an option is invalid, or the first run cannot be read.
     """
+    check_jax()
     refuse_renamed(arguments)
     world = _first_world(arguments)
     fields: list[Any] = [

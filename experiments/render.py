@@ -82,6 +82,8 @@ def main() -> None:
         write(films[0] if len(films) == 1 else side_by_side(*films), path)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     names = ", ".join(player.name for player in players)
     print(f"{names}: {path}")
 

@@ -70,6 +70,26 @@ def keep_compilations() -> Compilations:
     return Compilations(folder)
 
 
+def check_jax() -> None:
+    """Refuse settings of JAX under which nothing here can run, and turn off one that would stop it.
+
+    Raises:
+        ValueError: JAX computes in 64 bits.
+    """
+    if getattr(jax.config, "jax_enable_x64", False):
+        raise ValueError(
+            "JAX_ENABLE_X64 is set, but states, images and checkpoints are float32 here; unset it"
+        )
+    if getattr(jax.config, "jax_debug_nans", False):
+        # A metric without a value, such as the return where no episode ended, is NaN.
+        warnings.warn(
+            "JAX_DEBUG_NANS is turned off: metrics without a value are NaN, and a run counts and "
+            "reports numbers that are not finite itself (train/nonfinite_*)",
+            stacklevel=2,
+        )
+        jax.config.update("jax_debug_nans", False)
+
+
 def others_can_write(path: Path) -> str:
     """Return why another user could have put something at a path; empty if none could.
 

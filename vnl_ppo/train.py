@@ -22,7 +22,7 @@ from vnl_ppo.interruption import Interrupted, Interruption, catch_signals
 from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
 from vnl_ppo.program_cache import ProgramCache, as_it_is
 from vnl_ppo.reporting import Log, Metrics, Reporter, over_all_agents
-from vnl_ppo.runtime import seconds_since_start
+from vnl_ppo.runtime import check_jax, seconds_since_start
 
 Hook = Callable[[int, Mapping[str, float], TrainingState], Metrics | None]
 """(step, metrics, state) -> more metrics to log, floats or float[num_seeds] by name; or None.
@@ -106,6 +106,7 @@ def train(
         NotFiniteError: the run keeps producing numbers that are not finite; a checkpoint is saved.
         OSError: a checkpoint or the events cannot be written. Earlier checkpoints are unchanged.
     """
+    check_jax()
     keep = programs.keep if programs else as_it_is
     ppo = make_ppo(env, network, config, keep=keep)
     evaluate = over_agents(make_evaluate(env, network, config), config.num_seeds)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from vnl_ppo.runtime import keep_compilations, others_can_write
+from vnl_ppo.runtime import check_jax, keep_compilations, others_can_write
 
 
 @pytest.fixture
@@ -109,3 +109,15 @@ print(os.environ["MUJOCO_GL"], len(PRESETS))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("disabled")
     assert f"MUJOCO_GL is {name}, but {why or 'libEGL.so.1 is not installed'}" in done.stderr
+
+
+def test_jax_in_64_bits_is_refused_and_its_search_for_nans_is_turned_off():
+    with jax.enable_x64(True), pytest.raises(ValueError, match="JAX_ENABLE_X64 is set"):
+        check_jax()
+    jax.config.update("jax_debug_nans", True)
+    try:
+        with pytest.warns(UserWarning, match="JAX_DEBUG_NANS is turned off"):
+            check_jax()
+        assert not jax.config.jax_debug_nans
+    finally:
+        jax.config.update("jax_debug_nans", False)
