@@ -30,6 +30,7 @@ MJX = "mjx"
 _TRAINING_WRAPPERS = ("VmapWrapper", "EpisodeWrapper", "AutoResetWrapper", "BraxAutoResetWrapper")
 """Wrappers that batch environments, count steps and restart episodes, as `vnl_ppo` does itself."""
 _SHARED = ("obs", "reward", "done", "metrics", "info")
+_THEIR_FAILED = "failed_of_the_environment"
 
 
 class Foreign(Env):
@@ -122,6 +123,8 @@ class Foreign(Env):
         """Return a `vnl_ppo.env.State` for a state of the wrapped environment."""
         leaves = zip(jax.tree.leaves(_without_shared(state)), self._read, strict=True)
         shared = _shared(state)
+        # Ours means a breakdown of the simulation (`vnl_ppo.env.State`), theirs anything.
+        shared["info"] = _renamed(shared["info"], {"failed": _THEIR_FAILED})
         if self._bare:
             shared["obs"] = {"state": state.obs}
         return State(data=[leaf for leaf, read in leaves if read], **shared)
@@ -129,6 +132,7 @@ class Foreign(Env):
     def _theirs(self, state: State) -> Any:
         """Return the wrapped environment's state, with zeros for leaves that no step reads."""
         shared = _shared(state)
+        shared["info"] = _renamed(shared["info"], {_THEIR_FAILED: "failed"})
         if self._bare:
             shared["obs"] = state.obs["state"]
         return self._unread(state.data).replace(**shared)
@@ -141,6 +145,10 @@ class Foreign(Env):
             for spec, read in zip(self._specs, self._read, strict=True)
         ]
         return jax.tree.unflatten(self._tree, leaves)
+
+
+def _renamed(info: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): x for name, x in info.items()}
 
 
 def _shared(state: Any) -> dict[str, Any]:

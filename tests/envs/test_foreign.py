@@ -20,6 +20,7 @@ from vnl_ppo.config import PPOConfig
 from vnl_ppo.evaluation import make_evaluate
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.ppo import make_ppo
+from vnl_ppo.rollout import advance, is_broken, start_episodes
 from vnl_ppo.train import weights_of
 
 SHORT = PPOConfig(
@@ -278,3 +279,26 @@ def test_playground_cartpole_is_balanced_longer():
     _, before = learn(env, network, config, 0)
     _, after = learn(env, network, config, 60)
     assert after["episode_reward"] > before["episode_reward"] + 20
+
+
+class Failing(Target):
+    """A Brax environment that says in `info` whether a step failed, by numbers of its own."""
+
+    def reset(self, rng):
+        state = super().reset(rng)
+        return state.replace(info={**state.info, "failed": jnp.ones(())})
+
+    def step(self, state, action):
+        after = super().step(state, action)
+        return after.replace(info={**after.info, "failed": state.info["failed"] + 1})
+
+
+def test_what_an_environment_calls_failed_is_no_breakdown():
+    env = Foreign(Failing())
+    keys = jax.random.split(jax.random.key(0), 4)
+    episodes = start_episodes(env, keys, ())
+    for number in (2, 3):
+        episodes, faults = jax.jit(lambda e: advance(env, e, jnp.zeros((4, 1))))(episodes)
+        assert not is_broken(faults).any()
+        # The environment itself gets it back.
+        assert (episodes.state.info["failed_of_the_environment"] == number).all()
