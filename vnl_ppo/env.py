@@ -26,9 +26,10 @@ class State:
         done: float32[], 1 if the episode ended here, else 0.
         metrics: float32[] by name, to be logged.
         info: anything else. `info["truncation"]` (float32[], optional) is 1 if an episode that is
-            done was truncated, not terminated, so that its last state still has a value; an
-            environment may truncate at most one episode per unroll. `info["failed"]` (bool[],
-            optional) is true if the simulation broke down: the state is then ignored.
+            done was truncated, not terminated, so that its last state still has a value; of several
+            such episodes in one unroll only the last gets its own, which a warning tells.
+            `info["failed"]` (bool[], optional) is true if the simulation broke down: the state is
+            then ignored.
     """
 
     data: Any

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 PATIENCE = 10
 """Number of bad iterations in a row after which a run is stopped."""
 SHARE = 0.01
 """Share of an iteration's steps in which the environment may break down."""
 _STEP_FAULTS = "train/nonfinite_"
 _EPISODES = _STEP_FAULTS + "episodes"
+_LOST = "train/lost_truncations"
 _UPDATES, _SKIPPED = "train/updates", "train/skipped_updates"
 
 
@@ -71,6 +74,7 @@ class HealthOfAll:
 
     def __init__(self, steps: int, agents: Sequence[str] = ()) -> None:
         self._agents = agents or [""]
+        self._told = False
         self._healthy = {i: Health(steps) for i in range(len(self._agents))}
 
     def check(self, step: int, metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
@@ -79,11 +83,19 @@ class HealthOfAll:
         Args:
             step: environment steps so far.
             metrics: metrics of the iteration; those of agents are float[S].
-            warn: called with a message about each agent that fails while others go on.
+            warn: called with a message about each agent that fails while others go on, and once if
+                truncated episodes get a wrong value.
 
         Raises:
             NotFiniteError: the last agent failed.
         """
+        lost = float(np.sum(metrics.get(_LOST, 0)))
+        if lost and not self._told:
+            self._told = True
+            warn(
+                f"an environment truncated more than one episode in an unroll, and {lost:.0f} of "
+                f"them got the value of another ({_LOST}); use a smaller unroll_length"
+            )
         of_agents = {k: x for k, x in metrics.items() if k.startswith("train/")}
         for i, health in list(self._healthy.items()):
             try:

@@ -27,7 +27,14 @@ from vnl_ppo.policy import Weights, apply_in_training, init_params, make_policy
 from vnl_ppo.program_cache import as_it_is
 from vnl_ppo.randomness import draw, fold_in, keys_of
 from vnl_ppo.recurrence import initial_memory
-from vnl_ppo.rollout import Episodes, Experience, collect, groups_in_rows, start_episodes
+from vnl_ppo.rollout import (
+    LOST_TRUNCATIONS,
+    Episodes,
+    Experience,
+    collect,
+    groups_in_rows,
+    start_episodes,
+)
 
 DEVICES = "devices"
 Metrics = dict[str, jax.Array]
@@ -297,7 +304,8 @@ def _reduce(totals: Metrics, steps: int) -> Metrics:
     episodes = totals["episodes"]
     of_steps = {k[5:]: x / steps for k, x in totals.items() if k.startswith("step/")}
     of_episodes = {k: _mean(totals[k], episodes) for k in ("episode_reward", "episode_length")}
-    faults = {k: x for k, x in totals.items() if k.startswith("nonfinite_")}
+    counted = lambda k: k.startswith("nonfinite_") or k == LOST_TRUNCATIONS
+    faults = {k: x for k, x in totals.items() if counted(k)}
     return {**of_steps, **of_episodes, "episodes": episodes, **faults}
 
 

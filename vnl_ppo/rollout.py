@@ -20,6 +20,9 @@ Tree = TypeVar("Tree")
 LARGEST = 1e15
 """Larger numbers count as infinite: their variances and squared errors would overflow float32."""
 
+LOST_TRUNCATIONS = "lost_truncations"
+"""The metric that counts truncated episodes whose last state was not valued, see `unroll`."""
+
 
 @struct.dataclass
 class Decision:
@@ -173,7 +176,8 @@ def unroll(
     To save memory, two things are kept once per environment, not for every step. First, a fresh
     episode, which is drawn before the unroll and starts whenever the current one ends. Second, the
     last observation and memory of a truncated episode, whose value is computed after the unroll;
-    an environment has at most one in an unroll. `keys` are [N].
+    of several in one unroll the value of the last stands for all; `LOST_TRUNCATIONS` counts the
+    others. `keys` are [N].
 
     Returns:
         the episodes afterwards; experience with leaves [T, N, ...], its memory's [N, ...]; totals
@@ -209,6 +213,8 @@ def unroll(
     )
     obs, decision, reward, termination, truncation, totals = steps
     end = termination | truncation
+    lost = jnp.maximum(truncation.sum(axis=0) - 1, 0).sum()
+    totals[LOST_TRUNCATIONS] = jnp.zeros(config.unroll_length).at[0].set(lost)
 
     v_tm1 = decision.value
     v_t = jnp.concatenate([v_tm1[1:], value_fn(episodes.state.obs, episodes.memory)[None]])

@@ -52,3 +52,12 @@ def test_of_many_agents_the_last_decides():
         for step in range(PATIENCE):
             health.check(step, both(GOOD, STUCK), warnings.append)
     assert len(warnings) == 1
+
+
+def test_lost_truncations_are_told_once():
+    health, warnings = HealthOfAll(1000), []
+    for lost in (0.0, 3.0, 5.0):
+        metrics = {k: np.array([x]) for k, x in GOOD.items()}
+        health.check(0, metrics | {"train/lost_truncations": np.array([lost])}, warnings.append)
+    (warning,) = warnings
+    assert "3 of them got the value of another" in warning and "smaller unroll_length" in warning

@@ -283,3 +283,22 @@ def test_an_environment_that_begins_broken_is_found_out():
     _, experience, totals = unroll(env, act, see, episodes, keys(1, 3), CONFIG)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(experience))
     np.testing.assert_array_equal(totals["nonfinite_observation"], np.full(CONFIG.unroll_length, 3))
+
+
+@pytest.mark.parametrize("last, lost", [(2, 2), (T, 0)])
+def test_truncations_beyond_one_in_an_unroll_are_counted(last, lost):
+    class Hasty(Scripted):
+        """Truncates every episode after `last` steps."""
+
+        def reset(self, key):
+            state = super().reset(key)
+            data = state.data | {"last": jnp.int32(last), "cut": jnp.ones((), bool)}
+            return state.replace(data=data)
+
+    env = Hasty()
+    episodes = start_episodes(env, keys(0, 3), jnp.zeros(3))
+    totals = jax.jit(lambda: unroll(
+        env, remembering_act, remembering_judge, episodes, keys(1, 3), SCRIPT
+    )[2])()  # fmt: skip
+    # Of T // last truncations in each of 3 environments, the last one is valued.
+    assert lost == max(T // last - 1, 0) and totals["lost_truncations"].sum() == 3 * lost
