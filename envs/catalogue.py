@@ -75,6 +75,8 @@ def make(
         ValueError: there is no such environment, or a setting is invalid. Nothing has been compiled
             yet.
     """
+    if frames < 1:
+        raise ValueError(f"frames is {frames}; it has to be 1 or more")
     found = find(name)
     if isinstance(found, Preset):
         preset = dataclasses.replace(found, **parts)

@@ -108,3 +108,9 @@ class NoDataclass(Floor):
 def test_parts_in_the_wrong_place_are_told(parts, message):
     with pytest.raises(ValueError, match=message):
         Preset(*parts)
+
+
+def test_no_frames_are_refused_with_and_without_eyes():
+    for seeing in (True, False):
+        with pytest.raises(ValueError, match="frames is 0; it has to be 1 or more"):
+            catalogue.make("gap_ant", seeing=seeing, frames=0)
