@@ -10,7 +10,8 @@ from encoders.identity import Identity
 from encoders.mlp import MLP
 from encoders.nature_cnn import NatureCNN
 from encoders.pixels import scale_pixels
-from encoders.registry import make_encoder, register, registered
+from encoders.registry import register, registered
+from encoders.specification import make_encoder, make_encoders
 
 __all__ = [
     "MLP",
@@ -19,6 +20,7 @@ __all__ = [
     "convolve",
     "in_batches",
     "make_encoder",
+    "make_encoders",
     "register",
     "registered",
     "scale_pixels",

@@ -24,7 +24,7 @@ BATCH = 64
 """Maximum number of images at a time on a CPU: at 64x64 pixels, some 7 MB of products."""
 
 
-@register("nature_cnn")
+@register("nature_cnn", "Mnih et al. 2015, doi 10.1038/nature14236")
 class NatureCNN(nn.Module):
     """Three convolutions and a dense layer, each with a ReLU.
 
