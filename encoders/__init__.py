@@ -1,9 +1,11 @@
 """Encoders: `flax.linen` modules that turn one leaf of an observation into features.
 
 An encoder takes the raw leaf, such as uint8 images, with any leading batch axes, and returns
-features with the same leading axes. Name your own on the command line as `package.module:Class`.
+features with the same leading axes. Stages (`encoders.stages`), which turn images into images, come
+before it in a chain. Name your own on the command line as `package.module:Class`.
 """
 
+from encoders import stages
 from encoders.batches import in_batches
 from encoders.blocked_convolution import convolve
 from encoders.identity import Identity
@@ -24,4 +26,5 @@ __all__ = [
     "register",
     "registered",
     "scale_pixels",
+    "stages",
 ]
