@@ -6,19 +6,27 @@ before it in a chain. Name your own on the command line as `package.module:Class
 """
 
 from encoders import stages
+from encoders.alexnet import AlexNet
 from encoders.batches import in_batches
 from encoders.blocked_convolution import convolve
 from encoders.identity import Identity
+from encoders.impala import Impala
 from encoders.mlp import MLP
 from encoders.nature_cnn import NatureCNN
 from encoders.pixels import scale_pixels
 from encoders.registry import register, registered
+from encoders.resnet import ResNet
 from encoders.specification import make_encoder, make_encoders
+from encoders.vit import ViT
 
 __all__ = [
     "MLP",
+    "AlexNet",
     "Identity",
+    "Impala",
     "NatureCNN",
+    "ResNet",
+    "ViT",
     "convolve",
     "in_batches",
     "make_encoder",
