@@ -38,14 +38,14 @@ class Fovea(nn.Module):
             uint8 (rounded) or float32[..., rings, angles, C].
 
         Raises:
-            ValueError: there are fewer than two rings or one angle, or the inner ring is not inside
-                the image.
+            ValueError: there are fewer than two rings or one angle, or more than 1000, or the inner
+                ring is not inside the image.
         """
         pixels = scale_pixels(image)
-        if self.rings < 2 or self.angles < 1:
+        if not (2 <= self.rings <= 1000 and 1 <= self.angles <= 1000):
             raise ValueError(
                 f"fovea: there are {self.rings} rings and {self.angles} angles; there have to be "
-                f"at least 2 and 1"
+                f"at least 2 and 1, and at most 1000 of each"
             )
         y, x = self.coordinates(*image.shape[-3:-1])
         down, right = (y - (top := _floor(y)))[..., None], (x - (left := _floor(x)))[..., None]

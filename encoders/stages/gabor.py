@@ -141,8 +141,8 @@ class Gabor(nn.Module):
 
     @nn.nowrap
     def _check(self, height: int, width: int) -> None:
-        if not 1 <= self.orientations <= 100:
-            raise ValueError(f"gabor: orientations is {self.orientations}; it has to be 1 to 100")
+        if not 1 <= self.orientations <= 36:
+            raise ValueError(f"gabor: orientations is {self.orientations}; it has to be 1 to 36")
         if not self.wavelengths or not all(2 <= x <= 100 for x in self.wavelengths):
             raise ValueError(
                 f"gabor: wavelengths is {tuple(self.wavelengths)}; there has to be at least one, "

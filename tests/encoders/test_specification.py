@@ -225,7 +225,9 @@ def test_a_spec_of_leaves_is_no_encoder():
 
 VALID = (
     "mlp",
-    "nature_cnn(features=64)",
+    "nature_cnn(features=64, padding=SAME)",
+    "gray | edges | vit(depth=1, width=8)",
+    "crop(height=20, top=3) | fovea(inner=1.5) | gabor(cells=simple) | flatten",
     "left=mlp(hidden_layer_sizes=(3, 2), activation=tanh) | mlp, nature_cnn",
     "right = encoders.mlp:MLP(activation='relu') | identity, proprio=identity",
 )
