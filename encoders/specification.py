@@ -310,20 +310,20 @@ def _check_fit(
 ) -> None:
     """Raise a ValueError unless the stages turn a leaf into features, whatever its leading axes.
 
-    Training applies encoders to [N, ...] and [B, T, ...], a loaded policy also to one observation.
+    Networks are initialised with [1, ...]; training applies them to [N, ...] and [B, T, ...].
     """
-    for leading in ((), (2, 3)):
+    for leading in ((1,), (2, 3)):
         x = jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype)
         for stage, module in zip(stages, modules, strict=True):
             x = _output(text, stage, module, x)
-        given, got = (f"{y.dtype}{list(y.shape)}" for y in (spec, x))
+        given = f"{spec.dtype}{[*leading, *spec.shape]}"
+        got = f"{x.dtype}{list(x.shape)}"
         last = stages[-1]
         if x.ndim != len(leading) + 1 or x.shape[:-1] != leading:
-            before = f" with leading axes {list(leading)}" if leading else ""
             raise _wrong(
                 text,
                 last.place,
-                f"{last.name!r} returns {got} for the leaf {leaf!r} ({given}){before}; features "
+                f"{last.name!r} returns {got} for the leaf {leaf!r} ({given}); features "
                 f"have to be [..., F], with the leading axes of the leaf and one more: "
                 f"reshape or average the others, or end the chain with an encoder such as "
                 f"nature_cnn, or flatten before mlp",

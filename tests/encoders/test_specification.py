@@ -197,10 +197,13 @@ def test_what_is_wrong_is_told_with_its_place(text, place, why):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("Spatial", "returns float32[36, 40, 3] for the leaf 'left' (uint8[36, 40, 3]).*reshape"),
+        (
+            "Spatial",
+            "returns float32[1, 36, 40, 3] for the leaf 'left' (uint8[1, 36, 40, 3]).*reshape",
+        ),
         ("Flat", "returns .*have to be [..., F].*reshape"),
         ("Pair", "returns 'tuple'.*one array"),
-        ("Whole", "returns uint8[3].*float"),
+        ("Whole", "returns uint8[1, 3].*float"),
         ("Batch", "batch_stats, as nn.BatchNorm.*nn.LayerNorm"),
         ("Batch(decided=False)", "has nn.BatchNorm.*nn.LayerNorm"),
         ("Drop", "random key, as nn.Dropout"),

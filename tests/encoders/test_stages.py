@@ -195,7 +195,7 @@ LEAVES = {"vision": jax.ShapeDtypeStruct((40, 48, 3), jnp.uint8)}
             "cells is 'none'; it has to be 'both' or 'simple' or 'complex'",
         ),
         ("crop | downsample(factor=2) | nature_cnn", "character 31: nature_cnn: an image of 16x16"),
-        ("edges", "character 1: 'edges' returns float32\\[40, 48, 3\\].*end the chain"),
+        ("edges", "character 1: 'edges' returns float32\\[1, 40, 48, 3\\].*end the chain"),
         ("edges | mlp", "character 9: 'mlp' returns.*flatten before mlp"),
     ],
 )
