@@ -1,6 +1,7 @@
 """Run layers on a few images at a time on a CPU, so that intermediate values stay in its cache."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 
 def in_batches(
-    layers: Callable[[nn.Module, jax.Array], jax.Array], module: nn.Module, x: jax.Array, size: int
+    layers: Callable[[Any, jax.Array], jax.Array], module: nn.Module, x: jax.Array, size: int
 ) -> jax.Array:
     """Apply layers to at most `size` samples at a time on a CPU.
 

@@ -1,12 +1,12 @@
 """Define a multilayer perceptron encoder for vectors and, as a baseline, for flattened images."""
 
 import math
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from encoders.activations import Activation, activation
 from encoders.pixels import scale_pixels
 from encoders.registry import register
 
@@ -19,11 +19,12 @@ class MLP(nn.Module):
 
     Attributes:
         hidden_layer_sizes: width of each layer; the last one is the width of the output.
-        activation: applied after every layer, the last one too.
+        activation: applied after every layer, the last one too; a function, or a name of
+            `encoders.activations`.
     """
 
     hidden_layer_sizes: tuple[int, ...] = (64, 64)
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    activation: str | Activation = "relu"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,10 +45,11 @@ class MLP(nn.Module):
                 f"mlp: hidden_layer_sizes must name at least one width, each at least 1; got "
                 f"{tuple(self.hidden_layer_sizes)}"
             )
+        activate = activation(self.activation)
         x = _as_vectors(x)
         for width in self.hidden_layer_sizes:
             layer = nn.Dense(width, kernel_init=nn.initializers.orthogonal(math.sqrt(2)))
-            x = self.activation(layer(x))
+            x = activate(layer(x))
         return x
 
 

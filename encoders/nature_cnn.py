@@ -8,13 +8,16 @@ Implementation Details of Proximal Policy Optimization", ICLR blog track 2022, d
 
 import math
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from encoders.activations import Activation, activation
 from encoders.batches import in_batches
 from encoders.blocked_convolution import convolve
+from encoders.layers import pad
 from encoders.pixels import white
 from encoders.registry import register
 
@@ -24,15 +27,19 @@ BATCH = 64
 """Maximum number of images at a time on a CPU: at 64x64 pixels, some 7 MB of products."""
 
 
-@register("nature_cnn")
+@register("nature_cnn", "Mnih et al. 2015, doi 10.1038/nature14236")
 class NatureCNN(nn.Module):
-    """Three convolutions and a dense layer, each with a ReLU.
+    """Three convolutions and a dense layer, each with an activation.
 
     Attributes:
         features: width of the output; 16 is about as wide as an ant's proprioception (27).
+        padding: "VALID" as published; or "SAME", with zeros around the image and each layer.
+        activation: after each layer; a function, or a name of `encoders.activations`.
     """
 
     features: int = 16
+    padding: Literal["VALID", "SAME"] = "VALID"
+    activation: str | Activation = "relu"
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
@@ -40,28 +47,35 @@ class NatureCNN(nn.Module):
 
         Args:
             image: uint8[..., H, W, C] in 0 to 255, or float[..., H, W, C] that is already scaled. H
-                and W are at least 36. There may be any number of leading batch axes.
+                and W are at least 36, 1 with padding "SAME". There may be any number of leading
+                batch axes.
 
         Returns:
-            float32[..., features], not negative.
+            float32[..., features]; with a ReLU not negative.
 
         Raises:
-            ValueError: the image is too small, has fewer than three axes or another dtype, or
-                `features` is below 1.
+            ValueError: the image is too small, has fewer than three axes or another dtype,
+                `features` is below 1, or `padding` or `activation` is unknown.
         """
         if self.features < 1:
             raise ValueError(f"nature_cnn: features must be at least 1, got {self.features}")
+        if self.padding not in ("VALID", "SAME"):
+            raise ValueError(f"nature_cnn: padding is {self.padding!r}; it has to be VALID or SAME")
+        activate = _relu if self.activation in ("relu", nn.relu) else activation(self.activation)
         brightest = white(image)
-        _check_size(*image.shape[-3:-1])
-        # Pixels at the far edges that no position of the last convolution looks at.
-        rows, columns = (field_size(output_size(n)) for n in image.shape[-3:-1])
+        height, width = image.shape[-3:-1]
+        _check_size(height, width, self.padding)
         seen = image.reshape(math.prod(image.shape[:-3]), *image.shape[-3:])
-        seen = seen[:, :rows, :columns]
-        features = in_batches(partial(_layers, white=brightest), self, seen, BATCH)
+        if self.padding == "VALID":
+            # Without pixels at the far edges that no position of the last convolution looks at.
+            rows, columns = (field_size(output_size(n)) for n in (height, width))
+            seen = seen[:, :rows, :columns]
+        layers = partial(_layers, white=brightest, activate=activate)
+        features = in_batches(layers, self, seen, BATCH)
         return features.reshape(*image.shape[:-3], self.features)
 
 
-def _layers(network: NatureCNN, x: jax.Array, white: int) -> jax.Array:
+def _layers(network: NatureCNN, x: jax.Array, white: int, activate: Activation) -> jax.Array:
     init = nn.initializers.orthogonal(math.sqrt(2))
     for filters, size, stride in LAYERS:
         layer = nn.Conv(
@@ -74,9 +88,10 @@ def _layers(network: NatureCNN, x: jax.Array, white: int) -> jax.Array:
             promote_dtype=lambda *arrays, **_: arrays,
             conv_general_dilated=partial(_convolve_scaled, white=white),
         )
-        x, white = _relu(layer(x)), 1
+        x = pad(x, size, stride) if network.padding == "SAME" else x
+        x, white = activate(layer(x)), 1
     x = x.reshape(len(x), math.prod(x.shape[1:]))
-    return _relu(nn.Dense(network.features, kernel_init=init)(x))
+    return activate(nn.Dense(network.features, kernel_init=init)(x))
 
 
 def _convolve_scaled(x, kernel, *arguments, white, **options):
@@ -106,10 +121,13 @@ def field_size(positions: int) -> int:
     return positions
 
 
-def _check_size(height: int, width: int) -> None:
-    if min(output_size(height), output_size(width)) < 1:
+def _check_size(height: int, width: int, padding: str) -> None:
+    if padding == "SAME":
+        if min(height, width) < 1:
+            raise ValueError(f"nature_cnn: an image of {height}x{width} pixels is empty")
+    elif min(output_size(height), output_size(width)) < 1:
         raise ValueError(
             f"nature_cnn: an image of {height}x{width} pixels is smaller than the receptive field "
             f"of its convolutions; the smallest is {field_size(1)}x{field_size(1)}; render larger "
-            f"images or choose another encoder"
+            f"images, say padding=SAME, or choose another encoder"
         )

@@ -1,4 +1,4 @@
-"""Scale pixels to numbers between 0 and 1, the first step of every image encoder."""
+"""Scale pixels to numbers between 0 and 1, the first step of every image encoder, and back."""
 
 import jax
 import jax.numpy as jnp
@@ -39,3 +39,25 @@ def white(image: jax.Array) -> int:
         f"an image holds uint8 in 0 to 255 or floating point numbers; got {image.dtype}; "
         f"convert it in the environment"
     )
+
+
+def as_before(pixels: jax.Array, image: jax.Array) -> jax.Array:
+    """Return pixels in 0 to 1 as the image that they were made of was: rounded bytes if it was.
+
+    Args:
+        pixels: float32[..., H, W, C], for instance an average of `scale_pixels(image)`.
+        image: of the dtype to return.
+
+    Returns:
+        uint8 if the image is uint8, else float32, of the shape of `pixels`.
+    """
+    if image.dtype == jnp.uint8:
+        return jnp.round(255 * pixels).astype(jnp.uint8)
+    return pixels
+
+
+def length(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return sqrt(x^2 + y^2), whose gradient at 0 is 0 instead of NaN."""
+    squared = jnp.square(x) + jnp.square(y)
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)

@@ -17,7 +17,9 @@ import tyro
 from rich.table import Column, Table
 
 from envs.film import FRAMES_PER_SECOND, film, view_of, write
+from experiments.encoder_table import table_of_encoders
 from experiments.settings import (
+    BLIND,
     BUILDER,
     Settings,
     build,
@@ -74,6 +76,9 @@ def main(description: str | None, env: str = "") -> None:
     """
     folder = None
     try:
+        if "--list-encoders" in sys.argv[1:]:
+            show(table_of_encoders())
+            return
         settings = parse(sys.argv[1:], description, env)
         if settings.dump_config:
             print(run_folder.describe(to_dict(settings), BUILDER), end="")
@@ -145,7 +150,7 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
                 f"a run of {first.env} without --resume and --config"
             )
     elif name := first.env or env:
-        begin = defaults_for(name, seeing=first.encoder != "none")
+        begin = defaults_for(name, seeing=first.encoder != [BLIND])
     elif {"-h", "--help"} & set(arguments):
         begin = Settings()
     else:
@@ -170,7 +175,7 @@ def _first_flags(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the flags on which the others depend."""
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--env", default="")
-    flags.add_argument("--encoder", default=Settings.encoder)
+    flags.add_argument("--encoder", nargs="*", default=[Settings.encoder])
     flags.add_argument("--resume", type=Path)
     flags.add_argument("--config", type=Path)
     flags.add_argument("--distributed", action="store_true", dest="join")

@@ -5,7 +5,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from encoders import make_encoder
+from encoders import make_encoders
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
 from vnl_ppo.observations import flatten
@@ -64,8 +64,9 @@ def make_network(
     Args:
         env: the environment.
         config: settings of the network besides its encoders.
-        encoder: a registered name or `package.module:Class`.
-        features: width of an encoder's output; None for the encoder's own default.
+        encoder: a spec, see `encoders.specification`; for an environment without images the name of
+            an encoder, or none, has no effect.
+        features: width of the encoders' output; None for their own defaults.
 
     Raises:
         ValueError: a setting is invalid; one sentence says which and why.
@@ -83,10 +84,9 @@ def make_network(
     policy_leaves, value_leaves = (
         usual if own is None else own for own in (config.policy_leaves, config.value_leaves)
     )
-    images = [name for name, leaf in leaves.items() if leaf.dtype == jnp.uint8]
     network = ActorCritic(
         env.action_size,
-        {name: make_encoder(encoder, **width) for name in images},
+        make_encoders(encoder, leaves, **width),
         config.policy_hidden,
         config.value_hidden,
         config.share_encoders,

@@ -51,6 +51,16 @@ ACCELERATOR = PPOConfig(num_timesteps=50_000_000, num_envs=2048, batch_size=256,
 FOREIGN = PPOConfig(num_timesteps=2_000_000, episode_length=1000, reward_scaling=1.0)
 
 
+OF_LEAVES = tyro.constructors.PrimitiveConstructorSpec[str](
+    nargs="*",
+    metavar="SPEC",
+    instance_from_str=", ".join,
+    is_instance=lambda value: isinstance(value, str),
+    str_from_instance=lambda value: [value],
+)
+"""Reads several arguments, each the spec of one leaf, as one spec."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """All settings of a run of any environment."""
@@ -59,11 +69,12 @@ class Settings:
     env: str = "gap_ant"
     """Environment: a preset, `package.module:OBJECT`, `brax:NAME` or `playground:NAME`."""
     network: NetworkConfig = NetworkConfig()
-    encoder: str = "nature_cnn"
-    """Encoder that turns images into features: a registered name, `package.module:Class`, or none
-    for a blind walker."""
+    encoder: Annotated[str, OF_LEAVES] = "nature_cnn"
+    """Encoder that turns images into features, such as nature_cnn, "gray | impala(features=64)" or
+    my_lab.eyes:Retina; one for each leaf is "LEFT=gray | nature_cnn" "RIGHT=mlp". none is for a
+    blind walker. See --list-encoders."""
     features: int | None = None
-    """Number of features that the encoder makes of an image; None for its own default."""
+    """Number of features of every encoder that has this setting; None for its own default."""
     frames: int = 1
     """Number of latest images stacked along the channels in an observation; 1 for no stacking."""
     physics: str = "auto"
@@ -84,6 +95,8 @@ class Settings:
     config: Path | None = None
     """A run's config.json or folder: start a new run with its settings, except for those given
     here."""
+    list_encoders: bool = False
+    """Print a table of the encoders and stages that a spec can name, and exit."""
     dump_config: bool = False
     """Print the config.json of a run with these settings, and exit."""
     distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -99,7 +112,8 @@ class Settings:
 
 
 OF_THE_COMMAND = (
-    "run_dir", "resume", "config", "dump_config", "dry_run", "quiet", "distributed", "processes",
+    "run_dir", "resume", "config", "list_encoders", "dump_config", "dry_run", "quiet",
+    "distributed", "processes",
 )  # fmt: skip
 """Names of the settings that are only for the command line; no config.json has them."""
 

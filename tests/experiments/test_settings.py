@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import envs
-from experiments import players
+from experiments import command_line, players
 from experiments.command_line import RENAMED, parse
 from experiments.evaluate import EvaluateOptions
 from experiments.settings import PARTS, build, defaults_for, from_dict, to_dict, type_for
@@ -244,3 +244,22 @@ def test_an_unknown_environment_is_refused_in_one_sentence(own, name, message):
 def test_without_a_name_the_command_line_asks_for_one():
     with pytest.raises(ValueError, match="name an environment: --env gap_ant"):
         parse([], None)
+
+
+def test_a_spec_for_each_leaf_is_one_setting_that_a_file_keeps():
+    settings = parse(
+        ["--encoder", "vision=gray | mlp", "proprio=mlp", "--seed", "3"], None, "gap_ant"
+    )
+    assert settings.encoder == "vision=gray | mlp, proprio=mlp" and settings.ppo.seed == 3
+    assert from_dict(json.loads(json.dumps(to_dict(settings)))) == settings
+    assert settings.seeing and not parse(["--encoder=none"], None, "gap_ant").seeing
+    # A config.json of before specs had one name.
+    assert from_dict({**to_dict(settings), "encoder": "nature_cnn"}).encoder == "nature_cnn"
+
+
+def test_the_encoders_are_listed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--list-encoders"])
+    command_line.main(None)
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if "nature_cnn" in line)
+    assert "features=16" in row and "92,336" in row and "Mnih et al. 2015" in row

@@ -1,0 +1,60 @@
+"""Define AlexNet (Krizhevsky et al. 2012), scaled to small images.
+
+Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep convolutional neural networks",
+NeurIPS 2012. Its layers resemble the ventral stream of the visual cortex (Yamins and DiCarlo 2016).
+"""
+
+import flax.linen as nn
+import jax
+
+from encoders.layers import convolution, encode, flat_features, max_pool
+from encoders.pixels import scale_pixels
+from encoders.registry import register
+
+# (filters, side of the square kernel, stride, whether pooling follows): a quarter of AlexNet's
+# filters; its first kernel, of 11x11 with stride 4 on 224x224 pixels, is 6x6 with stride 2.
+LAYERS = (
+    (24, 6, 2, True),
+    (64, 5, 1, True),
+    (96, 3, 1, False),
+    (96, 3, 1, False),
+    (64, 3, 1, True),
+)
+BATCH = 16
+"""Maximum number of images at a time on a CPU."""
+
+
+@register("alexnet", "Krizhevsky et al. 2012, NeurIPS")
+class AlexNet(nn.Module):
+    """Five convolutions, three of them pooled, and a dense layer, each with a ReLU.
+
+    Without AlexNet's response normalisation, dropout and its two dense layers of 4,096.
+
+    Attributes:
+        features: width of the output.
+    """
+
+    features: int = 16
+
+    @nn.compact
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Encode images of any size.
+
+        Args:
+            image: uint8[..., H, W, C] in 0 to 255, or float[..., H, W, C] that is already scaled.
+
+        Returns:
+            float32[..., features], not negative.
+
+        Raises:
+            ValueError: the image is none, or `features` is below 1.
+        """
+        return encode(_layers, self, image, BATCH)
+
+
+def _layers(network: AlexNet, x: jax.Array) -> jax.Array:
+    x = scale_pixels(x)
+    for filters, size, stride, pooled in LAYERS:
+        x = nn.relu(convolution(x, filters, size, stride))
+        x = max_pool(x) if pooled else x
+    return flat_features(x, network.features)

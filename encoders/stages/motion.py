@@ -1,0 +1,42 @@
+"""Define a stage that sees what changes."""
+
+import flax.linen as nn
+import jax
+
+from encoders.pixels import scale_pixels
+from encoders.registry import register
+
+
+@register("motion")
+class Motion(nn.Module):
+    """Subtracts each frame of a stack from the next one; what stands still is 1/2.
+
+    The output is 1/2 + (frame[k + 1] - frame[k]) / 2. Stack frames with `--frames`. Put `gray`
+    after this stage; before it, say `motion(channels=1)`.
+
+    Attributes:
+        channels: channels of a single frame.
+    """
+
+    channels: int = 3
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Return the differences of consecutive frames.
+
+        Args:
+            image: uint8 or float[..., H, W, frames * channels], the oldest frame first.
+
+        Returns:
+            float32[..., H, W, (frames - 1) * channels].
+
+        Raises:
+            ValueError: there are not at least two whole frames.
+        """
+        pixels, n = scale_pixels(image), self.channels
+        channels = image.shape[-1]
+        if n < 1 or channels % n or channels < 2 * n:
+            raise ValueError(
+                f"motion: needs two or more frames of {n} channels each, got {channels} channels; "
+                f"stack frames with --frames 2, and after gray say motion(channels=1)"
+            )
+        return (1 + pixels[..., n:] - pixels[..., :-n]) / 2
