@@ -1,8 +1,8 @@
 """Find out whether an animal sees: train it blind, told, and seeing, and compare.
 
-python experiments/sight.py walls_ant                               # a quarter of an hour for each
+python experiments/sight.py walls_ball
 python experiments/sight.py stones_ant --num-timesteps 3000000 --seeds 10 11 12 13 14
-python experiments/sight.py stones_ant --seeds 0 1 2 --conditions blind told plain told_critic
+python experiments/sight.py walls_ball --seeds 0 1 2 --conditions plain told_critic
 
 Every condition has the same world, the same number of steps and the same settings of PPO; they
 differ in what the animal observes:
@@ -72,7 +72,7 @@ class SightOptions:
 
     env: tyro.conf.Positional[str]
     """A preset whose arena or task tells what lies ahead, such as walls_ant or stones_ant."""
-    num_timesteps: int = 600_000
+    num_timesteps: int = 1_000_000
     """Number of environment steps of every run."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """A run of each condition for each. Choose settings on other seeds than those you report."""
