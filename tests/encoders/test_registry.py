@@ -62,7 +62,12 @@ def test_our_own_class_by_path():
         (
             "natur_cnn",
             {},
-            ["'natur_cnn'", "did you mean 'nature_cnn'", "identity, mlp", "package.module:Class"],
+            [
+                "'natur_cnn'",
+                "did you mean 'nature_cnn'",
+                "identity, impala, mlp",
+                "package.module:Class",
+            ],
         ),
         ("", {}, ["unknown encoder ''", "nature_cnn"]),
         ("zzz", {}, ["unknown encoder 'zzz'", "package.module:Class"]),
