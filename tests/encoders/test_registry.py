@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from encoders import MLP, Identity, NatureCNN, make_encoder, register, registered
+from encoders import MLP, Identity, NatureCNN, make_encoder, register, registered, registry
 
 
 @pytest.fixture
@@ -91,7 +91,10 @@ def test_what_cannot_be_made(eyes, spec, settings, parts):
         assert part in str(raised.value)
 
 
-def test_registering_another_name():
+def test_registering_another_name(monkeypatch):
+    # Other tests list what is registered.
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
     @register("test_only_eye")
     class Eye(nn.Module):
         pass
