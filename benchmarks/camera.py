@@ -44,12 +44,12 @@ RAYS = "mj_multiRay"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What to measure."""
+    """Settings of the measurement."""
 
     worlds: tuple[str, ...] = tuple(WORLDS)
-    """Which of them."""
+    """Names of the worlds to render."""
     sizes: tuple[str, ...] = ("64",)
-    """Of pictures: HEIGHTxWIDTH, or a side."""
+    """Sizes of the images: HEIGHTxWIDTH, or one number for a square."""
     num_envs: tuple[int, ...] = (64,)
     """Pictures in a batch of ours, one after the other."""
     devices: tuple[int, ...] = (1, 2)

@@ -35,12 +35,12 @@ from envs.camera import Camera, Image
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What to compare."""
+    """Settings of the comparison."""
 
     num_states: int = 40
     """Random states of each world, each from two cameras."""
     worlds: tuple[str, ...] = tuple(WORLDS)
-    """Which of them."""
+    """Names of the worlds to render."""
     height: int = 64
     """Pixels."""
     width: int = 64

@@ -42,7 +42,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "separate": {"share_encoders": False},
     "gru": {"core": GRU(128)},
 }
-"""What a network has other than the default one."""
+"""Attributes of each network that differ from the default."""
 
 
 def main() -> None:
@@ -154,7 +154,7 @@ def parts(env: Locomotion, network: ActorCritic, config: PPOConfig) -> dict[str,
 
 
 def milliseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Of each, the median over rounds; the first call, which compiles, is not counted."""
+    """Return the median time of each call over rounds, without its first call, which compiles."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
@@ -165,7 +165,7 @@ def milliseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
 
 
 def with_rest(times: dict[str, float], steps: int) -> dict[str, float]:
-    """What the parts leave over, and how many steps of an environment a second makes."""
+    """Add the time that no part explains, and the environment steps per second."""
     inside = sum(times.get(name, 0) for name in ("physics", "camera", "policy"))
     return times | {
         "rest_of_rollout": times["rollout"] - inside,

@@ -44,7 +44,7 @@ ANT = Ant()
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What to measure."""
+    """Settings of the measurement."""
 
     num_envs: int = 256
     """Environments of mujoco, bare_rollout and mjx."""

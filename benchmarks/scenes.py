@@ -72,11 +72,11 @@ class World:
         return look
 
     def scene(self) -> Scene:
-        """What is drawn of it."""
+        """Return the scene that our camera draws."""
         return Scene.from_model(self.model, row=self.row)
 
     def arguments(self, scene: Scene, camera: str, data: mujoco.MjData) -> tuple[jax.Array, ...]:
-        """What `looker` needs to know of a state."""
+        """Return the arguments of `looker` for a state."""
         model, k, g = self.model, self.model.camera(camera).id, scene.geom_ids
         row = [model.geom(name).id for name in self.row]
         middle, half = data.geom_xpos[row, 0], model.geom_size[row, 0]
@@ -196,4 +196,4 @@ WORLDS: dict[str, Callable[[], World]] = {
     "humanoid": humanoid,
     "arm": arm,
 }
-"""By name."""
+"""Functions that make the models, by name."""

@@ -36,7 +36,7 @@ from vnl_ppo.train import train
 
 @dataclasses.dataclass(frozen=True)
 class Pendulum:
-    """To be swung up and held; Gymnasium's Pendulum-v1, with its reward."""
+    """Swing up a pendulum and hold it: Gymnasium's Pendulum-v1, with its reward."""
 
     action_size: int = 1
 

@@ -35,7 +35,7 @@ SIDES = {
     "brax_pixels": ("brax", "pixels:float32"),
     "brax_pixels_uint8": ("brax", "pixels:uint8"),
 }
-"""Which learner trains what."""
+"""Learner and environment of each measurement, by name."""
 
 FASTER = {
     "ours_vs_brax_same_env": ("ours", "brax"),

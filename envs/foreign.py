@@ -99,7 +99,7 @@ class Foreign(Env):
 
     @functools.cached_property
     def _read(self) -> list[bool]:
-        """Which leaves of the wrapped state, without those of `_SHARED`, any later step reads."""
+        """Mask of the leaves of the wrapped state, without `_SHARED`, that a later step reads."""
 
         def step(leaves: list[jax.Array], shared: dict[str, Any], action: jax.Array) -> Any:
             state = jax.tree.unflatten(self._tree, leaves).replace(**shared)

@@ -68,7 +68,7 @@ class Pose:
 
 @struct.dataclass
 class Progress:
-    """How far a walker has come in an arena.
+    """A walker's progress through an arena.
 
     Attributes:
         arrived: bool[], whether this is the end of the arena, where the episode is truncated.
@@ -108,7 +108,7 @@ class Now:
 
 @struct.dataclass
 class Outcome:
-    """What a task returns for a step: the reward, and whether the episode ends.
+    """A task's judgement of a step: the reward, and whether the episode ends.
 
     Attributes:
         reward: float32[].

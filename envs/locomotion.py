@@ -123,7 +123,7 @@ class Locomotion:
 
     @property
     def metric_reductions(self) -> Mapping[str, str]:
-        """How each metric is reduced over an episode; see `vnl_ppo.env.metric_reductions`."""
+        """Reductions of metrics over an episode; see `vnl_ppo.env.metric_reductions`."""
         own = {"obstacles_passed": "last", "success": "last"}
         return {**own, **self.arena.reductions, **self.task.reductions}
 

@@ -11,7 +11,7 @@ _KNOWN = ("", "on", "enable", "enabled", "true", "1", "glfw", "glx", "wgl", "cgl
 
 
 def forgo_what_is_missing() -> None:
-    """Unset the OpenGL back end that MUJOCO_GL names if it cannot work, and warn.
+    """Turn off the OpenGL back end that MUJOCO_GL names if it cannot work, and warn.
 
     MuJoCo and dm_control read the variable as they are imported, and fail where its library is
     missing. Nothing here needs OpenGL but videos with marks.

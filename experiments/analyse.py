@@ -9,7 +9,6 @@ STEP.figures/ beside the first recording.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,10 @@ import tyro
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs
-from experiments.tables import show
+from experiments.results import pyplot, show, write_numbers
 
 try:
     import xarray
-    from matplotlib import pyplot as plt
 
     from experiments.analysis.decoding import decode, mismatched
     from experiments.analysis.dimensions import participation_ratio
@@ -74,7 +72,7 @@ def main() -> None:
     figures = first.with_suffix(".figures")
     figures.mkdir(exist_ok=True)
     numbers = first.with_suffix(".analysis.json")
-    numbers.write_text(json.dumps(found, indent=1))
+    write_numbers(found, numbers)
     for one in found["recordings"]:
         show(table(one))
     draw_decoding(found, figures / "decoding.png")
@@ -208,6 +206,8 @@ def table(entry: Mapping[str, Any]) -> Table:
 def draw_decoding(found: Mapping[str, Any], path: Path) -> None:
     """Draw R^2 of each variable over modules, a line for each recording."""
     names = found["variables"]
+    if (plt := pyplot()) is None:
+        return
     drawn, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 4), squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
         for i, entry in enumerate(found["recordings"]):
@@ -233,6 +233,8 @@ def draw_decoding(found: Mapping[str, Any], path: Path) -> None:
 def draw_similarity(found: Mapping[str, Any], path: Path) -> None:
     """Draw the matrix of CKA between all layers."""
     layers = found["layers"]
+    if (plt := pyplot()) is None:
+        return
     drawn, ax = plt.subplots(figsize=(2 + 0.3 * len(layers),) * 2)
     image = ax.imshow(found["cka"], vmin=0, vmax=1)
     ax.set_xticks(range(len(layers)), layers, rotation=90)

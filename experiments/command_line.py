@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from envs.film import FRAMES_PER_SECOND, film, view_of, write
 from experiments.encoder_table import table_of_encoders
+from experiments.results import show
 from experiments.settings import (
     BLIND,
     BUILDER,
@@ -28,7 +29,6 @@ from experiments.settings import (
     to_dict,
     traced_from,
 )
-from experiments.tables import show
 from vnl_ppo import run_folder
 from vnl_ppo.config import check
 from vnl_ppo.distributed import (
@@ -227,7 +227,7 @@ def prepare(
             f"(defaults for this hardware unless you set others)"
         )
         if settings.resume is None:
-            folder = folder if settings.run_dir else run_folder.unused(folder)
+            folder = folder if settings.run_dir else run_folder.make_unused(folder)
             run_folder.create(folder, to_dict(settings), BUILDER)
     return env, network, folder, programs
 
@@ -252,10 +252,10 @@ def kept_programs(
     processes, each of which compiles a part.
     """
     parts = traced_from(settings, env)
-    kept = compilations is not None and compilations.folder is not None
-    if not kept or parts is None or jax.process_count() > 1:
+    if compilations is None or compilations.folder is None or parts is None:
         return None
-    assert compilations is not None
+    if jax.process_count() > 1:
+        return None
     # Seeds are arguments of the programs.
     ppo = dataclasses.replace(settings.ppo, seed=0, num_evals=1)
     plain = to_dict(dataclasses.replace(settings, ppo=ppo))

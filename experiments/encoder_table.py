@@ -19,7 +19,7 @@ IMAGE = (64, 64, 3)
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What there is to know of an encoder or a stage."""
+    """Properties of an encoder or a stage."""
 
     name: str
     settings: str
@@ -65,8 +65,7 @@ def _measured(name: str) -> tuple[str, int | None]:
     image = jax.ShapeDtypeStruct(IMAGE, jnp.uint8)
     try:
         y, variables = jax.eval_shape(make_encoder(name).init_with_output, jax.random.key(0), image)
-    except Exception:
-        # It is for vectors or several frames, or somebody's own that fails: the others are listed.
+    except ValueError:  # it is for vectors, or for several frames
         return "", None
     leaves: list[Any] = jax.tree.leaves(variables.get("params", {}))
     return "x".join(map(str, y.shape)), sum(math.prod(x.shape) for x in leaves)

@@ -20,8 +20,8 @@ import numpy as np
 from rich.table import Table
 
 from experiments.players import Options, Player, load_players, parse
+from experiments.results import show
 from experiments.settings import Settings, to_dict
-from experiments.tables import show
 from vnl_ppo.evaluation import run_episodes
 from vnl_ppo.intervals import interval
 from vnl_ppo.runtime import keep_compilations

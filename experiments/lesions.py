@@ -82,7 +82,7 @@ FROZEN = "frozen"
 SENSES: dict[str, Replace | None] = {
     "blank": blank, FROZEN: None, "shuffled": shuffled, "noise": noise, "other": other,
 }  # fmt: skip
-"""What can be observed instead, by name."""
+"""Replacements of an observation, by name."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,6 +133,10 @@ def parse(
     ]
     whole = dataclasses.make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True)
     options: Any = tyro.cli(whole, args=arguments, description=description)
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    # A shell does not replace the ~ of --output=~/x or of '~/x'.
+    paths = {name: x.expanduser() for name, x in given.items() if isinstance(x, Path)}
+    options = dataclasses.replace(options, **paths)
     options.check()
     if options.env not in ("", world.env):
         raise ValueError(
@@ -189,7 +193,7 @@ def load_policy(name: str, world: Settings) -> Policy:
 
 def split_name(name: str) -> tuple[Path, str]:
     """Return the folder and the step of RUN@STEP; the step is empty if none is named."""
-    path = Path(name)
+    path = Path(name).expanduser()
     own, _, step = path.name.rpartition("@")
     return (path.with_name(own), step) if own and step and not path.is_dir() else (path, "")
 

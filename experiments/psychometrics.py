@@ -10,7 +10,6 @@ likelihood; the threshold is where half of the episodes succeed.
 
 import dataclasses
 import difflib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,11 +18,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from experiments.analysis.psychometric import fit_logistic, wilson
+from experiments.analysis.psychometric import Logistic, fit_logistic, wilson
 from experiments.evaluate import evaluate
 from experiments.players import RANDOM, Options, load_players, parse, split_name
+from experiments.results import pyplot, show, write_numbers
 from experiments.settings import PARTS, Settings
-from experiments.tables import show
 from vnl_ppo import run_folder
 from vnl_ppo.runtime import keep_compilations
 
@@ -62,18 +61,20 @@ def main() -> None:
         setting, text = options.vary
         values = values_of(text)
         worlds = [varied(world, setting, value) for value in values]
+        base = output(options, setting)
+        numbers, drawing = base.with_suffix(".json"), base.with_suffix(".png")
+        if numbers.exists():
+            raise ValueError(f"{numbers} exists already; name another folder with --output")
         keep_compilations()
         found = measure(options, worlds, values)
-        base = output(options, setting)
-        base.parent.mkdir(parents=True, exist_ok=True)
-        base.with_suffix(".json").write_text(json.dumps(found, indent=1))
-        draw(found, base.with_suffix(".png"))
+        write_numbers(found, numbers)
+        draw(found, drawing)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     show(table(found))
-    print(f"numbers in {base.with_suffix('.json')}, figure in {base.with_suffix('.png')}")
+    print(f"numbers in {numbers}, figure in {drawing}")
 
 
 def values_of(text: str) -> list[float]:
@@ -199,15 +200,8 @@ def table(found: Mapping[str, Any]) -> Table:
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
     """Draw the curves."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        print("no figure: it takes matplotlib (pip install -e '.[analysis]')")
+    if (plt := pyplot()) is None:
         return
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    from experiments.analysis.psychometric import Logistic
 
     drawn, axes = plt.subplots(figsize=(5, 4))
     x = np.asarray(found["values"])

@@ -19,23 +19,21 @@ import dataclasses
 import fnmatch
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
-from experiments.lesions import SenseLesion
 from experiments.players import RANDOM, Options, load_policy, parse, split_name
 from experiments.settings import Settings, to_dict
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor
 from vnl_ppo.loading import Policy
 from vnl_ppo.observations import flatten
-from vnl_ppo.policy import Weights, apply_and_capture, make_policy
+from vnl_ppo.policy import apply_and_capture, decide
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import Decision, advance, is_broken, select, start_episodes
 from vnl_ppo.runtime import keep_compilations
@@ -49,7 +47,6 @@ TOGETHER = 16
 """Episodes that run at the same time."""
 BLOCK = 25
 """Steps that are held in memory before they are written."""
-Capture = Callable[[str], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +63,8 @@ class RecordOptions(Options):
     """Path of the Zarr store to write, which must not exist; None for recordings/STEP.zarr in the
     run folder."""
     replay: Path | None = None
-    """A recording whose observations to show to the policy, instead of letting it act."""
+    """A recording whose observations to show to the policy, instead of letting it act; episodes,
+    their length and the seed are then those of that recording."""
     half: bool = False
     """Store modules' outputs as float16, in half the space."""
 
@@ -144,14 +142,7 @@ def write(
     """Let the policy act, and write what happens, block by block."""
     length = options.episode_length or world.ppo.episode_length
     together = min(TOGETHER, options.episodes)
-    actor = capturing(policy, modules)
-    # What a lesion needs to remember lies around what the policy does.
-    captured_of = lambda memory: memory[1]
-    if options.lesions:
-        (lesion,) = options.lesions
-        actor = lesion.of(actor, policy)
-        if isinstance(lesion, SenseLesion):
-            captured_of = lambda memory: memory[0][1]
+    actor = actor_of(policy, options, modules)
 
     def take_step(carry: Any, key: jax.Array) -> Any:
         episodes, over = carry
@@ -167,7 +158,7 @@ def write(
             "reward": moved.state.reward,
             **{f"observation.{k}": x for k, x in flatten(state.obs).items()},
             **{f"metric.{k}": x for k, x in moved.state.metrics.items()},
-            **{f"module.{k}": x for k, x in captured_of(decision.memory).items()},
+            **decision.captured,
         }
         truth = getattr(policy.env, "truth", None)
         if truth is not None:
@@ -215,14 +206,14 @@ def write_replay(
                 f"{options.replay} has {have} as observation {name}; {options.policies[0]} takes "
                 f"{list(spec.shape)}"
             )
-    actor = capturing(policy, modules)
+    actor = actor_of(policy, options, modules)
 
     @jax.jit
     def walk(memory: Any, observations: Any) -> Any:
         def take_step(memory: Any, obs: Any) -> Any:
             action, decision = actor.act(obs, jax.random.key(0), memory)
-            now = {"action": action, "value": decision.value}
-            return decision.memory, now | {f"module.{k}": x for k, x in decision.memory[1].items()}
+            now = {"action": action, "value": decision.value, **decision.captured}
+            return decision.memory, now
 
         return jax.lax.scan(take_step, memory, observations)
 
@@ -264,30 +255,19 @@ def copied(item: Any, target: Any, name: str) -> None:
         array[first : first + item.chunks[0]] = item[first : first + item.chunks[0]]
 
 
-def capturing(policy: Policy, modules: list[str]) -> Actor:
-    """Return the actor of a policy whose memory also has the outputs of modules."""
-    network: nn.Module = policy.network
-    weights: Weights = policy.weights
-    act, _ = make_policy(network, weights, deterministic=True)
+def actor_of(policy: Policy, options: RecordOptions, modules: list[str]) -> Actor:
+    """Return the actor of a policy, lesioned if asked for, which captures outputs of modules."""
 
-    def capture(obs: Any, memory: Any) -> dict[str, jax.Array]:
-        found = apply_and_capture(network, weights, obs, memory)[1]
-        return {name: found[name] for name in modules}
+    def act(obs: Any, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
+        output, found = apply_and_capture(policy.network, policy.weights, obs, memory)
+        action, decision = decide(policy.network, *output, key, deterministic=True)
+        captured = {f"module.{name}": found[name] for name in modules}
+        return action, dataclasses.replace(decision, captured=captured)
 
-    def acting(obs: Any, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
-        own, _ = memory
-        # Both apply the network to the same; XLA computes it once.
-        action, decision = act(obs, key, own)
-        after = (decision.memory, capture(obs, own))
-        return action, dataclasses.replace(decision, memory=after)
-
-    def memory(n: int) -> Any:
-        shapes = {k: x for k, x in policy.modules.items() if k in modules}
-        return initial_memory(network, n), {
-            k: jnp.zeros((n, *x.shape[1:]), x.dtype) for k, x in shapes.items()
-        }
-
-    return Actor(acting, memory)
+    actor = Actor(act, lambda n: initial_memory(policy.network, n))
+    for lesion in options.lesions:
+        actor = lesion.of(actor, policy)
+    return actor
 
 
 class Store:

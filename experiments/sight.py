@@ -23,7 +23,6 @@ goes on where it was broken off, and can be evaluated, filmed and loaded as any 
 """
 
 import dataclasses
-import json
 import shlex
 import subprocess
 import sys
@@ -37,10 +36,11 @@ import tyro
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs, share
+from experiments.command_line import parse
 from experiments.lesions import SenseLesion
 from experiments.players import settings_of
-from experiments.settings import build
-from experiments.tables import show
+from experiments.results import pyplot, show, write_numbers
+from experiments.settings import build, to_dict
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.evaluation import acting, run_episodes
 from vnl_ppo.loading import load_into
@@ -77,7 +77,7 @@ class SightOptions:
     seeds: tuple[int, ...] = (0, 1, 2)
     """A run of each condition for each. Choose settings on other seeds than those you report."""
     conditions: tuple[str, ...] = ("blind", "told", "prediction")
-    """Which to train; all are in the help above."""
+    """Conditions to train, of those listed above."""
     seeing: str = "prediction"
     """The condition whose share is computed and that is blindfolded."""
     episodes: int = 256
@@ -86,10 +86,10 @@ class SightOptions:
     evaluation_seed: int = 1000
     """Random seed of the evaluation's episodes."""
     flags: str = ""
-    """More flags of train.py for all conditions, as --flags="--vision.height 64 ..."."""
+    """Further flags of train.py for all conditions, as --flags="--vision.height 64 ..."."""
     output: Path | None = None
-    """Where runs, sight.json and sight.png go; by default runs/sight_ENV. Runs that are there
-    already are trained to their end, and not again."""
+    """Folder of the runs, sight.json and sight.png; by default runs/sight_ENV. Runs that are there
+    are trained to their end, and not again; numbers and figure are those of the last call."""
 
     def check(self) -> None:
         """Raise a ValueError that names the first option that is impossible."""
@@ -124,45 +124,54 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     summary = summarise(options, found)
-    part = folder / "sight.json.part"
-    part.write_text(json.dumps(summary, indent=1))
-    part.replace(folder / "sight.json")
+    write_numbers(summary, folder / "sight.json")
     show(table(summary))
     figure(summary, folder / "sight.png")
     print(f"numbers in {folder / 'sight.json'}, figure in {folder / 'sight.png'}")
 
 
-def command(options: SightOptions, condition: str, seed: int, run: Path) -> list[str]:
-    """Return the command that trains a run, or goes on with it where there is one."""
-    if run.is_dir():
-        return ["--resume", str(run), "--quiet"]
+def flags_of(options: SightOptions, condition: str, seed: int) -> list[str]:
+    """Return the flags of `train.py` for a new run."""
     flags = shlex.split(f"{COMMON} {CONDITIONS[condition]} {options.flags}")
     steps = ["--num-timesteps", str(options.num_timesteps), "--seed", str(seed)]
-    return ["--env", options.env, *flags, *steps, "--run-dir", str(run), "--quiet"]
+    return ["--env", options.env, *flags, *steps]
 
 
 def train(options: SightOptions, condition: str, seed: int, run: Path) -> None:
     """Train a run to its end, in a process of its own.
 
     Raises:
-        ValueError: it failed, or there is a run of other settings in its place.
+        ValueError: it failed, or there is a run with other settings in its place.
     """
+    flags = flags_of(options, condition, seed)
+    arguments = [*flags, "--run-dir", str(run), "--quiet"]
     if run.is_dir():
-        own = settings_of(str(run))
-        if (own.env, own.ppo.num_timesteps) != (options.env, options.num_timesteps):
+        own, wanted = settings_of(str(run)), parse(flags, None)
+        if other := differing(to_dict(own), to_dict(wanted)):
             raise ValueError(
-                f"{run} is a run of {own.env} for {own.ppo.num_timesteps:,} steps, not of "
-                f"{options.env} for {options.num_timesteps:,}; give another --output"
+                f"{run} is a run with other settings ({', '.join(other)}); give another --output"
             )
         last = own.ppo.num_iterations * own.ppo.steps_per_iteration
         if last in checkpoint.steps(run / run_folder.CHECKPOINTS):
             return
+        arguments = ["--resume", str(run), "--quiet"]
     script = Path(__file__).with_name("train.py")
-    arguments = command(options, condition, seed, run)
     print(f"{condition}, seed {seed}: python experiments/train.py {shlex.join(arguments)}")
     status = subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
     if status:
         raise ValueError(f"training {run} ended with status {status}; see above")
+
+
+def differing(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the names of the settings that differ, such as ppo.num_timesteps."""
+    names = []
+    for name in sorted({*one, *two}):
+        x, y = one.get(name), two.get(name)
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            names += differing(x, y, f"{prefix}{name}.")
+        elif x != y:
+            names.append(prefix + name)
+    return names
 
 
 def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict[str, Any]:
@@ -267,14 +276,8 @@ def table(summary: Mapping[str, Any]) -> Table:
 
 def figure(summary: Mapping[str, Any], path: Path) -> None:
     """Draw learning curves, and what each condition reached in the end."""
-    # Drawing needs the extra `analysis`; numbers and table are there without it.
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        print("no figure: it takes matplotlib (pip install -e '.[analysis]')")
+    if (plt := pyplot()) is None:
         return
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
 
     drawn, (curves, ends) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))
     entries: list[tuple[str, Mapping[str, Any], str]] = []

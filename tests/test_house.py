@@ -76,6 +76,13 @@ def test_only_presets_name_arenas_walkers_and_tasks():
                 assert not within(name, parts), (path, name)
 
 
+def test_analyses_know_no_environment_and_no_network():
+    for path in files("experiments/analysis"):
+        for name in imports(path):
+            allowed = ("experiments.analysis", "vnl_ppo.intervals")
+            assert name.split(".")[0] not in OURS or within(name, allowed), (path, name)
+
+
 def test_only_experiments_join_the_three():
     joined = [path for path in files("experiments") if len(known_to(path)) > 1]
     assert joined

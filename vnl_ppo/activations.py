@@ -1,16 +1,14 @@
 """Compute statistics of the encoders' layers: mean, standard deviation, share of dead units."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vnl_ppo import normalization
 from vnl_ppo.env import Observation
-from vnl_ppo.policy import Weights
-from vnl_ppo.recurrence import initial_memory, remembers
+from vnl_ppo.policy import Weights, apply_and_capture
+from vnl_ppo.recurrence import initial_memory
 
 _ENCODERS = ("encoders_", "value_encoders_")
 """Prefixes of the encoders' names in `vnl_ppo.networks.ActorCritic`; the leaf's name follows."""
@@ -36,23 +34,13 @@ def encoder_activations(
         encoders. LAYER is `output` for the encoder itself. LEAF begins with `value_` for encoders
         that only the value function uses.
     """
-    normalized = normalization.normalize(weights.moments, obs)
-    memory = initial_memory(network, len(counts))
-    _, variables = network.apply(
-        weights.params,
-        normalized,
-        *((memory,) if remembers(memory) else ()),
-        capture_intermediates=lambda module, method: (
-            method == "__call__" and bool(module.path) and module.path[0].startswith(_ENCODERS)
-        ),
-        mutable="intermediates",
-    )
-    captured: Any = jax.tree_util.tree_leaves_with_path(variables.get("intermediates", {}))
+    outputs = apply_and_capture(network, weights, obs, initial_memory(network, len(counts)))[1]
     found: dict[str, jax.Array] = {}
-    for path, x in captured:
-        names = [p.key for p in path if isinstance(p, jax.tree_util.DictKey)]
-        encoder, *layers, _ = names
-        if not jnp.issubdtype(x.dtype, jnp.floating) or x.shape[:1] != counts.shape:
+    for path, x in outputs.items():
+        encoder, *layers = path.split("/")
+        if not encoder.startswith(_ENCODERS) or x.shape[:1] != counts.shape:
+            continue
+        if not jnp.issubdtype(x.dtype, jnp.floating):
             continue
         name = "/".join([encoder.replace("encoders_", "", 1), ".".join(layers) or "output"])
         found |= {f"{name}/{k}": v for k, v in _statistics(x, counts).items()}

@@ -13,10 +13,10 @@ This package imports no environments. A run's config.json names the function tha
 environment and network, as `package.module:function`; it is imported by that name.
 """
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Policy:
         self.weights = weights
         self.step = step
 
-        @partial(jax.jit, static_argnames="deterministic")
+        @functools.partial(jax.jit, static_argnames="deterministic")
         def decide(weights, obs, memory, key, deterministic):
             action, decision = make_policy(network, weights, deterministic)[0](obs, key, memory)
             return action, decision.value, decision.memory
@@ -116,9 +116,9 @@ class Policy:
         """Whether the policy has a memory."""
         return remembers(initial_memory(self.network, 1))
 
-    @property
+    @functools.cached_property
     def modules(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The outputs of the network's modules, [1, ..., units] for one observation, by path."""
+        """Shape and dtype of the outputs of the network's modules by path, for a batch of one."""
         spec = flatten(self.env.observation_spec)
         obs = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in spec.items()}
         outputs = lambda obs: apply_and_capture(

@@ -106,6 +106,9 @@ def apply_and_capture(
     found: dict[str, jax.Array] = {}
     for path, x in outputs:
         keys: list[Any] = [getattr(key, "key", getattr(key, "idx", None)) for key in path]
+        # A module may sow values of its own under other names.
+        if "__call__" not in keys:
+            continue
         names, which = keys[: keys.index("__call__")], keys[keys.index("__call__") + 1 :]
         if not any(which):
             found["/".join(names)] = x
@@ -122,8 +125,8 @@ def _applied(
     capture: Callable[[nn.Module, str], bool] | bool = False,
 ) -> tuple[tuple[jax.Array, jax.Array, Any], Any]:
     obs = normalization.normalize(weights.moments, obs)
-    # Collections that are not asked for are not computed.
     given = (memory, end) if remembers(memory) else ()
+    # What modules sow into other collections is not computed.
     found: Any = network.apply(
         weights.params,
         obs,
@@ -147,18 +150,29 @@ def make_policy(
         value_fn: (obs, memory) -> value float32[...].
         `memory` may be left out for a network without memory.
     """
-    distribution = distributions.of(network)
 
     def act(obs: Observation, key: jax.Array, memory: Any = ()) -> tuple[jax.Array, Decision]:
-        logits, value, memory = apply(network, weights, obs, memory)
-        if deterministic:
-            raw_action = distributions.normal(logits).mode()
-        else:
-            raw_action = distributions.sample(logits, key)
-        log_prob = distribution.log_prob(logits, raw_action)
-        return distribution.squash(raw_action), Decision(raw_action, log_prob, value, memory)
+        return decide(network, *apply(network, weights, obs, memory), key, deterministic)
 
     def value_fn(obs: Observation, memory: Any = ()) -> jax.Array:
         return apply(network, weights, obs, memory)[1]
 
     return act, value_fn
+
+
+def decide(
+    network: nn.Module,
+    logits: jax.Array,
+    value: jax.Array,
+    memory: Any,
+    key: jax.Array,
+    deterministic: bool,
+) -> tuple[jax.Array, Decision]:
+    """Choose the actions for what a network returned, see `apply` and `make_policy`."""
+    distribution = distributions.of(network)
+    if deterministic:
+        raw_action = distributions.normal(logits).mode()
+    else:
+        raw_action = distributions.sample(logits, key)
+    log_prob = distribution.log_prob(logits, raw_action)
+    return distribution.squash(raw_action), Decision(raw_action, log_prob, value, memory)

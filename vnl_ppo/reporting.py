@@ -31,7 +31,7 @@ from vnl_ppo.observations import flatten
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_FLUSHES = 5.0
 Metrics = Mapping[str, Any]
-"""By name a float, or float[S] with a value for each of S agents."""
+"""Metrics by name: a float, or float[S] with a value for each of S agents."""
 _COMPARED = ["eval/episode_reward", "eval/episode_length"]
 
 

@@ -33,12 +33,15 @@ class Decision:
         log_prob: float32[...], log-probability of the action.
         value: float32[...], value of the observation.
         memory: the policy's memory afterwards; `()` if it has none.
+        captured: what else an actor tells of itself, such as the outputs of its network's modules;
+            `()` for nothing.
     """
 
     raw_action: jax.Array
     log_prob: jax.Array
     value: jax.Array
     memory: Any = ()
+    captured: Any = ()
 
 
 @struct.dataclass
@@ -213,6 +216,7 @@ def unroll(
     )
     obs, decision, reward, termination, truncation, totals = steps
     end = termination | truncation
+    # Totals are sums over steps; which step counts these does not matter.
     lost = jnp.maximum(truncation.sum(axis=0) - 1, 0).sum()
     totals[LOST_TRUNCATIONS] = jnp.zeros(config.unroll_length).at[0].set(lost)
 

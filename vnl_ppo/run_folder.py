@@ -73,7 +73,7 @@ def check_free(folder: Path) -> None:
         )
 
 
-def unused(folder: Path) -> Path:
+def make_unused(folder: Path) -> Path:
     """Make a folder that nobody else has, and return it: `folder`, or with -2, -3, ... at its end.
 
     Of two runs that start in the same second each gets its own.

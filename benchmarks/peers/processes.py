@@ -52,7 +52,7 @@ def start(python: str, script: str, *arguments: object) -> subprocess.Popen[str]
 
 
 def finish(run: subprocess.Popen[str]) -> str:
-    """What it printed.
+    """Wait for a process to end, and return what it printed.
 
     Raises:
         SystemExit: it failed.

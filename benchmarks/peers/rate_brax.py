@@ -50,14 +50,14 @@ def main(name: str, seconds: float, settings: dict[str, float]) -> None:
 
 
 def playground_wrapper() -> Callable:
-    """What Playground wants its environments to be wrapped with for Brax's training."""
+    """Return the wrapper that Playground uses for training with Brax."""
     from mujoco_playground import wrapper
 
     return wrapper.wrap_for_brax_training
 
 
 def keep_programs() -> dict[str, tuple[Any, float]]:
-    """From now on, what `jax.pmap` makes is compiled once and kept here under its name.
+    """Replace `jax.pmap` by one that compiles each function once, and return its programs by name.
 
     `train.train` hands out no program, and only a program knows what memory XLA plans for it. The
     seconds that compiling took are kept with it.

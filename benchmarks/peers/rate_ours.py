@@ -25,8 +25,8 @@ from vnl_ppo.ppo import make_ppo
 from vnl_ppo.runtime import keep_compilations
 
 CHUNKS = {"brax:ant": 64}
-"""How many environments are stepped at a time, where not all: the physics of a whole batch do not
-fit a core's cache. It changes nothing else (`PPOConfig.env_chunk_size`)."""
+"""Number of environments to step at a time (`PPOConfig.env_chunk_size`), if not all: the physics of
+a whole batch does not fit a core's cache. It changes nothing else."""
 
 
 def main(name: str, seconds: float, settings: dict[str, float]) -> None:

@@ -7,7 +7,7 @@ from pixels import Pixels
 
 
 def make(name: str) -> Any:
-    """By its house and name: `brax:ant`, `playground:CartpoleBalance`, or `pixels:DTYPE`."""
+    """Make an environment by name: `brax:ant`, `playground:CartpoleBalance`, or `pixels:DTYPE`."""
     house, _, own = name.partition(":")
     if house == "brax":
         return envs.get_environment(own, backend="mjx")

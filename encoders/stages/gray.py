@@ -8,7 +8,7 @@ from encoders.pixels import as_before, scale_pixels
 from encoders.registry import register
 
 WEIGHTS = (0.299, 0.587, 0.114)
-"""Of red, green and blue, as Recommendation ITU-R BT.601 defines luma."""
+"""Weights of red, green and blue, as Recommendation ITU-R BT.601 defines luma."""
 
 
 @register("gray", "luma of ITU-R BT.601")

@@ -24,7 +24,7 @@ END, TOP, SIDE = range(3)
 
 
 class RowHit(NamedTuple):
-    """Where rays enter the row.
+    """Points where rays enter the row.
 
     Attributes:
         depth: float32[R], metres; `FAR` for rays that miss.

@@ -75,7 +75,7 @@ class Primitive(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """Where rays enter a geom.
+    """Points where rays enter a geom.
 
     Attributes:
         depth: float32[R], metres; `FAR` for rays that miss.

@@ -98,7 +98,7 @@ class Scene:
 
     @property
     def transparent(self) -> np.ndarray:
-        """Which geoms are transparent, bool[G]."""
+        """Mask of the transparent geoms, bool[G]."""
         return self.alphas[self.geom_surfaces] < _OPAQUE
 
     @property
@@ -181,7 +181,7 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """What a geom looks like. Geoms with equal looks share a surface.
+    """The look of a geom. Geoms with equal looks share a surface.
 
     A texture is mapped by the frame of its geom, so each textured geom has its own look, except for
     the boxes of the row.

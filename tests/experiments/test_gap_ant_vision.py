@@ -166,3 +166,15 @@ def test_a_video_that_fails_loses_nothing(monkeypatch, capsys, tmp_path):
     shown = capsys.readouterr()
     assert "warning: no video: no room for frames" in shown.err
     assert "done: checkpoints in" in shown.out
+
+
+def test_a_home_folder_is_written_as_in_a_shell(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = parse(["--run-dir=~/mine"])
+    assert settings.run_dir == tmp_path / "mine"
+
+
+def test_two_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
+    made = [run_folder.make_unused(tmp_path / "runs" / "mine") for _ in range(3)]
+    assert [path.name for path in made] == ["mine", "mine-2", "mine-3"]
+    assert all(path.is_dir() for path in made)

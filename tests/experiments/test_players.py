@@ -14,6 +14,7 @@ import pytest
 from experiments import evaluate, players, render, watch
 from experiments.command_line import parse
 from experiments.evaluate import EvaluateOptions
+from experiments.render import RenderOptions
 from experiments.settings import BUILDER, build, to_dict
 from tests.probes import Probe
 from vnl_ppo import checkpoint, run_folder
@@ -266,11 +267,7 @@ def test_a_leaf_that_is_not_asked_for_names_the_flag():
 
 def test_a_home_folder_is_written_as_in_a_shell(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    settings = parse(["--env", "gap_ant", "--run-dir=~/mine"], None)
-    assert settings.run_dir == tmp_path / "mine"
-
-
-def test_two_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
-    made = [run_folder.unused(tmp_path / "runs" / "mine") for _ in range(3)]
-    assert [path.name for path in made] == ["mine", "mine-2", "mine-3"]
-    assert all(path.is_dir() for path in made)
+    run(tmp_path / "mine", "--env gap_ant --encoder none")
+    options, _ = players.parse(RenderOptions, ["~/mine", "--output=~/look.mp4"], None)
+    assert options.output == tmp_path / "look.mp4"
+    assert players.settings_of("~/mine").env == "gap_ant"

@@ -68,6 +68,9 @@ def test_random_actions_in_a_world_that_is_made_harder(tmp_path, monkeypatch, ca
     found = json.loads((tmp_path / "psychometrics.json").read_text())
     assert found["policies"]["random"]["successes"] == [3, 3]
     assert (tmp_path / "psychometrics.png").stat().st_size > 5000
+    with pytest.raises(SystemExit, match="psychometrics.json exists already; name another"):
+        psychometrics.main()
+    arguments[-1] = str(tmp_path / "other")
     arguments[arguments.index("episode_length")] = "sucess"
     monkeypatch.setattr(sys, "argv", ["psychometrics.py", *arguments])
     with pytest.raises(SystemExit, match="'sucess'; this world has .*success"):

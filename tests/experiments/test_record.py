@@ -112,6 +112,12 @@ def test_a_replay_sees_the_same_and_a_lesion_does_not(folder, recording, monkeyp
     blind = xarray.open_zarr(dark, consolidated=False)
     features = blind["module.encoders_vision"]
     assert features.dtype == np.float16 and "module.policy" not in blind
+    # In a replay too, the policy gets a black picture.
+    replayed = folder / "dark_replay.zarr"
+    call(monkeypatch, record, folder / "mine", "--replay", source, "--lesion", "vision=blank",
+         "--output", replayed, "--modules", "encoders_vision")  # fmt: skip
+    again = xarray.open_zarr(replayed, consolidated=False)["module.encoders_vision"]
+    assert (again == again[0, 0]).all() and again.shape[:2] == (EPISODES, LENGTH)
     # A black picture is the same at every step.
     assert (features == features[0, 0]).all()
     assert (recording["module.encoders_vision"] != recording["module.encoders_vision"][0, 0]).any()

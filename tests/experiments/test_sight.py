@@ -1,5 +1,6 @@
 """What `sight.py` says of runs whose numbers are known, and a comparison from beginning to end."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 from experiments import sight
 from experiments.analysis.shares import over_runs, share
 from experiments.command_line import parse
+from experiments.settings import BUILDER, to_dict
 from experiments.sight import CONDITIONS, SightOptions
+from vnl_ppo import run_folder
 
 
 def test_the_share_by_hand():
@@ -36,9 +39,9 @@ def test_one_run_has_no_interval():
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_each_condition_observes_what_it_should(name, tmp_path):
+def test_each_condition_observes_what_it_should(name):
     options = SightOptions("walls_ant", conditions=(name,))
-    settings = parse(sight.command(options, name, 0, tmp_path / "run"), None)
+    settings = parse(sight.flags_of(options, name, 0), None)
     env, network = sight.build(settings)
     assert ("vision" in env.observation_spec) == (name not in ("blind", "told"))
     assert "ahead" in env.observation_spec
@@ -48,7 +51,7 @@ def test_each_condition_observes_what_it_should(name, tmp_path):
     assert ("ahead" in value) == (name not in ("blind", "plain"))
     assert network.predict_leaves == (("ahead",) if name == "prediction" else ())
     assert network.frozen_leaves == (("vision",) if name == "untrained" else ())
-    blind = parse(sight.command(options, "blind", 0, tmp_path / "run"), None)
+    blind = parse(sight.flags_of(options, "blind", 0), None)
     assert settings.ppo == blind.ppo
 
 
@@ -96,6 +99,20 @@ def test_a_summary_has_every_number(tmp_path):
 def test_impossible_options_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         SightOptions("walls_ant", **changes).check()
+
+
+def test_a_run_of_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):
+    options = SightOptions("walls_ant", num_timesteps=4000)
+    settings = parse(sight.flags_of(options, "blind", 0), None)
+    run_folder.create(tmp_path / "run", to_dict(settings), BUILDER)
+    again = sight.settings_of(str(tmp_path / "run"))
+    assert sight.differing(to_dict(again), to_dict(settings)) == []
+    for changed, name in (
+        (dataclasses.replace(options, num_timesteps=8000), "ppo.num_timesteps"),
+        (dataclasses.replace(options, flags="--task.control 0.3"), "task.control"),
+    ):
+        with pytest.raises(ValueError, match=rf"other settings \({name}\); give another --output"):
+            sight.train(changed, "blind", 0, tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from tests.probes import Pixels
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.loading import Policy
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.normalization import init_moments
-from vnl_ppo.policy import Weights, apply, init_params, make_policy
+from vnl_ppo.policy import Weights, apply, apply_and_capture, init_params, make_policy
 from vnl_ppo.recurrence import GRU, initial_memory
 
 SPEC = {
@@ -107,6 +108,28 @@ def test_a_loaded_policy_needs_only_what_it_looks_at():
     policy = Policy(env, remembering, PPOConfig(), weights_for(remembering), step=0)
     with pytest.raises(ValueError, match=r"\['legs.angles', 'touch'\]"):
         policy.act(legs)
+
+
+def test_every_module_is_captured_and_what_it_sows_is_not():
+    class Sowing(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            self.sow("intermediates", "mine", x)
+            return nn.Dense(3)(x.astype(jnp.float32))
+
+    network = ActorCritic(2, {"touch": Sowing()}, (8,), (4,), core=GRU(5))
+    memory = initial_memory(network, 6)
+    output, found = apply_and_capture(network, weights_for(network), obs_of(6), memory)
+    gates = {f"core/GRUCell_0/{name}" for name in ("ir", "iz", "in", "hr", "hz", "hn")}
+    assert set(found) == gates | {
+        "encoders_touch", "encoders_touch/Dense_0", "core", "core/GRUCell_0",
+        "policy", "policy/Dense_0", "policy/Dense_1",
+        "value", "value/Dense_0", "value/Dense_1",
+    }  # fmt: skip
+    expected = apply(network, weights_for(network), obs_of(6), memory)
+    jax.tree.map(np.testing.assert_array_equal, output, expected)
+    np.testing.assert_array_equal(found["policy"], expected[0])
+    np.testing.assert_array_equal(found["value"][:, 0], expected[1])
 
 
 def test_an_image_that_is_not_bytes_is_refused():

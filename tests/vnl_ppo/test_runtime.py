@@ -1,8 +1,6 @@
 """Compiled programs run as the user: they are only kept where nobody else can write."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -83,32 +81,6 @@ def test_a_folder_that_cannot_be_made_is_no_reason_to_stop(settings, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "file" / "cache"))
     with pytest.warns(UserWarning, match="not kept"):
         assert keep_compilations().folder is None
-
-
-@pytest.mark.parametrize("name, why", [("bogus", "there is no such back end"), ("egl", None)])
-def test_opengl_that_is_not_there_is_no_reason_to_stop(name, why):
-    code = """
-import ctypes
-real = ctypes.CDLL
-def without_gl(library, *rest, **named):
-    if library and "GL" in str(library):
-        raise OSError(library)
-    return real(library, *rest, **named)
-ctypes.CDLL = without_gl
-import envs, os
-ctypes.CDLL = real
-from envs.presets import PRESETS
-print(os.environ["MUJOCO_GL"], len(PRESETS))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "MUJOCO_GL": name},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("disabled")
-    assert f"MUJOCO_GL is {name}, but {why or 'libEGL.so.1 is not installed'}" in done.stderr
 
 
 def test_jax_in_64_bits_is_refused_and_its_search_for_nans_is_turned_off():

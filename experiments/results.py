@@ -1,0 +1,40 @@
+"""Show and write results: tables, numbers and figures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_WIDTH = 250
+"""Number of columns if the output is no terminal, so that nothing is cut."""
+
+
+def show(table: Table) -> None:
+    """Print a table, in a file or a pipe at its full width."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    console.print(table)
+
+
+def write_numbers(numbers: Any, path: Path) -> None:
+    """Write numbers as JSON; the file appears, or replaces an older one, when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".part-{path.name}")
+    part.write_text(json.dumps(numbers, indent=1) + "\n")
+    part.replace(path)
+
+
+def pyplot() -> Any:
+    """Return `matplotlib.pyplot`, which draws to files; None, with a message, without it."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        print("no figure: it takes matplotlib (pip install -e '.[analysis]')")
+        return None
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
