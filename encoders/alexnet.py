@@ -38,17 +38,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Encode images of any size.
-
-        Args:
-            image: uint8[..., H, W, C] in 0 to 255, or float[..., H, W, C] that is already scaled.
-
-        Returns:
-            float32[..., features], not negative.
-
-        Raises:
-            ValueError: the image is none, or `features` is below 1.
-        """
+        """Map images of any size to float32[..., features]; see `encoders.layers.encode`."""
         return encode(_layers, self, image, BATCH)
 
 

@@ -36,17 +36,7 @@ class Impala(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Encode images of any size.
-
-        Args:
-            image: uint8[..., H, W, C] in 0 to 255, or float[..., H, W, C] that is already scaled.
-
-        Returns:
-            float32[..., features], not negative.
-
-        Raises:
-            ValueError: the image is none, or a width is below 1.
-        """
+        """Map images of any size to float32[..., features]; see `encoders.layers.encode`."""
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"impala: channels is {tuple(self.channels)}; each must be at least 1")
         return encode(_layers, self, image, BATCH)

@@ -34,17 +34,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Encode images of any size.
-
-        Args:
-            image: uint8[..., H, W, C] in 0 to 255, or float[..., H, W, C] that is already scaled.
-
-        Returns:
-            float32[..., features], not negative.
-
-        Raises:
-            ValueError: the image is none, or a setting is out of range.
-        """
+        """Map images of any size to float32[..., features]; see `encoders.layers.encode`."""
         if self.groups < 1 or not self.channels or min(self.channels) < 1:
             raise ValueError(
                 f"resnet: groups is {self.groups} and channels {tuple(self.channels)}; each must "
