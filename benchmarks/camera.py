@@ -174,7 +174,7 @@ def ours(world: World, camera: Camera, number: int, devices: int, seed: int) -> 
 def distances(world: World, camera: Camera, seed: int) -> Callable[[], int]:
     """MuJoCo's rays through every pixel."""
     model, data = world.model, next(world.states(1, seed))
-    rays, k = camera.rays(), model.camera(camera.name).id
+    rays, k = camera.rays(), camera.number
     directions = np.stack([rays.u, rays.v, -np.ones_like(rays.u)], 1).astype(np.float64)
     directions = directions @ data.cam_xmat[k].reshape(3, 3).T
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -191,7 +191,7 @@ def marked_film(
     if unknown := sorted(set(marks) - set(MARKS)):
         raise ValueError(f"there is no mark {unknown[0]!r}; there are {', '.join(MARKS)}")
     model = env.whole(jax.tree.map(lambda x: x[0], data))
-    name = env.camera(camera, *size).name
+    seen = env.camera(camera, *size)
     model.vis.global_.offheight, model.vis.global_.offwidth = size
     # MuJoCo scales marks by the mean size of all bodies, platforms among them.
     model.stat.meansize = _MARK_SIZE
@@ -213,7 +213,7 @@ def marked_film(
         for index in _frames(alive, env.dt, speed):
             state.qpos[:], state.qvel[:] = qpos[index], qvel[index]
             mujoco.mj_forward(model, state)
-            renderer.update_scene(state, name, options)
+            renderer.update_scene(state, seen.name or seen.number, options)
             yield renderer.render()
 
 

@@ -23,8 +23,8 @@ class Pictures:
         self.model = model
         self.scene = Scene.from_model(model, row=row)
 
-    def camera(self, name: str, height: int, width: int) -> Camera:
-        """Return a camera of the model by its full name; see `Camera.from_model` for errors."""
+    def camera(self, name: str | int, height: int, width: int) -> Camera:
+        """Return a camera of the model by its full name or number; see `Camera.from_model`."""
         return Camera.from_model(self.model, name, height=height, width=width)
 
     def draw(
@@ -47,8 +47,7 @@ class Pictures:
         scene, visible = self.scene, visible or Visible()
         drawn, lights = scene.geom_ids, scene.light_ids
         if pose is None:
-            eye = self.model.camera(camera.name).id
-            pose = poses.cam_xpos[eye], poses.cam_xmat[eye]
+            pose = poses.cam_xpos[camera.number], poses.cam_xmat[camera.number]
         position, rotation = poses.geom_xpos, poses.geom_xmat
         size = jnp.asarray(scene.sizes)
         if visible.geoms is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,13 @@ from typing import Annotated, Any, TypeVar
 import jax
 import tyro
 
+from encoders import specification
 from envs import catalogue
 from envs.locomotion import Locomotion
 from envs.physics.mujoco import content
 from envs.presets import Preset
 from experiments.network_settings import NetworkConfig, make_network
+from vnl_ppo import run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.distributed import DistributedConfig
@@ -210,7 +213,19 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
         data = of_release_0_1(data, source)
     if not isinstance(data["env"], str):
         raise ValueError(f"{source}: env: {data['env']!r} is not a text")
+    run_folder.tell_of_code(own_code(data), source)
     return from_plain(type_for(data["env"]), _completed(data), source)
+
+
+def own_code(data: Mapping[str, Any]) -> list[str]:
+    """Return the `package.module:object` of environment and encoders that plain settings name."""
+    env, encoder = data["env"], data.get("encoder", "")
+    names = [env] if env.partition(":")[0] not in catalogue.MAKERS else []
+    # A spec that cannot be parsed is refused later, with its position.
+    with contextlib.suppress(ValueError):
+        chains = specification.parse(encoder).values() if isinstance(encoder, str) else ()
+        names += [stage.name for chain in chains for stage in chain]
+    return [name for name in names if ":" in name]
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:

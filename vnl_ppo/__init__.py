@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vnl_ppo.loading import Policy
+    from vnl_ppo.loading import Builder, Policy
 
 IMPORTED = time.monotonic()
 
@@ -16,9 +16,11 @@ IMPORTED = time.monotonic()
 os.environ.setdefault("PJRT_NPROC", str(max(8, os.cpu_count() or 1)))
 
 
-def load(run_dir: str | Path, step: int | None = None) -> "Policy":
+def load(
+    run_dir: str | Path, step: int | None = None, builder: "Builder | None" = None
+) -> "Policy":
     """Load the trained policy of a run; see `vnl_ppo.loading.load`."""
     # Imported late: environments need only this package's protocol and should start fast.
     from vnl_ppo.loading import load
 
-    return load(run_dir, step)
+    return load(run_dir, step, builder)

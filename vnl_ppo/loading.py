@@ -10,7 +10,8 @@ With a recurrent policy, whose memory starts empty in each episode:
     action, memory = policy.act(obs, memory)
 
 This package imports no environments. A run's config.json names the function that builds its
-environment and network, as `package.module:function`; it is imported by that name.
+environment and network, as `package.module:function`; it is imported by that name. Do not load
+another person's run without a look at the names in its config.json, or give `load` a builder.
 """
 
 import functools
@@ -158,19 +159,22 @@ class Policy:
         return self._jitted(self.weights, flat, memory, drawn, key is None)
 
 
-def load(run_dir: str | Path, step: int | None = None) -> Policy:
+def load(run_dir: str | Path, step: int | None = None, builder: Builder | None = None) -> Policy:
     """Load the policy of a run, with its environment, on any device.
 
     Args:
         run_dir: the run's folder, for the agent of its first seed; RUN/seed_3 for that of seed 3.
         step: environment step of the checkpoint; None for the newest intact one.
+        builder: builds environment and network from the run's settings; None to import the one
+            that its config.json names, which runs code that whoever wrote the folder has chosen.
+            What is not this project's is named on stderr before.
 
     Raises:
         ValueError: there is no such run or checkpoint, it is torn, or its settings are no longer
             valid.
     """
     folder, _ = run_folder.split_agent(Path(run_dir))
-    builder = _builder(run_folder.read_builder(folder), folder)
+    builder = builder or _builder(run_folder.read_builder(folder), folder)
     env, network, config = builder(run_folder.read_settings(folder))
     return load_into(env, network, config, Path(run_dir), step)
 
@@ -217,6 +221,7 @@ def _builder(name: str, folder: Path) -> Builder:
             f"{folder}'s config.json names no builder (it says {name!r}), so its environment is "
             f"unknown; build environment and network, and call vnl_ppo.loading.load_into"
         )
+    run_folder.tell_of_code([name], folder)
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
 VIDEOS = "videos"
+_OURS = ("vnl_ppo", "envs", "encoders", "experiments")
+_told: set[str] = set()
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "distrax", "orbax-checkpoint", "numpy", "mujoco",
     "mujoco-mjx", "dm_control",
@@ -118,6 +121,22 @@ def read_settings(path: Path) -> dict[str, Any]:
 def read_builder(path: Path) -> str:
     """Read the `package.module:function` that `create` wrote; see `read_settings`."""
     return _read(path).get("builder", "")
+
+
+def tell_of_code(names: Iterable[str], source: str | Path) -> None:
+    """Say on stderr which code is about to be imported because a run folder names it.
+
+    Whoever wrote the folder has chosen that code, and importing it runs it. This project's own is
+    not mentioned, and nothing is mentioned twice.
+
+    Args:
+        names: each `package.module:object`.
+        source: the folder or file that names them.
+    """
+    for name in names:
+        if name.split(".")[0].split(":")[0] not in _OURS and name not in _told:
+            _told.add(name)
+            print(f"note: {source} names code that is imported now: {name}", file=sys.stderr)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Draw what cameras of a MuJoCo model see: a ray caster in JAX, for jit and vmap, without GL."""
 
-from envs.camera.pinhole import Camera
+from envs.camera.pinhole import FREE, Camera, free_pose
 from envs.camera.raycaster import Image, render
 from envs.camera.scene import Row, Scene
 
-__all__ = ["Camera", "Image", "Row", "Scene", "render"]
+__all__ = ["FREE", "Camera", "Image", "Row", "Scene", "free_pose", "render"]

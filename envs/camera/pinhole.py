@@ -9,6 +9,9 @@ import numpy as np
 
 from envs.camera.primitives import FAR, Rays
 
+FREE = -1
+"""Number of MuJoCo's free camera, which every model has; see `free_pose`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
@@ -21,9 +24,10 @@ class Camera:
         width: width of the image, pixels.
         fovy: vertical field of view, degrees.
         near: distance along the optical axis below which nothing is drawn, metres.
-        name: name of the camera in the model; empty if it is not from a model.
+        name: name of the camera in the model; empty if it has none, or is not from a model.
         far: distance along the optical axis beyond which nothing is drawn, metres.
         supersample: the colour of a pixel is the mean of supersample x supersample rays.
+        number: number of the camera in the model; `FREE` if it is none of the model's.
     """
 
     height: int = 64
@@ -33,6 +37,7 @@ class Camera:
     name: str = ""
     far: float = float(FAR)
     supersample: int = 1
+    number: int = FREE
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the first invalid value."""
@@ -50,7 +55,7 @@ class Camera:
     def from_model(
         cls,
         model: mujoco.MjModel,
-        name: str,
+        camera: str | int,
         *,
         height: int = 64,
         width: int = 64,
@@ -60,7 +65,8 @@ class Camera:
 
         Args:
             model: a compiled model.
-            name: the camera's name, with the prefix of any attached model.
+            camera: the camera's name, with the prefix of any attached model, or its number; -1 for
+              MuJoCo's free camera.
             height: height of the image, pixels.
             width: width of the image, pixels.
             supersample: rays along each side of a pixel.
@@ -69,20 +75,31 @@ class Camera:
             ValueError: there is no such camera, it is orthographic, it sets its own sensor size, or
               a size is below 1.
         """
-        camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, name)
-        if camera < 0:
-            names = ", ".join(repr(model.camera(i).name) for i in range(model.ncam)) or "none"
-            raise ValueError(f"the model has no camera named {name!r}; it has: {names}.")
-        if model.cam_sensorsize[camera, 0] > 0 or model.cam_projection[camera] != 0:
+        named = isinstance(camera, str)
+        kind = mujoco.mjtObj.mjOBJ_CAMERA
+        number = mujoco.mj_name2id(model, kind, camera) if named else int(camera)
+        if not (0 if named else FREE) <= number < model.ncam:
+            names = ", ".join(repr(model.camera(i).name or i) for i in range(model.ncam)) or "none"
             raise ValueError(
-                f"camera {name!r} is orthographic or sets its own sensor size; only perspective "
+                f"the model has no camera {'named ' * named}{camera!r}; it has: {names}. "
+                f"{FREE} is MuJoCo's free camera."
+            )
+        looks = model.vis.global_
+        if number == FREE:
+            name, fovy, flat = "", looks.fovy, looks.orthographic != 0
+        else:
+            name, fovy = model.camera(number).name, model.cam_fovy[number]
+            flat = model.cam_sensorsize[number, 0] > 0 or model.cam_projection[number] != 0
+        if flat:
+            raise ValueError(
+                f"camera {camera!r} is orthographic or sets its own sensor size; only perspective "
                 "cameras that give `fovy` can be drawn."
             )
         near, far = (
             float(x * model.stat.extent) for x in (model.vis.map.znear, model.vis.map.zfar)
         )
-        fovy = float(model.cam_fovy[camera])
-        return cls(height, width, fovy, near, name, min(far, float(FAR)), supersample)
+        far = min(far, float(FAR))
+        return cls(height, width, float(fovy), near, name, far, supersample, number)
 
     @property
     def pixel(self) -> float:
@@ -112,3 +129,21 @@ class Camera:
         """Return the same view with one pixel for each of the supersample x supersample rays."""
         height, width = self.height * self.supersample, self.width * self.supersample
         return dataclasses.replace(self, height=height, width=width, supersample=1)
+
+
+def free_pose(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
+    """Return where MuJoCo's free camera is when it first looks at a model.
+
+    Source: MuJoCo's `mjv_defaultFreeCamera`.
+
+    Returns:
+        float32[3], its position, metres, and float32[3, 3], its axes as columns.
+    """
+    looks = model.vis.global_
+    azimuth, elevation = np.deg2rad([looks.azimuth, looks.elevation])
+    ahead = np.array([np.cos(azimuth), np.sin(azimuth)])
+    forward = np.append(np.cos(elevation) * ahead, np.sin(elevation))
+    right = np.array([ahead[1], -ahead[0], 0.0])
+    axes = np.stack([right, np.cross(right, forward), -forward], axis=-1)
+    position = model.stat.center - 1.5 * model.stat.extent * forward
+    return position.astype(np.float32), axes.astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from envs.camera.batching import at_once, in_blocks, in_parts, over_environments
 from envs.camera.box_row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
 from envs.camera.culling import GROUP, Group, bands_at_once, group, nearest_hits, number_of_bands
-from envs.camera.depth_keys import PAYLOAD, PAYLOAD_BITS, Encode, Payload, depth_of, pack
+from envs.camera.depth_keys import PAYLOAD, PAYLOAD_BITS, DepthKeys, Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.pinhole import Camera
 from envs.camera.primitives import FAR, INTERSECTIONS, Hit, Primitive, Rays
@@ -152,7 +152,8 @@ class RayCaster:
         # phase.
         self._code_shift = max(0, PHASE_BITS + 2 - self.shade_bits)
         # The key of a ray that hits nothing, and the upper bound of all others.
-        self.miss = np.float32(min(camera.far, float(FAR))).view(np.int32) & np.int32(~PAYLOAD)
+        self.keys = DepthKeys(camera.near)
+        self.miss = self.keys.bound(min(camera.far, float(FAR)))
 
     def colours(self) -> jax.Array:
         """Return the packed colours of the pixels, int32[R]."""
@@ -161,12 +162,12 @@ class RayCaster:
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
             shade = self.scene.lighting.shade(rays, hit, lights)
             shade = low_bits(jnp.minimum(shade, payload.limit) * levels) & levels
-            return pack(hit.depth, (payload.surface << self.shade_bits) | shade)
+            return self.keys.pack(hit.depth, (payload.surface << self.shade_bits) | shade)
 
         def in_row(row: RowHit) -> jax.Array:
             # The face is enough to compute the shade from later, since it is flat.
             code = row.code >> self._code_shift
-            return pack(row.depth, (self._row_surface << self.shade_bits) | code)
+            return self.keys.pack(row.depth, (self._row_surface << self.shade_bits) | code)
 
         opaque = self.nearest(encode, in_row)
         seen = self._colours_of(opaque)
@@ -183,22 +184,21 @@ class RayCaster:
         """Return the depths of the pixels, float32[R], metres."""
 
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
-            return jax.lax.bitcast_convert_type(hit.depth, jnp.int32)
+            return self.keys.of(hit.depth)
 
-        keys = self.nearest(encode, lambda row: jax.lax.bitcast_convert_type(row.depth, jnp.int32))
-        metres = jax.lax.bitcast_convert_type(keys, jnp.float32)
-        return jnp.where(keys < self.miss, metres, jnp.float32(np.inf))
+        keys = self.nearest(encode, lambda row: self.keys.of(row.depth))
+        return jnp.where(keys < self.miss, self.keys.depth(keys), jnp.float32(np.inf))
 
     def labels(self) -> jax.Array:
         """Return the labels of the pixels, int32[R]."""
 
         def encode(rays: Rays, hit: Hit, payload: Payload, lights: LightPoses) -> jax.Array:
-            return pack(hit.depth, payload.label)
+            return self.keys.pack(hit.depth, payload.label)
 
         def in_row(row: RowHit) -> jax.Array:
             x = self.view.position[0] + row.depth * self.view.world[0]
             assert self.platforms is not None
-            return pack(row.depth, self.scene.num_geoms + row_index(self.platforms, x))
+            return self.keys.pack(row.depth, self.scene.num_geoms + row_index(self.platforms, x))
 
         keys = self.nearest(encode, in_row)
         if self.scene.transparent.any():
@@ -267,7 +267,7 @@ class RayCaster:
     def _colours_of(self, keys: jax.Array) -> jax.Array:
         scene, view = self.scene, self.view
         levels = (1 << self.shade_bits) - 1
-        depth = depth_of(keys)
+        depth = self.keys.packed_depth(keys)
         shade = (keys & levels).astype(jnp.float32) * np.float32(1 / levels)
         surface = (keys & PAYLOAD) >> self.shade_bits
         missed = keys >= self.miss

@@ -32,7 +32,7 @@ for i, states in enumerate(given["qpos"]):
             data.qpos[:] = qpos
             mujoco.mj_forward(model, data)
             for camera in given["cameras"]:
-                renderer.update_scene(data, str(camera), option)
+                renderer.update_scene(data, camera.item(), option)
                 for flag in ("SHADOW", "REFLECTION", "HAZE"):
                     renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
                 rgb = renderer.render().copy()
@@ -52,7 +52,7 @@ np.savez(sys.argv[1], rgb=rgb, depth=depth, ids=ids)
 def mujoco_draws(
     models: Sequence[mujoco.MjModel],
     qpos: np.ndarray,
-    cameras: Sequence[str],
+    cameras: Sequence[str] | Sequence[int],
     size: tuple[int, int],
     folder: Path,
 ) -> Image:
@@ -64,7 +64,7 @@ def mujoco_draws(
     Args:
         models: M of them.
         qpos: float[M, S, nq], states of each.
-        cameras: C names.
+        cameras: C names or numbers.
         size: height and width, pixels.
         folder: an empty one.
 

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from envs import models
 from envs.arenas.gaps import PARKED, Gaps, Layout
-from envs.camera import Camera, Scene, render
+from envs.camera import FREE, Camera, Scene, free_pose, render
+from envs.camera.depth_keys import PAYLOAD, DepthKeys
 from envs.interfaces import WALKER
 from envs.models import SimulationConfig
 from envs.tasks.run_through_corridor import RunThroughCorridor
@@ -212,6 +215,49 @@ def test_capsule_seen_along_its_axis():
     image = look(compile_mjcf('<geom type="capsule" size="0.4 0.5" pos="0 0 -3"/>'))
     assert np.isfinite(image.depth[16, 16])
     assert image.depth[16, 16] == pytest.approx(2.1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("distance", "thickness"), [(5, 0.001), (10, 0.002)])
+def test_thin_slab_hides_the_floor_that_comes_before_it(distance, thickness):
+    floor = '<geom type="plane" size="0 0 1"/>'
+    slab = f'<geom type="box" size="20 20 {thickness / 2}" pos="0 0 {thickness / 2}"/>'
+    camera = f'pos="0 0 {distance}" fovy="60"'
+    assert np.all(look(compile_mjcf(floor + slab, camera)).segmentation == 1)
+
+
+@settings(deadline=None)
+@given(
+    near=st.floats(2**-20, 1, width=32),
+    depth=st.floats(1, 2**20, width=32),
+    payload=st.integers(0, PAYLOAD),
+)
+def test_nearer_of_two_depths_has_the_lesser_key(near, depth, payload):
+    keys = DepthKeys(near)
+    two = jnp.float32([depth, depth * (1 + 2.0**-12)])
+    packed = keys.pack(two, jnp.int32([payload, 0]))
+    assert 0 < packed[0] < packed[1] < keys.bound(1e9)
+    assert packed[0] & PAYLOAD == payload
+    assert depth * (1 - 2.0**-12) <= keys.packed_depth(packed)[0] <= depth
+    assert keys.depth(keys.of(two))[0] == np.float32(depth)
+
+
+def test_model_is_seen_by_number_and_from_the_free_camera(tmp_path):
+    ball = '<geom type="sphere" size=".3" pos="1 .2 .1"/><geom type="box" size=".2 .1 .4"/>'
+    xml = f"<mujoco><worldbody>{ball}<camera pos='1 0 3'/></worldbody></mujoco>"
+    model = mujoco.MjModel.from_xml_string(xml)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    scene = Scene.from_model(model)
+    position, frame, size, *_ = pose(scene, model, data, 0)
+    eyes = {0: (data.cam_xpos[0], data.cam_xmat[0].reshape(3, 3)), FREE: free_pose(model)}
+    drawn = mujoco_draws([model], np.zeros((1, 1, 0)), list(eyes), (48, 48), tmp_path)
+    for (number, eye), theirs in zip(eyes.items(), drawn.segmentation[0, 0], strict=True):
+        camera = Camera.from_model(model, number, height=48, width=48)
+        ours = render(scene, camera, position, frame, size, *map(jnp.asarray, eye))
+        assert set(np.unique(theirs)) == {-1, 0, 1}
+        assert np.mean(np.asarray(ours.segmentation) == theirs) > 0.98
+    with pytest.raises(ValueError, match="no camera 1; it has: 0. -1 is MuJoCo's free camera"):
+        Camera.from_model(model, 1)
 
 
 # What is drawn.

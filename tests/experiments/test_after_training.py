@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import vnl_ppo
 from experiments import evaluate, players, render, watch
 from experiments.command_line import parse
-from experiments.settings import BUILDER, build, to_dict
+from experiments.settings import BUILDER, build, from_dict, to_dict
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.intervals import interval
 from vnl_ppo.ppo import make_policy, make_ppo
@@ -106,6 +107,39 @@ def test_what_cannot_be_loaded_is_named(trained, tmp_path):
     settings = run_folder.read_settings(folder)
     with pytest.raises(ValueError, match="has no checkpoint yet"):
         vnl_ppo.load(run_folder.create(tmp_path / "new", settings, BUILDER))
+
+
+def test_code_that_a_run_names_is_told_before_it_runs(trained, tmp_path, monkeypatch, capsys):
+    folder, env, network, _ = trained
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "planted_builder.py").write_text("import sys; print('ran', file=sys.stderr)")
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    config = json.loads((other / "config.json").read_text())
+    name = "planted_builder:build"
+    (other / "config.json").write_text(json.dumps({**config, "builder": name}))
+    # With a builder of one's own nothing of it is imported.
+    own = lambda settings: (env, network, from_dict(settings).ppo)
+    assert vnl_ppo.load(other, builder=own).step == 5120
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match="built by planted_builder:build, which cannot be found"):
+        vnl_ppo.load(other)
+    note = f"note: {other} names code that is imported now: {name}"
+    assert capsys.readouterr().err.splitlines() == [note, "ran"]
+
+
+@pytest.mark.parametrize(
+    "named", [{"env": "planted_world:ENV"}, {"encoder": "gray | planted_world:Eye(width=3)"}]
+)
+def test_settings_that_name_code_are_told_before_it_runs(named, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_folder, "_told", set())
+    monkeypatch.syspath_prepend(tmp_path)
+    for _ in range(2):
+        with contextlib.suppress(ValueError):
+            from_dict({"env": "gap_ant", **named}, "theirs.json")
+    code = named.get("env", "planted_world:Eye")
+    told = f"note: theirs.json names code that is imported now: {code}\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.fixture(scope="module")
