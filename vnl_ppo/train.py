@@ -63,6 +63,9 @@ def train(
     continues from the newest intact checkpoint, or begins again if there is none, and ends with the
     same parameters as an uninterrupted one, bit for bit.
 
+    An error between iterations (in an evaluation, a log, the hook) ends the run too, and what was
+    learned until then is saved, unless there are several processes.
+
     A first SIGINT or SIGTERM ends the run after its iteration, with a checkpoint; a second one ends
     it at once.
 
@@ -93,8 +96,7 @@ def train(
         programs: the cache of compiled programs; None for no cache.
         on_iteration: a `Hook`, called after each iteration and its evaluation, if there is one, and
             after the evaluation before the first iteration. Every process calls it, and if one
-            stops, all stop. An exception other than `StopTraining` passes through, and no
-            checkpoint is saved.
+            stops, all stop. An exception other than `StopTraining` passes through.
 
     Returns:
         the trained weights; of several seeds those of the first.
@@ -144,10 +146,14 @@ def train(
                 ppo, evaluate, config, checkpoints, checkpoint_config or CheckpointConfig(), hook,
                 report, signals, state, done,
             )  # fmt: skip
-            if fresh and 0 in run.evaluations:
-                run.finish({})
-            while run.goes_on:
-                run.finish(run.iterate())
+            try:
+                if fresh and 0 in run.evaluations:
+                    run.finish({})
+                while run.goes_on:
+                    run.finish(run.iterate())
+            except Exception:
+                run.rescue()
+                raise
     except OSError as error:
         if error is hook.error:
             raise
@@ -336,6 +342,20 @@ class _Run:
             passed = self.last_saved - self.steady_since
             metrics["perf/overhead"] = 1 - self.trained_seconds / passed
         self.report.scalars(self.step, metrics)
+
+    def rescue(self) -> None:
+        """Save what was learned since the last checkpoint, after an error, if that is possible.
+
+        An error inside an iteration leaves no state to save, and several processes could not be
+        sure to save the same.
+        """
+        gone = any(x.is_deleted() for x in jax.tree.leaves(self.state))
+        if gone or self.done == self.first or jax.process_count() > 1:
+            return
+        # The error that ended the run is the one to tell.
+        with contextlib.suppress(Exception):
+            if self.step not in checkpoint.steps(self.checkpoints):
+                checkpoint.save(self.checkpoints, self.step, distributed.whole(self.state))
 
 
 def _seeds(config: PPOConfig) -> range:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -214,7 +215,7 @@ def test_a_hook_that_stops_leaves_a_checkpoint_to_go_on_from(finished, tmp_path,
 
 @pytest.mark.parametrize("error", [KeyError("mistyped"), FileNotFoundError(2, "gone", "my.csv")])
 def test_an_error_in_a_hook_is_told_as_it_is(finished, tmp_path, error):
-    """With its traceback, whatever its kind, and the last checkpoint is whole."""
+    """With its traceback, whatever its kind, and nothing that was learned is lost."""
     _, weights = finished
 
     def careless(step, metrics, state):
@@ -225,8 +226,60 @@ def test_an_error_in_a_hook_is_told_as_it_is(finished, tmp_path, error):
     with pytest.raises(type(error)) as info:
         train(ENV, network(), CONFIG, folder, on_iteration=careless)
     assert info.value is error and info.traceback[-1].name == "careless"
-    assert checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)[0] == 256
+    assert checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)[0] == 384
     assert same(weights, train(ENV, network(), CONFIG, folder, resume=True))
+
+
+class Failing:
+    """A log whose service is gone when step 384 is reported."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def scalars(self, step, values):
+        if step == 384:
+            raise self.error
+
+    def __getattr__(self, name):
+        return lambda *_: None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the service is gone"), OSError(28, "full")])
+def test_an_error_in_a_log_loses_nothing_that_was_learned(finished, tmp_path, error):
+    _, weights = finished
+    folder = run_folder.create(tmp_path / "run", {})
+    with pytest.raises(type(error), match=str(error.args[-1])):
+        train(ENV, network(), CONFIG, folder, logs=[Failing(error)])
+    assert checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)[0] == 384
+    assert same(weights, train(ENV, network(), CONFIG, folder, resume=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fragile(Probe):
+    """A probe whose second evaluation fails."""
+
+    counted: typing.ClassVar[int] = 0
+
+    def step(self, state, action):
+        def count(x):
+            if len(x) == CONFIG.num_eval_envs:
+                type(self).counted += 1
+                # After those of the first evaluation, one for each step of an episode.
+                if type(self).counted > CONFIG.episode_length:
+                    raise RuntimeError("the simulation broke")
+            return x
+
+        shape = jax.ShapeDtypeStruct(state.data["x"].shape, state.data["x"].dtype)
+        x = jax.pure_callback(count, shape, state.data["x"], vmap_method="broadcast_all")
+        return super().step(dataclasses.replace(state, data=state.data | {"x": x}), action)
+
+
+def test_an_error_in_an_evaluation_loses_nothing_that_was_learned(tmp_path):
+    folder = run_folder.create(tmp_path / "run", {})
+    Fragile.counted = 0
+    with pytest.raises(Exception, match="the simulation broke"):
+        train(Fragile(chase, steps=7), network(), CONFIG, folder)
+    assert checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)[0] == 256
 
 
 @dataclasses.dataclass(frozen=True)
