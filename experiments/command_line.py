@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from envs.film import FRAMES_PER_SECOND, film, view_of, write
 from experiments.encoder_table import table_of_encoders
+from experiments.output import lasting_output
 from experiments.results import show
 from experiments.settings import (
     BLIND,
@@ -51,7 +52,7 @@ from vnl_ppo.networks import ActorCritic
 from vnl_ppo.policy import Weights
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
-from vnl_ppo.runtime import Compilations, check_jax, keep_compilations
+from vnl_ppo.runtime import Compilations, check_devices, check_jax, keep_compilations
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
@@ -74,6 +75,11 @@ def main(description: str | None, env: str = "") -> None:
         description: the program's description, for `--help`.
         env: name of the environment if the command line names none.
     """
+    with lasting_output():
+        _main(description, env)
+
+
+def _main(description: str | None, env: str) -> None:
     folder = None
     try:
         if "--list-encoders" in sys.argv[1:]:
@@ -139,6 +145,7 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
     if first.distributed != DistributedConfig() or first.join:
         # Before anything uses a device, as default settings do.
         join(first.distributed)
+    check_devices()
     if first.resume and first.config:
         raise ValueError("--resume and --config are both given; leave out --config to resume a run")
     if source := first.resume or first.config:

@@ -25,7 +25,7 @@ from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor, acting_at_random
 from vnl_ppo.loading import Policy, load_into
 from vnl_ppo.observations import flatten
-from vnl_ppo.runtime import check_jax
+from vnl_ppo.runtime import check_devices, check_jax
 
 RANDOM = "random"
 WORLD = ("arena", "walker", "task", "simulation", "physics")
@@ -124,6 +124,7 @@ def parse(
         ValueError: an option is invalid, or the first run cannot be read.
     """
     check_jax()
+    check_devices()
     refuse_renamed(arguments)
     world = _first_world(arguments)
     fields: list[Any] = [

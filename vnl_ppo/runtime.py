@@ -6,6 +6,7 @@ import stat
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -70,24 +71,57 @@ def keep_compilations() -> Compilations:
     return Compilations(folder)
 
 
+_REFUSED = {
+    "jax_enable_x64": "states, images and checkpoints are float32 here",
+    "jax_disable_jit": "programs are compiled before they run here",
+}
+"""Settings of JAX under which nothing here can run."""
+_TURNED_OFF: dict[str, tuple[Any, str]] = {
+    # A metric without a value, such as the return where no episode ended, is NaN.
+    "jax_debug_nans": (
+        False,
+        "metrics without a value are NaN, and a run counts and reports numbers that are not finite "
+        "itself (train/nonfinite_*)",
+    ),
+    "jax_debug_infs": (False, "depths of what is not there are infinite"),
+    "jax_check_tracer_leaks": (False, "it takes functions that JAX itself keeps for leaks"),
+    "jax_numpy_dtype_promotion": ("standard", "types are promoted here"),
+    "jax_numpy_rank_promotion": ("allow", "shapes are broadcast here"),
+    "jax_transfer_guard": ("allow", "constants are moved to the device here"),
+}
+"""Values that settings of JAX have to have here, and why."""
+
+
 def check_jax() -> None:
-    """Refuse settings of JAX under which nothing here can run, and turn off one that would stop it.
+    """Refuse settings of JAX under which nothing here can run; turn off those that would stop it.
 
     Raises:
-        ValueError: JAX computes in 64 bits.
+        ValueError: JAX computes in 64 bits, or compiles nothing.
     """
-    if getattr(jax.config, "jax_enable_x64", False):
+    for name, reason in _REFUSED.items():
+        if getattr(jax.config, name, False):
+            raise ValueError(f"{name.upper()} is set, but {reason}; unset it")
+    for name, (needed, reason) in _TURNED_OFF.items():
+        if getattr(jax.config, name, None) not in (None, needed):
+            warnings.warn(f"{name.upper()} is turned off: {reason}", stacklevel=2)
+            jax.config.update(name, needed)
+
+
+def check_devices() -> None:
+    """Let JAX find its devices.
+
+    Raises:
+        ValueError: there are none of the kind that JAX_PLATFORMS asks for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = getattr(jax.config, "jax_platforms", None)
+        reason = f" ({lines[0]})" if (lines := str(error).splitlines()) else ""
         raise ValueError(
-            "JAX_ENABLE_X64 is set, but states, images and checkpoints are float32 here; unset it"
-        )
-    if getattr(jax.config, "jax_debug_nans", False):
-        # A metric without a value, such as the return where no episode ended, is NaN.
-        warnings.warn(
-            "JAX_DEBUG_NANS is turned off: metrics without a value are NaN, and a run counts and "
-            "reports numbers that are not finite itself (train/nonfinite_*)",
-            stacklevel=2,
-        )
-        jax.config.update("jax_debug_nans", False)
+            f"JAX_PLATFORMS is {asked!r}, but JAX can use no such device here{reason}; unset it, "
+            f"or install JAX for that device"
+        ) from error
 
 
 def others_can_write(path: Path) -> str:

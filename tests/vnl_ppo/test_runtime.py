@@ -1,6 +1,7 @@
 """Compiled programs run as the user: they are only kept where nobody else can write."""
 
 import os
+import warnings
 from pathlib import Path
 
 import jax
@@ -83,13 +84,36 @@ def test_a_folder_that_cannot_be_made_is_no_reason_to_stop(settings, tmp_path):
         assert keep_compilations().folder is None
 
 
-def test_jax_in_64_bits_is_refused_and_its_search_for_nans_is_turned_off():
-    with jax.enable_x64(True), pytest.raises(ValueError, match="JAX_ENABLE_X64 is set"):
-        check_jax()
-    jax.config.update("jax_debug_nans", True)
+@pytest.mark.parametrize(("name", "value"), [("jax_enable_x64", True), ("jax_disable_jit", True)])
+def test_settings_of_jax_under_which_nothing_runs_are_refused(name, value):
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
     try:
-        with pytest.warns(UserWarning, match="JAX_DEBUG_NANS is turned off"):
+        with pytest.raises(ValueError, match=f"{name.upper()} is set, but .*; unset it"):
             check_jax()
-        assert not jax.config.jax_debug_nans
     finally:
-        jax.config.update("jax_debug_nans", False)
+        jax.config.update(name, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("jax_debug_nans", True),
+        ("jax_debug_infs", True),
+        ("jax_check_tracer_leaks", True),
+        ("jax_numpy_dtype_promotion", "strict"),
+        ("jax_numpy_rank_promotion", "raise"),
+        ("jax_transfer_guard", "disallow"),
+    ],
+)
+def test_settings_of_jax_that_would_stop_a_run_are_turned_off(name, value):
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        with pytest.warns(UserWarning, match=f"{name.upper()} is turned off: "):
+            check_jax()
+        assert getattr(jax.config, name) != value
+        with warnings.catch_warnings(action="error"):
+            check_jax()
+    finally:
+        jax.config.update(name, before)
