@@ -28,6 +28,7 @@ from flax.errors import InvalidRngError
 
 from encoders.chain import Chain
 from encoders.registry import check_settings, find, nearest, settings_of
+from encoders.stages.motion import Motion
 
 OTHERS = ""
 """The leaf's name, in what `parse` returns, of the chain for every image that is not named."""
@@ -90,7 +91,9 @@ def make_encoder(text: str, **settings: Any) -> nn.Module:
     return _chained(_built(text, chains[OTHERS], settings))
 
 
-def make_encoders(text: str, leaves: Mapping[str, Any], **settings: Any) -> dict[str, nn.Module]:
+def make_encoders(
+    text: str, leaves: Mapping[str, Any], frames: int = 1, **settings: Any
+) -> dict[str, nn.Module]:
     """Build, and check, an encoder for each leaf that is an image or that the spec names.
 
     Shapes are computed without compiling anything.
@@ -98,6 +101,7 @@ def make_encoders(text: str, leaves: Mapping[str, Any], **settings: Any) -> dict
     Args:
         text: a spec, see the head of this module.
         leaves: shape and dtype of one observation's leaves, by name.
+        frames: number of frames that are stacked along the channels of each image.
         settings: as for `make_encoder`.
 
     Returns:
@@ -122,7 +126,8 @@ def make_encoders(text: str, leaves: Mapping[str, Any], **settings: Any) -> dict
         _check_used(text, used, settings)
     encoders = {}
     for leaf, stages in used.items():
-        modules = _built(text, stages, settings)
+        shape = leaves[leaf].shape
+        modules = _built(text, stages, settings, shape[-1] // frames if len(shape) == 3 else None)
         _check_fit(text, stages, modules, leaf, leaves[leaf])
         encoders[leaf] = _chained(modules)
     return encoders
@@ -288,8 +293,10 @@ def _class(text: str, stage: Stage) -> type[nn.Module]:
 
 
 def _built(
-    text: str, stages: tuple[Stage, ...], settings: Mapping[str, Any]
+    text: str, stages: tuple[Stage, ...], settings: Mapping[str, Any], channels: int | None = 3
 ) -> tuple[nn.Module, ...]:
+    """Return the modules of a chain; `channels` is how many a frame has, None if unknown."""
+
     def module(stage: Stage) -> nn.Module:
         cls = _class(text, stage)
         more = {k: v for k, v in settings.items() if k in settings_of(cls)}
@@ -298,7 +305,29 @@ def _built(
             check_settings(stage.name, cls, given)
         return cls(**given)
 
-    return tuple(module(stage) for stage in stages)
+    modules = []
+    for stage in stages:
+        made = module(stage)
+        if isinstance(made, Motion):
+            if made.channels is None and channels is None:
+                why = "it is not known how many channels a frame has here; say motion(channels=N)"
+                raise _wrong(text, stage.place, why)
+            made = made.clone(channels=channels if made.channels is None else made.channels)
+            channels = made.channels
+        channels = _frame_channels(made, channels)
+        modules.append(made)
+    return tuple(modules)
+
+
+def _frame_channels(module: nn.Module, channels: int | None) -> int | None:
+    """Return how many channels a frame has after a module; None if unknown."""
+    if channels is None or hasattr(module, "frame_channels"):
+        return channels and module.frame_channels(channels)  # type: ignore[attr-defined]
+    return channels if _is_ours(module) else None
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return type(module).__module__.split(".")[0] == __name__.split(".")[0]
 
 
 def _chained(modules: tuple[nn.Module, ...]) -> nn.Module:
@@ -340,7 +369,6 @@ def _output(text: str, stage: Stage, module: nn.Module, x: Any) -> Any:
     Raises:
         ValueError: the stage does not fit, needs a key, has a state, or returns no single array.
     """
-    ours = type(module).__module__.split(".")[0] == __name__.split(".")[0]
     try:
         y, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
         state = sorted(set(variables) - SOWN - {"params"})
@@ -357,7 +385,7 @@ def _output(text: str, stage: Stage, module: nn.Module, x: Any) -> Any:
     except ValueError as error:
         if why := _undecided(error):
             raise _wrong(text, stage.place, f"{stage.name!r} {why}") from error
-        if not ours:
+        if not _is_ours(module):
             raise
         raise _wrong(text, stage.place, str(error)) from error
     if state:

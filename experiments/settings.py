@@ -169,7 +169,10 @@ def build(settings: Settings) -> tuple[Env, ActorCritic]:
         physics=settings.physics,
         **given,
     )
-    return env, make_network(env, settings.network, settings.encoder, settings.features)
+    network = make_network(
+        env, settings.network, settings.encoder, settings.features, settings.frames
+    )
+    return env, network
 
 
 def build_from(plain: Mapping[str, Any]) -> tuple[Env, ActorCritic, PPOConfig]:

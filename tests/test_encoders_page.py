@@ -36,4 +36,4 @@ def test_the_specs_and_the_module_work(tmp_path, monkeypatch):
     assert len(commands) == 6
     for command in commands:
         spec = command.strip('"').replace('" "', ", ")
-        assert "vision" in make_encoders(spec, LEAVES), spec
+        assert "vision" in make_encoders(spec, LEAVES, frames=2), spec
