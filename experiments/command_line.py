@@ -17,6 +17,7 @@ import tyro
 from rich.table import Column, Table
 
 from envs.film import FRAMES_PER_SECOND, film, view_of, write
+from experiments.borrowed import read_borrowed
 from experiments.encoder_table import table_of_encoders
 from experiments.results import show
 from experiments.settings import (
@@ -30,6 +31,7 @@ from experiments.settings import (
     traced_from,
 )
 from vnl_ppo import run_folder
+from vnl_ppo.checkpoint import Leaves
 from vnl_ppo.config import check
 from vnl_ppo.distributed import (
     DistributedConfig,
@@ -84,14 +86,16 @@ def main(description: str | None, env: str = "") -> None:
             print(run_folder.describe(to_dict(settings), BUILDER), end="")
             return
         if settings.dry_run:
-            show_memory(*build(settings), settings)
+            environment, network = build(settings)
+            read_borrowed(settings, environment, network)
+            show_memory(environment, network, settings)
             return
         compilations = keep_compilations()
         with watching():
-            environment, network, folder, programs = prepare(settings, compilations)
+            environment, network, folder, programs, initial = prepare(settings, compilations)
         if is_first():
             print(f"run folder: {folder}", flush=True)
-        work(settings, environment, network, folder, programs)
+        work(settings, environment, network, folder, programs, initial)
         if is_first():
             print(compilations)
     except (ValueError, OSError, NotFiniteError, PeerLostError) as error:
@@ -156,6 +160,12 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
     else:
         raise ValueError("name an environment: --env gap_ant, --env brax:ant, ... (see --help)")
     settings = tyro.cli(type(begin), args=arguments, default=begin, description=description)
+    for name in ("init_from", "encoder_from"):
+        if first.resume and getattr(settings, name) != getattr(begin, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(settings, name)!r}, but a resumed run "
+                f"goes on with its own parameters; leave it out, or begin a run without --resume"
+            )
     paths = {name: getattr(settings, name) for name in ("run_dir", "resume", "config")}
     # A shell does not replace the ~ of --run-dir=~/x or of '~/x'.
     given = {name: path.expanduser() for name, path in paths.items() if path}
@@ -191,13 +201,14 @@ def _first_flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 def prepare(
     settings: Settings, compilations: Compilations | None = None
-) -> tuple[Any, ActorCritic, Path, ProgramCache | None]:
+) -> tuple[Any, ActorCritic, Path, ProgramCache | None, Leaves]:
     """Build and check everything before anything is compiled; make the run's folder.
 
     A program that is in the cache was checked when it was compiled, and is not traced again.
 
     Returns:
-        environment, network, the run's folder, and the cache of compiled programs (None for none).
+        environment, network, the run's folder, the cache of compiled programs (None for none), and
+        the arrays that a new run begins with (see `vnl_ppo.borrowing`).
 
     Raises:
         ValueError, OSError: a setting is invalid; one sentence says which and why.
@@ -209,6 +220,7 @@ def prepare(
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.run_dir and settings.resume is None and is_first():
         run_folder.check_free(folder)
+    settings, initial = read_borrowed(settings, env, network)
     programs = kept_programs(settings, env, compilations)
     if settings.resume or programs is None or not programs.has("init", "step"):
         check_training(env, network, settings.ppo, settings.resume)
@@ -229,7 +241,7 @@ def prepare(
         if settings.resume is None:
             folder = folder if settings.run_dir else run_folder.make_unused(folder)
             run_folder.create(folder, to_dict(settings), BUILDER)
-    return env, network, folder, programs
+    return env, network, folder, programs, initial
 
 
 def title(settings: Settings, env: Env) -> str:
@@ -240,7 +252,7 @@ def title(settings: Settings, env: Env) -> str:
     return f"{name}_{'vision' if settings.seeing else 'blind'}"
 
 
-_NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
+_NOT_TRACED = ("checkpoints", "video_seconds", "wandb", "init_from", "encoder_from")
 
 
 def kept_programs(
@@ -269,6 +281,7 @@ def work(
     network: ActorCritic,
     folder: Path,
     programs: ProgramCache | None = None,
+    initial: Leaves | None = None,
 ) -> None:
     """Train, film an episode, and print the paths of the results."""
     weights = train(
@@ -281,6 +294,7 @@ def work(
         quiet=settings.quiet,
         logs=other_logs(settings, folder) if is_first() else (),
         programs=programs,
+        initial=initial,
     )
     if is_first():
         made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]

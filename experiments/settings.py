@@ -16,6 +16,7 @@ from envs.locomotion import Locomotion
 from envs.physics.mujoco import content
 from envs.presets import Preset
 from experiments.network_settings import NetworkConfig, make_network
+from vnl_ppo import run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.distributed import DistributedConfig
@@ -82,6 +83,12 @@ class Settings:
     CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized."""
     video_seconds: float = 10.0
     """Length of the video that is made after training, seconds; 0 for none."""
+    init_from: str = ""
+    """RUN or RUN@STEP: begin a new run with the parameters and the statistics of observations of
+    another, and a new optimiser; empty for drawn ones."""
+    encoder_from: str = ""
+    """RUN, RUN@STEP or FILE.safetensors: begin a new run with the parameters of the encoders of
+    another; empty for drawn ones. With --network.freeze they stay as they are."""
     checkpoints: CheckpointConfig = CheckpointConfig()
     wandb: str = ""
     """Project of Weights & Biases to log to as well, with the extra `wandb`; empty for none.
@@ -214,6 +221,21 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
     if not isinstance(data["env"], str):
         raise ValueError(f"{source}: env: {data['env']!r} is not a text")
     return from_plain(type_for(data["env"]), _completed(data), source)
+
+
+def settings_of(name: str) -> Settings:
+    """Return the settings of the run that RUN, RUN@STEP or RUN/seed_3 names.
+
+    Raises:
+        ValueError: there is no such run, or its settings cannot be read.
+    """
+    folder, step = run_folder.split_name(name)
+    if step and not step.isdigit():
+        raise ValueError(f"{name}: {step!r} is no checkpoint's step; write RUN@STEP")
+    path, _ = run_folder.split_agent(folder)
+    if not path.is_dir():
+        raise ValueError(f"there is no run folder {path}; name one, or random")
+    return from_dict(run_folder.read_settings(path), str(path))
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:

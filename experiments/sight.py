@@ -38,9 +38,8 @@ from rich.table import Table
 from experiments.analysis.shares import over_runs, share
 from experiments.command_line import parse
 from experiments.lesions import SenseLesion
-from experiments.players import settings_of
 from experiments.results import pyplot, show, write_numbers
-from experiments.settings import build, to_dict
+from experiments.settings import build, settings_of, to_dict
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.evaluation import acting, run_episodes
 from vnl_ppo.loading import load_into

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vnl_ppo import checkpoint, distributed, run_folder
+from vnl_ppo import borrowing, checkpoint, distributed, run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, renamed_leaves, shown
@@ -56,6 +56,7 @@ def train(
     logs: Sequence[Log] = (),
     programs: ProgramCache | None = None,
     on_iteration: Hook | None = None,
+    initial: Mapping[str, np.ndarray] | None = None,
 ) -> Weights:
     """Train a network in an environment and write everything into the run's folder.
 
@@ -95,6 +96,8 @@ def train(
             after the evaluation before the first iteration. Every process calls it, and if one
             stops, all stop. An exception other than `StopTraining` passes through, and no
             checkpoint is saved.
+        initial: arrays that the weights of a new run begin with instead of drawn ones, by name, see
+            `vnl_ppo.borrowing`; None for none. A run that continues from a checkpoint ignores it.
 
     Returns:
         the trained weights; of several seeds those of the first.
@@ -114,7 +117,9 @@ def train(
     first_process, checkpoints = distributed.is_first(), folder / run_folder.CHECKPOINTS
     warnings: list[str] = []
     fresh = not (resume and checkpoint.steps(checkpoints))
-    state, done = _begin(ppo, env, config, checkpoints if resume else None, warnings.append)
+    state, done = _begin(
+        ppo, env, config, checkpoints if resume else None, warnings.append, initial or {}
+    )
     distributed.check_same("the checkpoints to go on from", f"{fresh} {done}")
     step, total = (n * config.steps_per_iteration for n in (done, config.num_iterations))
     hook = _CallersHook(on_iteration)
@@ -354,15 +359,21 @@ def _on_one_device(weights: Weights) -> Weights:
 
 
 def _begin(
-    ppo: PPO, env: Env, config: PPOConfig, checkpoints: Path | None, warn: Callable[[str], None]
+    ppo: PPO,
+    env: Env,
+    config: PPOConfig,
+    checkpoints: Path | None,
+    warn: Callable[[str], None],
+    initial: Mapping[str, np.ndarray],
 ) -> tuple[TrainingState, int]:
     """Return the state to train from and its number of iterations done."""
-    if checkpoints is None:
-        return ppo.init(config.seed), 0
-    saved = _newest(ppo, env, config, checkpoints, warn)
-    if saved is None:
-        warn(f"{checkpoints} holds no checkpoint: beginning again")
-        return ppo.init(config.seed), 0
+    saved = _newest(ppo, env, config, checkpoints, warn) if checkpoints else None
+    if checkpoints is None or saved is None:
+        if checkpoints:
+            warn(f"{checkpoints} holds no checkpoint: beginning again")
+        state = ppo.init(config.seed)
+        weights = borrowing.replaced(state.weights, initial, ppo.layout.weights)
+        return dataclasses.replace(state, weights=weights), 0
     step, leaves, like = saved
     checkpoint.set_aside(checkpoints, after=step)
     state = checkpoint.restore(leaves, like, ppo.layout)
