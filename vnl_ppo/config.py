@@ -30,6 +30,9 @@ class PPOConfig:
     """Passes (epochs) over the data of an iteration."""
     learning_rate: float = 3e-4
     """Adam's learning rate at the start of the run."""
+    learning_rates: tuple[str, ...] = ()
+    """PART=FACTOR, such as vision=0.1: learning rates relative to learning_rate. A part is a leaf
+    with an encoder, policy, value, core or predictor; 0 freezes it. Empty for 1 everywhere."""
     learning_rate_schedule: Literal["constant", "linear", "adaptive_kl"] = "constant"
     """constant, linear (falls to 0 over the run) or adaptive_kl (keeps the KL near desired_kl)."""
     learning_rate_schedule_min_lr: float = 1e-5
@@ -85,6 +88,26 @@ class PPOConfig:
     def steps_per_iteration(self) -> int:
         """Environment steps of one training iteration."""
         return self.batch_size * self.num_minibatches * self.unroll_length
+
+    @property
+    def rate_factors(self) -> dict[str, float]:
+        """Factors of `learning_rates` by part; raises a ValueError for one written wrongly."""
+        factors: dict[str, float] = {}
+        for text in self.learning_rates:
+            part, _, number = text.rpartition("=")
+            try:
+                factor = float(number)
+            except ValueError:
+                factor = math.nan
+            if not part or not 0 <= factor < math.inf:
+                raise ValueError(
+                    f"learning_rates has {text!r}; write PART=FACTOR with a factor of 0 or more, "
+                    f"such as vision=0.1"
+                )
+            if part in factors:
+                raise ValueError(f"learning_rates has {part} twice; give it one factor")
+            factors[part] = factor
+        return factors
 
     @property
     def num_unrolls(self) -> int:
@@ -149,6 +172,7 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, 1]")
     _check_schedule(config)
+    _ = config.rate_factors
     if config.unroll_length > config.episode_length:
         raise ValueError(
             f"unroll_length is {config.unroll_length} and episode_length {config.episode_length}; "

@@ -146,6 +146,10 @@ def on_one_device(
     check(config, num_devices)
     if isinstance(network, ActorCritic):
         check_network(env.observation_spec, network)
+        network = without_still_parts(network, config)
+    if config.learning_rates:
+        params = partial(init_params, network, env.observation_spec)
+        schedules.check_parts(jax.eval_shape(params, jax.random.key(0)), config)
     optimizer = schedules.make_optimizer(config)
     num_envs = config.num_envs // num_devices
 
@@ -191,6 +195,15 @@ def on_one_device(
         return state, jax.lax.pmean(metrics, DEVICES)
 
     return init, step
+
+
+def without_still_parts(network: ActorCritic, config: PPOConfig) -> ActorCritic:
+    """Return the network with those encoders frozen whose learning rate is 0: no gradient is
+    computed for them."""
+    still = {k for k, factor in config.rate_factors.items() if factor == 0} & set(network.encoders)
+    if not still:
+        return network
+    return network.clone(frozen_leaves=(*network.frozen_leaves, *sorted(still)))
 
 
 def of_this_device(n: int) -> jax.Array:
