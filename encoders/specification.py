@@ -26,7 +26,8 @@ import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
 
-from encoders.chain import Chain
+from encoders.chain import Chain, RandomChain
+from encoders.randomness import takes_key
 from encoders.registry import check_settings, find, nearest, settings_of
 from encoders.stages.motion import Motion
 
@@ -331,7 +332,9 @@ def _is_ours(module: nn.Module) -> bool:
 
 
 def _chained(modules: tuple[nn.Module, ...]) -> nn.Module:
-    return modules[0] if len(modules) == 1 else Chain(modules)
+    if len(modules) == 1:
+        return modules[0]
+    return RandomChain(modules) if any(map(takes_key, modules)) else Chain(modules)
 
 
 def _check_fit(
@@ -344,7 +347,7 @@ def _check_fit(
     for leading in ((1,), (2, 3)):
         x = jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype)
         for stage, module in zip(stages, modules, strict=True):
-            x = _output(text, stage, module, x)
+            x = _output(text, stage, module, x, leading)
         given = f"{spec.dtype}{[*leading, *spec.shape]}"
         got = f"{x.dtype}{list(x.shape)}"
         last = stages[-1]
@@ -363,7 +366,7 @@ def _check_fit(
             )
 
 
-def _output(text: str, stage: Stage, module: nn.Module, x: Any) -> Any:
+def _output(text: str, stage: Stage, module: nn.Module, x: Any, leading: tuple[int, ...]) -> Any:
     """Return shape and dtype of a stage's output.
 
     Raises:
@@ -375,12 +378,23 @@ def _output(text: str, stage: Stage, module: nn.Module, x: Any) -> Any:
         if not state:
             # Flax gives the key of `init` to random layers too.
             jax.eval_shape(module.apply, variables, x)
+            if takes_key(module):
+                keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), leading))
+                drawn = jax.eval_shape(module.apply, variables, x, keys)
+                with_key, without = (jax.tree.map(_described, z) for z in (drawn, y))
+                if with_key != without:
+                    raise _wrong(
+                        text,
+                        stage.place,
+                        f"{stage.name!r} returns {with_key} with keys and {without} without; they "
+                        f"have to be alike",
+                    )
     except InvalidRngError as error:
         raise _wrong(
             text,
             stage.place,
-            f"{stage.name!r} needs a random key, as nn.Dropout does, and encoders get none; take "
-            f"the random layer out, or switch it off with deterministic=True",
+            f"{stage.name!r} needs a random key from flax, as nn.Dropout does, which encoders do "
+            f"not get; take an argument key=None, as encoders.Dropout does, or use that",
         ) from error
     except ValueError as error:
         if why := _undecided(error):
@@ -404,6 +418,10 @@ def _output(text: str, stage: Stage, module: nn.Module, x: Any) -> Any:
     return y
 
 
+def _described(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"
+
+
 def _undecided(error: ValueError) -> str:
     """Return what is wrong if a layer of Flax's was not told whether this is training."""
     # Flax has no type of its own for this error.
@@ -412,5 +430,5 @@ def _undecided(error: ValueError) -> str:
             "has nn.BatchNorm, whose state encoders cannot keep; use nn.LayerNorm or nn.GroupNorm"
         )
     if '"deterministic" must be passed' in str(error):
-        return "has nn.Dropout, which needs a random key; take it out, or say deterministic=True"
+        return "has nn.Dropout, which needs a random key; use encoders.Dropout"
     return ""

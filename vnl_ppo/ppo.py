@@ -23,7 +23,7 @@ from vnl_ppo import augmentation, distributions, losses, normalization, schedule
 from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
-from vnl_ppo.policy import Weights, apply_in_training, init_params, make_policy
+from vnl_ppo.policy import Weights, apply_in_training, init_params, make_policy, noise_keys
 from vnl_ppo.program_cache import as_it_is
 from vnl_ppo.randomness import draw, fold_in, keys_of
 from vnl_ppo.recurrence import initial_memory
@@ -247,7 +247,7 @@ def learn(
     def loss(params, batch, key):
         weights = Weights(params, state.weights.moments)
         (logits, value, _), own_loss, own_metrics = apply_in_training(
-            network, weights, batch.obs, batch.memory, batch.end
+            network, weights, batch.obs, batch.memory, batch.end, noise_keys(batch.decision)
         )
         loss, metrics = losses.ppo_loss(
             logits, value, batch, key, config, distribution, entropy_cost, DEVICES

@@ -55,6 +55,11 @@ class Batch(nn.Module):
         x = x.astype(jnp.float32).mean((-3, -2))
         return nn.BatchNorm(use_running_average=False if self.decided else None)(x)
 
+class Uneven(nn.Module):
+    def __call__(self, x, key=None):
+        x = x.astype(jnp.float32).mean((-3, -2))
+        return x if key is None else x[..., :1]
+
 class Drop(nn.Module):
     decided: bool = True
     @nn.compact
@@ -206,8 +211,9 @@ def test_what_is_wrong_is_told_with_its_place(text, place, why):
         ("Whole", "returns uint8[1, 3].*float"),
         ("Batch", "batch_stats, as nn.BatchNorm.*nn.LayerNorm"),
         ("Batch(decided=False)", "has nn.BatchNorm.*nn.LayerNorm"),
-        ("Drop", "random key, as nn.Dropout"),
-        ("Drop(decided=False)", "has nn.Dropout.*deterministic"),
+        ("Drop", "random key from flax, as nn.Dropout.*key=None, as encoders.Dropout"),
+        ("Drop(decided=False)", "has nn.Dropout.*encoders.Dropout"),
+        ("Uneven", "returns float32[1, 1] with keys and float32[1, 3] without"),
     ],
 )
 def test_what_cannot_be_trained_is_told(eyes, name, why):
