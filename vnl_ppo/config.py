@@ -68,6 +68,14 @@ class PPOConfig:
     """Whether the advantages of a minibatch are normalised to mean 0 and variance 1."""
     image_shift: int = 0
     """Largest random shift of images while learning (data augmentation), pixels; 0 for none."""
+    image_brightness: float = 0.0
+    """Largest random change of images' brightness while learning, as a share of white, 0 to 1."""
+    image_contrast: float = 0.0
+    """Largest random change of images' contrast while learning, as a share of it, 0 to 1."""
+    image_hue: float = 0.0
+    """Largest random turn of images' hues while learning, as a share of the circle, 0 to 0.5."""
+    image_cutout: int = 0
+    """Side of a square that is covered in images while learning, pixels; 0 for none."""
     num_evals: int = 6
     """Number of evaluations, each followed by a checkpoint: the first before and the last after
     training; 1 for the last only."""
@@ -144,6 +152,7 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         "num_evals": 1,
         "num_eval_envs": 1,
         "image_shift": 0,
+        "image_cutout": 0,
         "env_chunk_size": 0,
         "seed": 0,
         "num_seeds": 1,
@@ -171,6 +180,9 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
     for name in ("discounting", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, 1]")
+    for name, most in {"image_brightness": 1, "image_contrast": 1, "image_hue": 0.5}.items():
+        if not 0 <= getattr(config, name) <= most:
+            raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, {most}]")
     _check_schedule(config)
     _ = config.rate_factors
     if config.unroll_length > config.episode_length:

@@ -25,7 +25,7 @@ from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
 from vnl_ppo.policy import Weights, apply_in_training, init_params, make_policy, noise_keys
 from vnl_ppo.program_cache import as_it_is
-from vnl_ppo.randomness import draw, fold_in, keys_of
+from vnl_ppo.randomness import draw, keys_of
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import (
     LOST_TRUNCATIONS,
@@ -264,10 +264,8 @@ def learn(
         indices, key = indices_and_key
         batch = jax.tree.map(lambda x: x[indices], experience)
         keys = keys_of(key, group_numbers)
-        if config.image_shift:
-            axes = batch.advantage.ndim
-            obs = augmentation.random_shift(fold_in(keys, 1), batch.obs, axes, config.image_shift)
-            batch = dataclasses.replace(batch, obs=obs)
+        obs = augmentation.augment(keys, batch.obs, batch.advantage.ndim, config)
+        batch = dataclasses.replace(batch, obs=obs)
         gradient, metrics = jax.grad(loss, has_aux=True)(learner[0], batch, keys)
         gradient, kl = jax.lax.pmean((gradient, metrics["approx_kl"]), DEVICES)
         metrics["gradient_norm"] = norm = optax.tree.norm(gradient)
