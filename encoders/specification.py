@@ -15,6 +15,7 @@ a text in quotes, or a tuple of these. Nothing in a spec is evaluated as code.
 import ast
 import contextlib
 import dataclasses
+import inspect
 import math
 import re
 import warnings
@@ -24,7 +25,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.errors import InvalidRngError
+from flax.errors import AssignSubModuleError, InvalidRngError
 
 from encoders.chain import Chain, RandomChain
 from encoders.randomness import takes_key
@@ -344,10 +345,16 @@ def _check_fit(
 
     Networks are initialised with [1, ...]; training applies them to [N, ...] and [B, T, ...].
     """
+    for stage, module in zip(stages, modules, strict=True):
+        if why := _uncallable(module):
+            raise _wrong(text, stage.place, f"{stage.name!r} {why}")
+    params: list[Any] = []
     for leading in ((1,), (2, 3)):
         x = jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype)
+        now: list[Any] = []
         for stage, module in zip(stages, modules, strict=True):
-            x = _output(text, stage, module, x, leading)
+            x, own = _output(text, stage, module, x, leading)
+            now.append(own)
         given = f"{spec.dtype}{[*leading, *spec.shape]}"
         got = f"{x.dtype}{list(x.shape)}"
         last = stages[-1]
@@ -364,13 +371,25 @@ def _check_fit(
             raise _wrong(
                 text, last.place, f"{last.name!r} returns {got}; features have to be float"
             )
+        for stage, first, second in zip(stages, params, now, strict=False):
+            if first != second:
+                raise _wrong(
+                    text,
+                    stage.place,
+                    f"{stage.name!r} has parameters whose shapes change with the leading axes of "
+                    f"its input, {first} and {second}; make them of the last axes alone",
+                )
+        params = now
 
 
-def _output(text: str, stage: Stage, module: nn.Module, x: Any, leading: tuple[int, ...]) -> Any:
-    """Return shape and dtype of a stage's output.
+def _output(
+    text: str, stage: Stage, module: nn.Module, x: Any, leading: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """Return shape and dtype of a stage's output, and those of its parameters as text.
 
     Raises:
-        ValueError: the stage does not fit, needs a key, has a state, or returns no single array.
+        ValueError: the stage does not fit, needs a key, has a state or parameters that are no
+            floats, or returns no single array.
     """
     try:
         y, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
@@ -396,6 +415,10 @@ def _output(text: str, stage: Stage, module: nn.Module, x: Any, leading: tuple[i
             f"{stage.name!r} needs a random key from flax, as nn.Dropout does, which encoders do "
             f"not get; take an argument key=None, as encoders.Dropout does, or use that",
         ) from error
+    except AssignSubModuleError as error:
+        raise _wrong(
+            text, stage.place, f"{stage.name!r} makes layers in a method without @nn.compact above"
+        ) from error
     except ValueError as error:
         if why := _undecided(error):
             raise _wrong(text, stage.place, f"{stage.name!r} {why}") from error
@@ -415,7 +438,35 @@ def _output(text: str, stage: Stage, module: nn.Module, x: Any, leading: tuple[i
             stage.place,
             f"{stage.name!r} returns {type(y).__name__!r}; it has to return one array [..., F]",
         )
-    return y
+    params = jax.tree.map(_described, variables.get("params", {}))
+    for path, x in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise _wrong(
+                text,
+                stage.place,
+                f"{stage.name!r} has the parameter {name} of {x.dtype}; parameters have to be "
+                f"float to be trained",
+            )
+    return y, params
+
+
+def _uncallable(module: nn.Module) -> str:
+    """Return what is wrong if a module cannot be called with one array; empty if it can."""
+    cls = type(module)
+    if not any("__call__" in vars(x) for x in cls.__mro__):
+        return "has no method __call__; write def __call__(self, x)"
+    _, *taken = inspect.signature(cls.__call__).parameters.values()
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [x.name for x in taken if x.default is x.empty and x.kind not in several]
+    if len(needed) > 1:
+        return (
+            f"takes {needed[1]!r} besides its input, which it is not given; give it a default "
+            f"value, such as {needed[1]}=None"
+        )
+    if not taken:
+        return "takes no input; write def __call__(self, x)"
+    return ""
 
 
 def _described(x: Any) -> str:
