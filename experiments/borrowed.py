@@ -1,4 +1,4 @@
-"""Read the parameters that a new run borrows: `--init-from` and `--encoder-from`."""
+"""Read what a run takes from others: `--init-from`, `--encoder-from` and `--teacher`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.settings import Settings, settings_of
+from experiments.settings import Settings, build, settings_of
 from vnl_ppo import borrowing, checkpoint, encoder_file, run_folder
 from vnl_ppo.checkpoint import Leaves
 from vnl_ppo.distributed import is_first
 from vnl_ppo.env import Env
-from vnl_ppo.loading import initial_weights, read_weights
+from vnl_ppo.loading import initial_weights, load_into, read_weights
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.observations import flatten
 from vnl_ppo.policy import Weights
+from vnl_ppo.teaching import Teacher, check_teacher, make_teacher
 
 
 def read_borrowed(settings: Settings, env: Env, network: ActorCritic) -> tuple[Settings, Leaves]:
@@ -49,6 +50,32 @@ def read_borrowed(settings: Settings, env: Env, network: ActorCritic) -> tuple[S
         initial |= found
         settings = dataclasses.replace(settings, encoder_from=name)
     return settings, initial
+
+
+def read_teacher(
+    settings: Settings, env: Env, network: ActorCritic
+) -> tuple[Settings, Teacher | None]:
+    """Read and check the policy that a run learns from; nothing is compiled.
+
+    Returns:
+        the settings, in which RUN has become RUN@STEP; the teacher, None if none is named.
+
+    Raises:
+        ValueError: there is no such run, it cannot be read, or it cannot teach this network.
+    """
+    if not settings.teacher:
+        return settings, None
+    source = f"--teacher {settings.teacher}"
+    try:
+        theirs = settings_of(settings.teacher)
+        folder, step = run_folder.split_name(settings.teacher)
+        policy = load_into(*build(theirs), theirs.ppo, folder, int(step) if step else None)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    teacher = make_teacher(policy.network, policy.weights, policy.env.observation_spec)
+    check_teacher(teacher, network, env.observation_spec, source)
+    name = settings.teacher if step else f"{settings.teacher}@{policy.step}"
+    return dataclasses.replace(settings, teacher=name), teacher
 
 
 def _encoders(name: str, env: Env, network: ActorCritic, weights: Weights) -> tuple[str, Leaves]:

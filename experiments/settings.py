@@ -89,6 +89,9 @@ class Settings:
     encoder_from: str = ""
     """RUN, RUN@STEP or FILE.safetensors: begin a new run with the parameters of the encoders of
     another; empty for drawn ones. With --network.freeze they stay as they are."""
+    teacher: str = ""
+    """RUN or RUN@STEP: learn to act like the policy of another run too, by its own observations,
+    such as `ahead` (see --teacher-weight and --teacher-until); empty for no teacher."""
     checkpoints: CheckpointConfig = CheckpointConfig()
     wandb: str = ""
     """Project of Weights & Biases to log to as well, with the extra `wandb`; empty for none.

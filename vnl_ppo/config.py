@@ -66,6 +66,10 @@ class PPOConfig:
     """Whether float observations are normalised to mean 0 and variance 1 by running statistics."""
     normalize_advantage: bool = True
     """Whether the advantages of a minibatch are normalised to mean 0 and variance 1."""
+    teacher_weight: float = 1.0
+    """Weight of the distance to a teacher (--teacher) in the loss, at the start of the run."""
+    teacher_until: float = 0.5
+    """Share of the run at which that weight has fallen to 0, linearly; more than 0, up to 1."""
     image_shift: int = 0
     """Largest random shift of images while learning (data augmentation), pixels; 0 for none."""
     image_brightness: float = 0.0
@@ -173,13 +177,15 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be positive and finite")
-    for name in ("entropy_cost", "entropy_cost_final", "vf_loss_coefficient"):
+    for name in ("entropy_cost", "entropy_cost_final", "vf_loss_coefficient", "teacher_weight"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be 0 or more")
     for name in ("discounting", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, 1]")
+    if not 0 < config.teacher_until <= 1:
+        raise ValueError(f"teacher_until is {config.teacher_until}; it has to lie in (0, 1]")
     for name, most in {"image_brightness": 1, "image_contrast": 1, "image_hue": 0.5}.items():
         if not 0 <= getattr(config, name) <= most:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, {most}]")

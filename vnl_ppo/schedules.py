@@ -132,6 +132,12 @@ def entropy_cost(iteration: jax.Array, config: PPOConfig) -> jax.Array | float:
     return config.entropy_cost + change * _progress(iteration, config)
 
 
+def teacher_weight(iteration: jax.Array, config: PPOConfig) -> jax.Array:
+    """Return the weight of the distance to a teacher in this iteration, float32[]."""
+    left = 1 - _progress(iteration, config) / config.teacher_until
+    return config.teacher_weight * jnp.maximum(left, 0)
+
+
 def _progress(iteration: jax.Array, config: PPOConfig) -> jax.Array:
     """Return the share of the run that is done: 0 in the first iteration, 1 after the last."""
     return jnp.clip(iteration / config.num_iterations, 0, 1)

@@ -23,6 +23,7 @@ from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
 from vnl_ppo.program_cache import ProgramCache, as_it_is
 from vnl_ppo.reporting import Log, Metrics, Reporter, over_all_agents
 from vnl_ppo.runtime import check_jax, seconds_since_start
+from vnl_ppo.teaching import Teacher
 
 Hook = Callable[[int, Mapping[str, float], TrainingState], Metrics | None]
 """(step, metrics, state) -> more metrics to log, floats or float[num_seeds] by name; or None.
@@ -57,6 +58,7 @@ def train(
     programs: ProgramCache | None = None,
     on_iteration: Hook | None = None,
     initial: Mapping[str, np.ndarray] | None = None,
+    teacher: Teacher | None = None,
 ) -> Weights:
     """Train a network in an environment and write everything into the run's folder.
 
@@ -98,6 +100,7 @@ def train(
             checkpoint is saved.
         initial: arrays that the weights of a new run begin with instead of drawn ones, by name, see
             `vnl_ppo.borrowing`; None for none. A run that continues from a checkpoint ignores it.
+        teacher: a policy to learn from besides, see `vnl_ppo.teaching`; None for none.
 
     Returns:
         the trained weights; of several seeds those of the first.
@@ -111,7 +114,7 @@ def train(
     """
     check_jax()
     keep = programs.keep if programs else as_it_is
-    ppo = make_ppo(env, network, config, keep=keep)
+    ppo = make_ppo(env, network, config, keep=keep, teacher=teacher)
     evaluate = over_agents(make_evaluate(env, network, config), config.num_seeds)
     evaluate = keep("evaluate", jax.jit(evaluate))
     first_process, checkpoints = distributed.is_first(), folder / run_folder.CHECKPOINTS

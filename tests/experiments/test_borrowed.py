@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import command_line, export_encoder
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.loading import load, read_weights
+from vnl_ppo.runtime import Compilations
 
 SMALL = """
     --env tests.probes:SHOWN --num-timesteps 128 --num-envs 8 --unroll-length 4 --batch-size 8
@@ -40,8 +42,7 @@ def parsed(folder, *more):
 
 def trained(folder, *more):
     settings = parsed(folder, *more)
-    made = command_line.prepare(settings)
-    command_line.work(settings, *made)
+    command_line.work(settings, command_line.prepare(settings))
     return folder
 
 
@@ -73,7 +74,7 @@ def test_a_new_run_begins_with_anothers_weights(lender, tmp_path):
     assert all((x == 0).all() for k, x in leaves.items() if k.startswith("optimizer"))
     assert run_folder.read_settings(new)["init_from"] == f"{lender}@128"
     # It may begin with an earlier checkpoint, and the run does not need its lender any more.
-    early = command_line.prepare(parsed(tmp_path / "early", "--init-from", f"{lender}@0"))[-1]
+    early = command_line.prepare(parsed(tmp_path / "early", "--init-from", f"{lender}@0")).initial
     assert same(early, weights(lender, 0), early)
 
 
@@ -81,7 +82,7 @@ def test_a_borrowed_and_frozen_encoder_stays_what_it_was(lender, tmp_path, capsy
     file = tmp_path / "eye.safetensors"
     assert export_encoder.export(str(lender), file) == 2
     before, eye = weights(lender), of_encoder(weights(lender))
-    from_run = command_line.prepare(parsed(tmp_path / "from_run", "--encoder-from", lender))[-1]
+    from_run = command_line.prepare(parsed(tmp_path / "from_run", "--encoder-from", lender)).initial
     assert len(eye) == 2 and set(from_run) == set(eye) and same(from_run, before, eye)
     more = ("--encoder-from", file, "--network.freeze", "vision", "--seed", 3)
     folder = trained(tmp_path / "from_file", *more)
@@ -96,7 +97,7 @@ def test_a_borrowed_and_frozen_encoder_stays_what_it_was(lender, tmp_path, capsy
     # To resume it takes nothing but its own folder.
     file.unlink()
     settings = command_line.parse(["--resume", str(folder), "--num-timesteps", "192"], None)
-    command_line.work(settings, *command_line.prepare(settings))
+    command_line.work(settings, command_line.prepare(settings))
     assert checkpoint.steps(folder / run_folder.CHECKPOINTS)[-1] == 192
     assert same(before, weights(folder), eye)
     assert load(folder).step == 192
@@ -108,7 +109,7 @@ def test_a_borrowed_and_frozen_encoder_stays_what_it_was(lender, tmp_path, capsy
 
 def test_values_of_their_own_begin_with_the_policys_encoder(lender, tmp_path):
     options = ("--encoder-from", lender, "--network.no-share-encoders")
-    initial = command_line.prepare(parsed(tmp_path / "run", *options))[-1]
+    initial = command_line.prepare(parsed(tmp_path / "run", *options)).initial
     own, values = (f"params.params.{k}encoders_vision.Dense_0.kernel" for k in ("", "value_"))
     np.testing.assert_array_equal(initial[own], initial[values])
 
@@ -132,6 +133,8 @@ def test_values_of_their_own_begin_with_the_policys_encoder(lender, tmp_path):
         (["--init-from", "nowhere"], "--init-from nowhere: there is no run folder nowhere"),
         (["--encoder-from", "nowhere.safetensors"], "there is no file nowhere.safetensors"),
         (["--init-from", "{lender}/seed_4"], "has no seed 4"),
+        (["--teacher", "nowhere"], "--teacher nowhere: there is no run folder nowhere"),
+        (["--teacher", "{lender}@7"], "--teacher {lender}@7: .*no checkpoint of step 7"),
     ],
 )
 def test_what_cannot_be_borrowed_is_told_before_a_folder_is_made(lender, tmp_path, more, why):
@@ -144,6 +147,20 @@ def test_what_cannot_be_borrowed_is_told_before_a_folder_is_made(lender, tmp_pat
         place = message.find(part, place)
         assert place >= 0, (part, message)
     assert "\n" not in message and not (tmp_path / "run").exists()
+
+
+def test_a_teacher_is_named_by_its_step_and_its_program_is_its_own(lender, tmp_path):
+    compilations = Compilations(tmp_path / "cache")
+    programs = []
+    for step in (0, 128):
+        settings = parsed(tmp_path / f"of_{step}", "--teacher", f"{lender}@{step}")
+        programs.append(command_line.prepare(settings, compilations).programs)
+    assert programs[0] is None or programs[0].path("step") != programs[1].path("step")
+    folder = trained(tmp_path / "run", "--teacher", lender, "--teacher-until", "1")
+    assert run_folder.read_settings(folder)["teacher"] == f"{lender}@128"
+    events = EventAccumulator(str(folder)).Reload()
+    assert [e.value for e in events.Scalars("train/teacher_weight")] == pytest.approx([1, 0.5])
+    assert events.Scalars("train/teacher_kl")[0].value > 0
 
 
 def test_a_resumed_run_borrows_nothing_new(lender, monkeypatch):

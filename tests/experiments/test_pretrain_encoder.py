@@ -171,7 +171,7 @@ def test_training_takes_the_file(finished, tmp_path):
     _, file = finished
     more = f"--env tests.probes:SHOWN --encoder {SPEC} --encoder-from {file}".split()
     settings = command_line.parse([*more, "--run-dir", str(tmp_path / "run")], None)
-    initial = command_line.prepare(settings)[-1]
+    initial = command_line.prepare(settings).initial
     for name, x in encoder_file.read(file).items():
         np.testing.assert_array_equal(initial[name], x)
 
