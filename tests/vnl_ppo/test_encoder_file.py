@@ -50,7 +50,20 @@ def test_a_file_is_never_overwritten(tmp_path):
         encoder_file.write(path, {"a/b": KERNEL}, {})
     with pytest.raises(ValueError, match="has to end in .safetensors"):
         encoder_file.write(tmp_path / "eyes.npz", {"a/b": KERNEL}, {})
+    with pytest.raises(ValueError, match="a/b is float64; .* float32"):
+        encoder_file.write(tmp_path / "new.safetensors", {"a/b": KERNEL.astype(float)}, {})
     assert path.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_is_written_where_there_are_no_links(tmp_path, monkeypatch):
+    def no_links(*paths):
+        raise OSError("no links")
+
+    monkeypatch.setattr("os.link", no_links)
+    path = tmp_path / "eyes.safetensors"
+    encoder_file.write(path, {"a/b": KERNEL}, {})
+    assert list(encoder_file.read(path)) == ["params.params.encoders_a.b"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def flipped(content):
