@@ -142,6 +142,10 @@ def test_encoders_go_to_their_leaves():
         weights_of(**{"eyes.left": A}), network(**{"eyes.left": A}), ("eyes.left",), "x"
     )
     assert nested.leaves == {"eyes.left": "eyes.left"}
+    vector = match_encoders(
+        weights_of(**{"body.arm": B}), network(**{"body.arm": B, "v": A}), ("v",), "x"
+    )
+    assert vector.leaves == {"body.arm": "body.arm"}
 
 
 def test_the_value_function_has_its_own_or_the_policys():
@@ -188,3 +192,9 @@ def test_every_agent_begins_with_what_is_borrowed():
     np.testing.assert_array_equal(new["a"], np.stack([KERNEL, KERNEL]))
     np.testing.assert_array_equal(new["b"], weights["params"]["b"])
     assert replaced(weights, {}, layout) is weights
+    for wrong, why in [
+        ({"params.c": KERNEL}, "params.c .* is only there"),
+        ({"params.a": KERNEL[0]}, "float32.4. there and float32.3, 4. here"),
+    ]:
+        with pytest.raises(ValueError, match=why):
+            replaced(weights, wrong, layout)
