@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -224,10 +226,14 @@ def pretrain(options: PretrainOptions, world: Settings) -> Path:
     if output.exists():
         raise ValueError(f"{output} exists: the run is complete; begin another to train longer")
     if not (folder / FRAMES).exists():
-        collect(
-            env, actor, leaf, folder / FRAMES, options.images, options.envs,
-            world.ppo.episode_length, options.seed, partial(_tracked, quiet=options.quiet),
-        )  # fmt: skip
+        try:
+            collect(
+                env, actor, leaf, folder / FRAMES, options.images, options.envs,
+                world.ppo.episode_length, options.seed, partial(_tracked, quiet=options.quiet),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            what = "stopped while images were collected, which will begin again"
+            raise Interrupted(f"{what}\n{_how_to_go_on(folder)}", signal.SIGINT) from None
     frames = FrameFiles(folder / FRAMES)
     training = _Training(OBJECTIVES[options.objective](network.encoders[leaf]), options, frames)
     params = training.run(folder)
@@ -276,6 +282,10 @@ def _folder(options: PretrainOptions, world: Settings) -> Path:
     name = f"{world.env.replace(':', '_')}_{options.objective}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = options.run_dir or run_folder.make_unused(Path("runs") / name)
     return run_folder.create(folder, settings)
+
+
+def _how_to_go_on(folder: Path) -> str:
+    return f"go on with: {shlex.join(['python', sys.argv[0], '--resume', str(folder)])}"
 
 
 def _tracked(blocks: Iterable[_T], quiet: bool) -> Iterable[_T]:
@@ -361,8 +371,7 @@ class _Training:
                     last_saved = time.monotonic()
                 if signals.number and done < options.steps:
                     raise Interrupted(
-                        f"stopped at step {done:,} of {options.steps:,}\ngo on with: python "
-                        f"{sys.argv[0]} --resume {folder}",
+                        f"stopped at step {done:,} of {options.steps:,}\n{_how_to_go_on(folder)}",
                         signals.number,
                     )
         return state["params"]

@@ -66,7 +66,7 @@ def match_encoders(found: Specs, weights: Any, images: Sequence[str], source: st
             leaf, or its parameters have other names, shapes or dtypes; each difference is named.
     """
     wanted = named_leaves(weights)
-    here = leaves_of(wanted, images)
+    here = _encoded(weights)
     if not here:
         raise ValueError(
             f"{source} has nothing to lend: this network's encoders have no parameters"
@@ -117,9 +117,15 @@ def replaced(weights: Tree, initial: Mapping[str, np.ndarray], layout: Any) -> T
         weights: of all agents, leaves [num_seeds, ...].
         initial: arrays [...] by name; every agent begins with the same.
         layout: the sharding of the weights.
+
+    Raises:
+        ValueError: an array has a name, shape or dtype that the weights do not have.
     """
     if not initial:
         return weights
+    single = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), weights)
+    wanted = named_leaves(single)
+    _check(initial, {k: wanted[k] for k in initial if k in wanted}, "initial")
 
     def new(path: tuple[Any, ...], x: jax.Array) -> Any:
         name = name_of(path)
@@ -128,6 +134,13 @@ def replaced(weights: Tree, initial: Mapping[str, np.ndarray], layout: Any) -> T
     # A copy, since the training step reuses the memory of what it is given.
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=layout)
     return copy(jax.tree_util.tree_map_with_path(new, weights))
+
+
+def _encoded(weights: Any) -> list[str]:
+    """Return the leaves whose encoders have parameters in a network's weights."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(weights)]
+    modules = {str(path[2].key) for path in paths if name_of(path).startswith(OWN)}
+    return sorted(name.removeprefix("encoders_") for name in modules)
 
 
 def leaves_of(specs: Specs, known: Sequence[str] = ()) -> list[str]:

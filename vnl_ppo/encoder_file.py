@@ -62,10 +62,13 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]
         about: metadata, such as where they come from.
 
     Raises:
-        ValueError: the file exists, or has another ending.
+        ValueError: the file exists or has another ending, or an array is not float32.
         OSError: it cannot be written.
     """
     check_new(path)
+    for name, x in arrays.items():
+        if x.dtype != np.float32:
+            raise ValueError(f"{name} is {x.dtype}; a file of encoders holds float32 parameters")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{os.getpid()}-{path.name}")
     arrays = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
@@ -74,11 +77,13 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str]
             file.write(save(arrays, {**about, _DIGEST: _digest(arrays)}))
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename, a link does not replace a file that has appeared meanwhile.
-        os.link(part, path)
-    except FileExistsError:
-        check_new(path)
-        raise
+        try:
+            # Unlike a rename, a link does not replace a file that has appeared meanwhile.
+            os.link(part, path)
+        except OSError:
+            # It has, or the file system has no links.
+            check_new(path)
+            os.rename(part, path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -50,7 +50,20 @@ def test_a_file_is_never_overwritten(tmp_path):
         encoder_file.write(path, {"a/b": KERNEL}, {})
     with pytest.raises(ValueError, match="has to end in .safetensors"):
         encoder_file.write(tmp_path / "eyes.npz", {"a/b": KERNEL}, {})
+    with pytest.raises(ValueError, match="a/b is float64; .* float32"):
+        encoder_file.write(tmp_path / "new.safetensors", {"a/b": KERNEL.astype(float)}, {})
     assert path.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_is_written_where_there_are_no_links(tmp_path, monkeypatch):
+    def no_links(*paths):
+        raise OSError("no links")
+
+    monkeypatch.setattr("os.link", no_links)
+    path = tmp_path / "eyes.safetensors"
+    encoder_file.write(path, {"a/b": KERNEL}, {})
+    assert list(encoder_file.read(path)) == ["params.params.encoders_a.b"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def flipped(content):
@@ -129,6 +142,10 @@ def test_encoders_go_to_their_leaves():
         weights_of(**{"eyes.left": A}), network(**{"eyes.left": A}), ("eyes.left",), "x"
     )
     assert nested.leaves == {"eyes.left": "eyes.left"}
+    vector = match_encoders(
+        weights_of(**{"body.arm": B}), network(**{"body.arm": B, "v": A}), ("v",), "x"
+    )
+    assert vector.leaves == {"body.arm": "body.arm"}
 
 
 def test_the_value_function_has_its_own_or_the_policys():
@@ -175,3 +192,9 @@ def test_every_agent_begins_with_what_is_borrowed():
     np.testing.assert_array_equal(new["a"], np.stack([KERNEL, KERNEL]))
     np.testing.assert_array_equal(new["b"], weights["params"]["b"])
     assert replaced(weights, {}, layout) is weights
+    for wrong, why in [
+        ({"params.c": KERNEL}, "params.c .* is only there"),
+        ({"params.a": KERNEL[0]}, "float32.4. there and float32.3, 4. here"),
+    ]:
+        with pytest.raises(ValueError, match=why):
+            replaced(weights, wrong, layout)
