@@ -9,6 +9,7 @@ from encoders import stages
 from encoders.alexnet import AlexNet
 from encoders.batches import in_batches
 from encoders.blocked_convolution import convolve
+from encoders.dropout import Dropout
 from encoders.identity import Identity
 from encoders.impala import Impala
 from encoders.mlp import MLP
@@ -22,6 +23,7 @@ from encoders.vit import ViT
 __all__ = [
     "MLP",
     "AlexNet",
+    "Dropout",
     "Identity",
     "Impala",
     "NatureCNN",

@@ -15,6 +15,7 @@ a text in quotes, or a tuple of these. Nothing in a spec is evaluated as code.
 import ast
 import contextlib
 import dataclasses
+import inspect
 import math
 import re
 import warnings
@@ -24,10 +25,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.errors import InvalidRngError
+from flax.errors import AssignSubModuleError, InvalidRngError
 
-from encoders.chain import Chain
+from encoders.chain import Chain, RandomChain
+from encoders.randomness import takes_key
 from encoders.registry import check_settings, find, nearest, settings_of
+from encoders.stages.motion import Motion
 
 OTHERS = ""
 """The leaf's name, in what `parse` returns, of the chain for every image that is not named."""
@@ -90,7 +93,9 @@ def make_encoder(text: str, **settings: Any) -> nn.Module:
     return _chained(_built(text, chains[OTHERS], settings))
 
 
-def make_encoders(text: str, leaves: Mapping[str, Any], **settings: Any) -> dict[str, nn.Module]:
+def make_encoders(
+    text: str, leaves: Mapping[str, Any], frames: int = 1, **settings: Any
+) -> dict[str, nn.Module]:
     """Build, and check, an encoder for each leaf that is an image or that the spec names.
 
     Shapes are computed without compiling anything.
@@ -98,6 +103,7 @@ def make_encoders(text: str, leaves: Mapping[str, Any], **settings: Any) -> dict
     Args:
         text: a spec, see the head of this module.
         leaves: shape and dtype of one observation's leaves, by name.
+        frames: number of frames that are stacked along the channels of each image.
         settings: as for `make_encoder`.
 
     Returns:
@@ -122,7 +128,8 @@ def make_encoders(text: str, leaves: Mapping[str, Any], **settings: Any) -> dict
         _check_used(text, used, settings)
     encoders = {}
     for leaf, stages in used.items():
-        modules = _built(text, stages, settings)
+        shape = leaves[leaf].shape
+        modules = _built(text, stages, settings, shape[-1] // frames if len(shape) == 3 else None)
         _check_fit(text, stages, modules, leaf, leaves[leaf])
         encoders[leaf] = _chained(modules)
     return encoders
@@ -288,8 +295,10 @@ def _class(text: str, stage: Stage) -> type[nn.Module]:
 
 
 def _built(
-    text: str, stages: tuple[Stage, ...], settings: Mapping[str, Any]
+    text: str, stages: tuple[Stage, ...], settings: Mapping[str, Any], channels: int | None = 3
 ) -> tuple[nn.Module, ...]:
+    """Return the modules of a chain; `channels` is how many a frame has, None if unknown."""
+
     def module(stage: Stage) -> nn.Module:
         cls = _class(text, stage)
         more = {k: v for k, v in settings.items() if k in settings_of(cls)}
@@ -298,11 +307,35 @@ def _built(
             check_settings(stage.name, cls, given)
         return cls(**given)
 
-    return tuple(module(stage) for stage in stages)
+    modules = []
+    for stage in stages:
+        made = module(stage)
+        if isinstance(made, Motion):
+            if made.channels is None and channels is None:
+                why = "it is not known how many channels a frame has here; say motion(channels=N)"
+                raise _wrong(text, stage.place, why)
+            made = made.clone(channels=channels if made.channels is None else made.channels)
+            channels = made.channels
+        channels = _frame_channels(made, channels)
+        modules.append(made)
+    return tuple(modules)
+
+
+def _frame_channels(module: nn.Module, channels: int | None) -> int | None:
+    """Return how many channels a frame has after a module; None if unknown."""
+    if channels is None or hasattr(module, "frame_channels"):
+        return channels and module.frame_channels(channels)  # type: ignore[attr-defined]
+    return channels if _is_ours(module) else None
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return type(module).__module__.split(".")[0] == __name__.split(".")[0]
 
 
 def _chained(modules: tuple[nn.Module, ...]) -> nn.Module:
-    return modules[0] if len(modules) == 1 else Chain(modules)
+    if len(modules) == 1:
+        return modules[0]
+    return RandomChain(modules) if any(map(takes_key, modules)) else Chain(modules)
 
 
 def _check_fit(
@@ -312,10 +345,16 @@ def _check_fit(
 
     Networks are initialised with [1, ...]; training applies them to [N, ...] and [B, T, ...].
     """
+    for stage, module in zip(stages, modules, strict=True):
+        if why := _uncallable(module):
+            raise _wrong(text, stage.place, f"{stage.name!r} {why}")
+    params: list[Any] = []
     for leading in ((1,), (2, 3)):
         x = jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype)
+        now: list[Any] = []
         for stage, module in zip(stages, modules, strict=True):
-            x = _output(text, stage, module, x)
+            x, own = _output(text, stage, module, x, leading)
+            now.append(own)
         given = f"{spec.dtype}{[*leading, *spec.shape]}"
         got = f"{x.dtype}{list(x.shape)}"
         last = stages[-1]
@@ -332,32 +371,58 @@ def _check_fit(
             raise _wrong(
                 text, last.place, f"{last.name!r} returns {got}; features have to be float"
             )
+        for stage, first, second in zip(stages, params, now, strict=False):
+            if first != second:
+                raise _wrong(
+                    text,
+                    stage.place,
+                    f"{stage.name!r} has parameters whose shapes change with the leading axes of "
+                    f"its input, {first} and {second}; make them of the last axes alone",
+                )
+        params = now
 
 
-def _output(text: str, stage: Stage, module: nn.Module, x: Any) -> Any:
-    """Return shape and dtype of a stage's output.
+def _output(
+    text: str, stage: Stage, module: nn.Module, x: Any, leading: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """Return shape and dtype of a stage's output, and those of its parameters as text.
 
     Raises:
-        ValueError: the stage does not fit, needs a key, has a state, or returns no single array.
+        ValueError: the stage does not fit, needs a key, has a state or parameters that are no
+            floats, or returns no single array.
     """
-    ours = type(module).__module__.split(".")[0] == __name__.split(".")[0]
     try:
         y, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
         state = sorted(set(variables) - SOWN - {"params"})
         if not state:
             # Flax gives the key of `init` to random layers too.
             jax.eval_shape(module.apply, variables, x)
+            if takes_key(module):
+                keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), leading))
+                drawn = jax.eval_shape(module.apply, variables, x, keys)
+                with_key, without = (jax.tree.map(_described, z) for z in (drawn, y))
+                if with_key != without:
+                    raise _wrong(
+                        text,
+                        stage.place,
+                        f"{stage.name!r} returns {with_key} with keys and {without} without; they "
+                        f"have to be alike",
+                    )
     except InvalidRngError as error:
         raise _wrong(
             text,
             stage.place,
-            f"{stage.name!r} needs a random key, as nn.Dropout does, and encoders get none; take "
-            f"the random layer out, or switch it off with deterministic=True",
+            f"{stage.name!r} needs a random key from flax, as nn.Dropout does, which encoders do "
+            f"not get; take an argument key=None, as encoders.Dropout does, or use that",
+        ) from error
+    except AssignSubModuleError as error:
+        raise _wrong(
+            text, stage.place, f"{stage.name!r} makes layers in a method without @nn.compact above"
         ) from error
     except ValueError as error:
         if why := _undecided(error):
             raise _wrong(text, stage.place, f"{stage.name!r} {why}") from error
-        if not ours:
+        if not _is_ours(module):
             raise
         raise _wrong(text, stage.place, str(error)) from error
     if state:
@@ -373,7 +438,39 @@ def _output(text: str, stage: Stage, module: nn.Module, x: Any) -> Any:
             stage.place,
             f"{stage.name!r} returns {type(y).__name__!r}; it has to return one array [..., F]",
         )
-    return y
+    params = jax.tree.map(_described, variables.get("params", {}))
+    for path, x in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise _wrong(
+                text,
+                stage.place,
+                f"{stage.name!r} has the parameter {name} of {x.dtype}; parameters have to be "
+                f"float to be trained",
+            )
+    return y, params
+
+
+def _uncallable(module: nn.Module) -> str:
+    """Return what is wrong if a module cannot be called with one array; empty if it can."""
+    cls = type(module)
+    if not any("__call__" in vars(x) for x in cls.__mro__):
+        return "has no method __call__; write def __call__(self, x)"
+    _, *taken = inspect.signature(cls.__call__).parameters.values()
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [x.name for x in taken if x.default is x.empty and x.kind not in several]
+    if len(needed) > 1:
+        return (
+            f"takes {needed[1]!r} besides its input, which it is not given; give it a default "
+            f"value, such as {needed[1]}=None"
+        )
+    if not taken:
+        return "takes no input; write def __call__(self, x)"
+    return ""
+
+
+def _described(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"
 
 
 def _undecided(error: ValueError) -> str:
@@ -384,5 +481,5 @@ def _undecided(error: ValueError) -> str:
             "has nn.BatchNorm, whose state encoders cannot keep; use nn.LayerNorm or nn.GroupNorm"
         )
     if '"deterministic" must be passed' in str(error):
-        return "has nn.Dropout, which needs a random key; take it out, or say deterministic=True"
+        return "has nn.Dropout, which needs a random key; use encoders.Dropout"
     return ""

@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
+import numpy as np
 import tyro
 from rich.table import Column, Table
 
 from envs.film import FRAMES_PER_SECOND, film, view_of, write
+from experiments.borrowed import read_borrowed, read_teacher
 from experiments.encoder_table import table_of_encoders
 from experiments.output import lasting_output
 from experiments.results import show
@@ -31,6 +33,7 @@ from experiments.settings import (
     traced_from,
 )
 from vnl_ppo import run_folder
+from vnl_ppo.checkpoint import Leaves
 from vnl_ppo.config import check
 from vnl_ppo.distributed import (
     DistributedConfig,
@@ -53,6 +56,7 @@ from vnl_ppo.policy import Weights
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
 from vnl_ppo.runtime import Compilations, check_devices, check_jax, keep_compilations
+from vnl_ppo.teaching import Teacher
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
@@ -90,14 +94,18 @@ def _main(description: str | None, env: str) -> None:
             print(run_folder.describe(to_dict(settings), BUILDER), end="")
             return
         if settings.dry_run:
-            show_memory(*build(settings), settings)
+            environment, network = build(settings)
+            read_borrowed(settings, environment, network)
+            read_teacher(settings, environment, network)
+            show_memory(environment, network, settings)
             return
         compilations = keep_compilations()
         with watching():
-            environment, network, folder, programs = prepare(settings, compilations)
+            prepared = prepare(settings, compilations)
+        folder = prepared.folder
         if is_first():
             print(f"run folder: {folder}", flush=True)
-        work(settings, environment, network, folder, programs)
+        work(settings, prepared)
         if is_first():
             print(compilations)
     except (ValueError, OSError, NotFiniteError, PeerLostError) as error:
@@ -163,6 +171,12 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
     else:
         raise ValueError("name an environment: --env gap_ant, --env brax:ant, ... (see --help)")
     settings = tyro.cli(type(begin), args=arguments, default=begin, description=description)
+    for name in ("init_from", "encoder_from"):
+        if first.resume and getattr(settings, name) != getattr(begin, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {getattr(settings, name)!r}, but a resumed run "
+                f"goes on with its own parameters; leave it out, or begin a run without --resume"
+            )
     paths = {name: getattr(settings, name) for name in ("run_dir", "resume", "config")}
     # A shell does not replace the ~ of --run-dir=~/x or of '~/x'.
     given = {name: path.expanduser() for name, path in paths.items() if path}
@@ -196,15 +210,30 @@ def _first_flags(arguments: Sequence[str]) -> argparse.Namespace:
     return known
 
 
-def prepare(
-    settings: Settings, compilations: Compilations | None = None
-) -> tuple[Any, ActorCritic, Path, ProgramCache | None]:
+class Prepared(NamedTuple):
+    """What a run needs besides its settings.
+
+    Attributes:
+        env: the environment.
+        network: the network.
+        folder: the run's folder.
+        programs: the cache of compiled programs; None for none.
+        initial: arrays that a new run begins with (see `vnl_ppo.borrowing`).
+        teacher: a policy to learn from; None for none.
+    """
+
+    env: Any
+    network: ActorCritic
+    folder: Path
+    programs: ProgramCache | None
+    initial: Leaves
+    teacher: Teacher | None
+
+
+def prepare(settings: Settings, compilations: Compilations | None = None) -> Prepared:
     """Build and check everything before anything is compiled; make the run's folder.
 
     A program that is in the cache was checked when it was compiled, and is not traced again.
-
-    Returns:
-        environment, network, the run's folder, and the cache of compiled programs (None for none).
 
     Raises:
         ValueError, OSError: a setting is invalid; one sentence says which and why.
@@ -216,7 +245,9 @@ def prepare(
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.run_dir and settings.resume is None and is_first():
         run_folder.check_free(folder)
-    programs = kept_programs(settings, env, compilations)
+    settings, initial = read_borrowed(settings, env, network)
+    settings, teacher = read_teacher(settings, env, network)
+    programs = kept_programs(settings, env, compilations, teacher)
     if settings.resume or programs is None or not programs.has("init", "step"):
         check_training(env, network, settings.ppo, settings.resume)
     check_same("the settings", json.dumps(to_dict(settings)))
@@ -236,7 +267,7 @@ def prepare(
         if settings.resume is None:
             folder = folder if settings.run_dir else run_folder.make_unused(folder)
             run_folder.create(folder, to_dict(settings), BUILDER)
-    return env, network, folder, programs
+    return Prepared(env, network, folder, programs, initial, teacher)
 
 
 def title(settings: Settings, env: Env) -> str:
@@ -247,11 +278,14 @@ def title(settings: Settings, env: Env) -> str:
     return f"{name}_{'vision' if settings.seeing else 'blind'}"
 
 
-_NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
+_NOT_TRACED = ("checkpoints", "video_seconds", "wandb", "init_from", "encoder_from")
 
 
 def kept_programs(
-    settings: Settings, env: Env, compilations: Compilations | None
+    settings: Settings,
+    env: Env,
+    compilations: Compilations | None,
+    teacher: Teacher | None = None,
 ) -> ProgramCache | None:
     """Return the cache of compiled programs for a run; None if the programs cannot be kept.
 
@@ -267,17 +301,14 @@ def kept_programs(
     ppo = dataclasses.replace(settings.ppo, seed=0, num_evals=1)
     plain = to_dict(dataclasses.replace(settings, ppo=ppo))
     plain = {name: value for name, value in plain.items() if name not in _NOT_TRACED}
-    return ProgramCache(compilations, json.dumps(plain, sort_keys=True).encode(), *parts)
+    # A teacher's weights are constants of the programs.
+    taught = [np.asarray(x).tobytes() for x in jax.tree.leaves(teacher.weights)] if teacher else []
+    return ProgramCache(compilations, json.dumps(plain, sort_keys=True).encode(), *parts, *taught)
 
 
-def work(
-    settings: Settings,
-    env: Env,
-    network: ActorCritic,
-    folder: Path,
-    programs: ProgramCache | None = None,
-) -> None:
+def work(settings: Settings, prepared: Prepared) -> None:
     """Train, film an episode, and print the paths of the results."""
+    env, network, folder, programs, initial, teacher = prepared
     weights = train(
         env,
         network,
@@ -288,6 +319,8 @@ def work(
         quiet=settings.quiet,
         logs=other_logs(settings, folder) if is_first() else (),
         programs=programs,
+        initial=initial,
+        teacher=teacher,
     )
     if is_first():
         made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]

@@ -57,7 +57,7 @@ class NetworkConfig:
 
 
 def make_network(
-    env: Env, config: NetworkConfig, encoder: str, features: int | None
+    env: Env, config: NetworkConfig, encoder: str, features: int | None, frames: int = 1
 ) -> ActorCritic:
     """Build a network for an environment, with an encoder for every leaf that is an image.
 
@@ -67,6 +67,7 @@ def make_network(
         encoder: a spec, see `encoders.specification`; for an environment without images the name of
             an encoder, or none, has no effect.
         features: width of the encoders' output; None for their own defaults.
+        frames: number of frames that are stacked along the channels of images.
 
     Raises:
         ValueError: a setting is invalid; one sentence says which and why.
@@ -86,7 +87,7 @@ def make_network(
     )
     network = ActorCritic(
         env.action_size,
-        make_encoders(encoder, leaves, **width),
+        make_encoders(encoder, leaves, frames, **width),
         config.policy_hidden,
         config.value_hidden,
         config.share_encoders,

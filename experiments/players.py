@@ -20,11 +20,12 @@ from envs.presets import Preset
 from experiments.command_line import refuse_renamed
 from experiments.lesions import Lesion, lesions_of
 from experiments.network_settings import NetworkConfig
-from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, from_dict
+from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, settings_of
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor, acting_at_random
 from vnl_ppo.loading import Policy, load_into
 from vnl_ppo.observations import flatten
+from vnl_ppo.run_folder import split_name
 from vnl_ppo.runtime import check_devices, check_jax
 
 RANDOM = "random"
@@ -190,28 +191,6 @@ def load_policy(name: str, world: Settings) -> Policy:
     env, network = build(_in_world(own, world, name))
     _check_told(own, env, name)
     return load_into(env, network, own.ppo, folder, int(step) if step else None)
-
-
-def split_name(name: str) -> tuple[Path, str]:
-    """Return the folder and the step of RUN@STEP; the step is empty if none is named."""
-    path = Path(name).expanduser()
-    own, _, step = path.name.rpartition("@")
-    return (path.with_name(own), step) if own and step and not path.is_dir() else (path, "")
-
-
-def settings_of(name: str) -> Settings:
-    """Return the settings of a run.
-
-    Raises:
-        ValueError: there is no such run, or its settings cannot be read.
-    """
-    folder, step = split_name(name)
-    if step and not step.isdigit():
-        raise ValueError(f"{name}: {step!r} is no checkpoint's step; write RUN@STEP")
-    path, _ = run_folder.split_agent(folder)
-    if not path.is_dir():
-        raise ValueError(f"there is no run folder {path}; name one, or random")
-    return from_dict(run_folder.read_settings(path), str(path))
 
 
 def _first_world(arguments: Sequence[str]) -> Settings:

@@ -20,10 +20,11 @@ from rich.table import Table
 
 from experiments.analysis.psychometric import Logistic, fit_logistic, wilson
 from experiments.evaluate import evaluate
-from experiments.players import RANDOM, Options, load_players, parse, split_name
+from experiments.players import RANDOM, Options, load_players, parse
 from experiments.results import pyplot, show, write_numbers
 from experiments.settings import PARTS, Settings
 from vnl_ppo import run_folder
+from vnl_ppo.run_folder import split_name
 from vnl_ppo.runtime import keep_compilations
 
 

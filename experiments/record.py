@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.players import RANDOM, Options, load_policy, parse, split_name
+from experiments.players import RANDOM, Options, load_policy, parse
 from experiments.settings import Settings, to_dict
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor
@@ -36,6 +36,7 @@ from vnl_ppo.observations import flatten
 from vnl_ppo.policy import apply_and_capture, decide
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import Decision, advance, is_broken, select, start_episodes
+from vnl_ppo.run_folder import split_name
 from vnl_ppo.runtime import keep_compilations
 
 try:

@@ -19,9 +19,10 @@ import jax
 import numpy as np
 
 from envs.film import Filmed, check_path, film, marked_film, side_by_side, write
-from experiments.players import RANDOM, Options, Player, load_players, parse, split_name
+from experiments.players import RANDOM, Options, Player, load_players, parse
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import record
+from vnl_ppo.run_folder import split_name
 from vnl_ppo.runtime import keep_compilations
 
 

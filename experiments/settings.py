@@ -85,6 +85,15 @@ class Settings:
     CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized."""
     video_seconds: float = 10.0
     """Length of the video that is made after training, seconds; 0 for none."""
+    init_from: str = ""
+    """RUN or RUN@STEP: begin a new run with the parameters and the statistics of observations of
+    another, and a new optimiser; empty for drawn ones."""
+    encoder_from: str = ""
+    """RUN, RUN@STEP or FILE.safetensors: begin a new run with the parameters of the encoders of
+    another; empty for drawn ones. With --network.freeze they stay as they are."""
+    teacher: str = ""
+    """RUN or RUN@STEP: learn to act like the policy of another run too, by its own observations,
+    such as `ahead` (see --teacher-weight and --teacher-until); empty for no teacher."""
     checkpoints: CheckpointConfig = CheckpointConfig()
     wandb: str = ""
     """Project of Weights & Biases to log to as well, with the extra `wandb`; empty for none.
@@ -172,7 +181,10 @@ def build(settings: Settings) -> tuple[Env, ActorCritic]:
         physics=settings.physics,
         **given,
     )
-    return env, make_network(env, settings.network, settings.encoder, settings.features)
+    network = make_network(
+        env, settings.network, settings.encoder, settings.features, settings.frames
+    )
+    return env, network
 
 
 def build_from(plain: Mapping[str, Any]) -> tuple[Env, ActorCritic, PPOConfig]:
@@ -226,6 +238,21 @@ def own_code(data: Mapping[str, Any]) -> list[str]:
         chains = specification.parse(encoder).values() if isinstance(encoder, str) else ()
         names += [stage.name for chain in chains for stage in chain]
     return [name for name in names if ":" in name]
+
+
+def settings_of(name: str) -> Settings:
+    """Return the settings of the run that RUN, RUN@STEP or RUN/seed_3 names.
+
+    Raises:
+        ValueError: there is no such run, or its settings cannot be read.
+    """
+    folder, step = run_folder.split_name(name)
+    if step and not step.isdigit():
+        raise ValueError(f"{name}: {step!r} is no checkpoint's step; write RUN@STEP")
+    path, _ = run_folder.split_agent(folder)
+    if not path.is_dir():
+        raise ValueError(f"there is no run folder {path}; name one, or random")
+    return from_dict(run_folder.read_settings(path), str(path))
 
 
 def _completed(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ differ in what the animal observes:
 - plain: pixels instead;
 - told_critic: pixels, and the value function is told `ahead`;
 - prediction: so, and the features of the policy have to predict `ahead`;
+- taught: as told_critic, and the told animal of the same seed teaches the policy (--teacher);
 - untrained: as told_critic, with the encoder as it was drawn at the beginning.
 
 The share is how much of what knowing is worth seeing gets, (seeing - blind) / (told - blind) of the
@@ -38,9 +39,8 @@ from rich.table import Table
 from experiments.analysis.shares import over_runs, share
 from experiments.command_line import parse
 from experiments.lesions import SenseLesion
-from experiments.players import settings_of
 from experiments.results import pyplot, show, write_numbers
-from experiments.settings import build, to_dict
+from experiments.settings import build, settings_of, to_dict
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.evaluation import acting, run_episodes
 from vnl_ppo.loading import load_into
@@ -59,9 +59,10 @@ CONDITIONS = {
     "plain": "",
     "told_critic": TOLD_CRITIC,
     "prediction": f"{TOLD_CRITIC} --network.predict-leaves ahead",
+    "taught": f"{TOLD_CRITIC} --teacher {{told}}",
     "untrained": f"{TOLD_CRITIC} --network.freeze vision",
 }
-"""Flags of each condition."""
+"""Flags of each condition; {told} is the run of the told animal of the same seed."""
 BLINDFOLDS = ("blank", "other", "frozen")
 MEASURE = "obstacles_passed"
 
@@ -98,6 +99,9 @@ class SightOptions:
                 raise ValueError(
                     f"there is no condition {name!r}; there are {', '.join(CONDITIONS)}"
                 )
+        names = list(self.conditions)
+        if "taught" in names and "told" not in names[: names.index("taught")]:
+            raise ValueError("--conditions has taught; name told before it, who teaches")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"--seeds are {self.seeds}; name each once, and at least one")
         if self.episodes < 2:
@@ -130,9 +134,12 @@ def main() -> None:
     print(f"numbers in {folder / 'sight.json'}, figure in {folder / 'sight.png'}")
 
 
-def flags_of(options: SightOptions, condition: str, seed: int) -> list[str]:
+def flags_of(options: SightOptions, condition: str, seed: int, run: Path) -> list[str]:
     """Return the flags of `train.py` for a new run."""
     flags = shlex.split(f"{COMMON} {CONDITIONS[condition]} {options.flags}")
+    told = run.parents[1] / "told" / run.name
+    last = steps[-1] if (steps := checkpoint.steps(told / run_folder.CHECKPOINTS)) else 0
+    flags = [f"{told}@{last}" if flag == "{told}" else flag for flag in flags]
     steps = ["--num-timesteps", str(options.num_timesteps), "--seed", str(seed)]
     return ["--env", options.env, *flags, *steps]
 
@@ -143,7 +150,7 @@ def train(options: SightOptions, condition: str, seed: int, run: Path) -> None:
     Raises:
         ValueError: it failed, or there is a run with other settings in its place.
     """
-    flags = flags_of(options, condition, seed)
+    flags = flags_of(options, condition, seed, run)
     arguments = [*flags, "--run-dir", str(run), "--quiet"]
     if run.is_dir():
         own, wanted = settings_of(str(run)), parse(flags, None)

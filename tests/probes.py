@@ -249,3 +249,6 @@ class Shown:
 
     def step(self, state, action):
         return self.reset(state.data)
+
+
+SHOWN = Shown()

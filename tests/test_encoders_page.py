@@ -33,7 +33,7 @@ def test_the_specs_and_the_module_work(tmp_path, monkeypatch):
     (tmp_path / "my_eyes.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     commands = re.findall(r"^python .*--encoder (.*?)(?: --frames 2)?\n", PAGE, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         spec = command.strip('"').replace('" "', ", ")
-        assert "vision" in make_encoders(spec, LEAVES), spec
+        assert "vision" in make_encoders(spec, LEAVES, frames=2), spec

@@ -76,7 +76,9 @@ def save(folder: Path, step: int, state: Any, score: float | None = None) -> Pat
     path = (folder / str(step)).resolve()
     if path.exists():
         raise FileExistsError(f"{path} exists; checkpoints are never overwritten")
-    leaves = {name: np.asarray(x) for name, x in jax.device_get(_leaves(_key_data(state))).items()}
+    leaves = {
+        name: np.asarray(x) for name, x in jax.device_get(named_leaves(_key_data(state))).items()
+    }
     digests = {name: _digest(x) for name, x in leaves.items()}
     try:
         _remove_unfinished(path)
@@ -165,7 +167,7 @@ def check(leaves: Mapping[str, np.ndarray], like: Any, name: str) -> None:
         like: the state, or its shapes (`jax.eval_shape`).
         name: the checkpoint's name, for the message.
     """
-    saved, wanted = _described(leaves), _described(_leaves(jax.eval_shape(_key_data, like)))
+    saved, wanted = _described(leaves), _described(named_leaves(jax.eval_shape(_key_data, like)))
     for leaf in sorted(saved.keys() | wanted.keys()):
         there, here = saved.get(leaf, "missing"), wanted.get(leaf, "missing")
         if there != here:
@@ -188,7 +190,7 @@ def adapt(leaves: Leaves, like: Any, renamed: Mapping[str, str] | None = None) -
         renamed: old to new names of leaves of the environment's data, used only for names that
             `like` does not have (see `vnl_ppo.env.renamed_leaves`).
     """
-    wanted = _leaves(jax.eval_shape(_key_data, like))
+    wanted = named_leaves(jax.eval_shape(_key_data, like))
 
     def current(name: str) -> str:
         path = name.removeprefix(_DATA)
@@ -215,7 +217,8 @@ def fill(leaves: Mapping[str, np.ndarray], like: Tree, prefix: str = "") -> Tree
     """
     empty = lambda x: np.zeros(x.shape, x.dtype)
     return jax.tree_util.tree_map_with_path(
-        lambda path, x: leaves.get(prefix + _name(path), empty(x)), jax.eval_shape(_key_data, like)
+        lambda path, x: leaves.get(prefix + name_of(path), empty(x)),
+        jax.eval_shape(_key_data, like),
     )
 
 
@@ -362,14 +365,14 @@ def _key_data(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    """The leaves by name, without empty arrays, which Orbax refuses."""
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return the leaves by name, without empty arrays, which Orbax refuses."""
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): x for path, x in paths if x.size > 0}
+    return {name_of(path): x for path, x in paths if x.size > 0}
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    """The name of a leaf, whether its containers are dicts, tuples or dataclasses."""
+def name_of(path: tuple[Any, ...]) -> str:
+    """Return the name of a leaf, whether its containers are dicts, tuples or dataclasses."""
     parts = (getattr(p, "name", getattr(p, "key", getattr(p, "idx", p))) for p in path)
     return ".".join(str(p) for p in parts)
 

@@ -30,6 +30,9 @@ class PPOConfig:
     """Passes (epochs) over the data of an iteration."""
     learning_rate: float = 3e-4
     """Adam's learning rate at the start of the run."""
+    learning_rates: tuple[str, ...] = ()
+    """PART=FACTOR, such as vision=0.1: learning rates relative to learning_rate. A part is a leaf
+    with an encoder, policy, value, core or predictor; 0 freezes it. Empty for 1 everywhere."""
     learning_rate_schedule: Literal["constant", "linear", "adaptive_kl"] = "constant"
     """constant, linear (falls to 0 over the run) or adaptive_kl (keeps the KL near desired_kl)."""
     learning_rate_schedule_min_lr: float = 1e-5
@@ -63,8 +66,20 @@ class PPOConfig:
     """Whether float observations are normalised to mean 0 and variance 1 by running statistics."""
     normalize_advantage: bool = True
     """Whether the advantages of a minibatch are normalised to mean 0 and variance 1."""
+    teacher_weight: float = 1.0
+    """Weight of the distance to a teacher (--teacher) in the loss, at the start of the run."""
+    teacher_until: float = 0.5
+    """Share of the run at which that weight has fallen to 0, linearly; more than 0, up to 1."""
     image_shift: int = 0
     """Largest random shift of images while learning (data augmentation), pixels; 0 for none."""
+    image_brightness: float = 0.0
+    """Largest random change of images' brightness while learning, as a share of white, 0 to 1."""
+    image_contrast: float = 0.0
+    """Largest random change of images' contrast while learning, as a share of it, 0 to 1."""
+    image_hue: float = 0.0
+    """Largest random turn of images' hues while learning, as a share of the circle, 0 to 0.5."""
+    image_cutout: int = 0
+    """Side of a square that is covered in images while learning, pixels; 0 for none."""
     num_evals: int = 6
     """Number of evaluations, each followed by a checkpoint: the first before and the last after
     training; 1 for the last only."""
@@ -85,6 +100,26 @@ class PPOConfig:
     def steps_per_iteration(self) -> int:
         """Environment steps of one training iteration."""
         return self.batch_size * self.num_minibatches * self.unroll_length
+
+    @property
+    def rate_factors(self) -> dict[str, float]:
+        """Factors of `learning_rates` by part; raises a ValueError for one written wrongly."""
+        factors: dict[str, float] = {}
+        for text in self.learning_rates:
+            part, _, number = text.rpartition("=")
+            try:
+                factor = float(number)
+            except ValueError:
+                factor = math.nan
+            if not part or not 0 <= factor < math.inf:
+                raise ValueError(
+                    f"learning_rates has {text!r}; write PART=FACTOR with a factor of 0 or more, "
+                    f"such as vision=0.1"
+                )
+            if part in factors:
+                raise ValueError(f"learning_rates has {part} twice; give it one factor")
+            factors[part] = factor
+        return factors
 
     @property
     def num_unrolls(self) -> int:
@@ -121,6 +156,7 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         "num_evals": 1,
         "num_eval_envs": 1,
         "image_shift": 0,
+        "image_cutout": 0,
         "env_chunk_size": 0,
         "seed": 0,
         "num_seeds": 1,
@@ -141,14 +177,20 @@ def check(config: PPOConfig, num_devices: int = 1) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be positive and finite")
-    for name in ("entropy_cost", "entropy_cost_final", "vf_loss_coefficient"):
+    for name in ("entropy_cost", "entropy_cost_final", "vf_loss_coefficient", "teacher_weight"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{name} is {getattr(config, name)}; it has to be 0 or more")
     for name in ("discounting", "gae_lambda"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, 1]")
+    if not 0 < config.teacher_until <= 1:
+        raise ValueError(f"teacher_until is {config.teacher_until}; it has to lie in (0, 1]")
+    for name, most in {"image_brightness": 1, "image_contrast": 1, "image_hue": 0.5}.items():
+        if not 0 <= getattr(config, name) <= most:
+            raise ValueError(f"{name} is {getattr(config, name)}; it has to lie in [0, {most}]")
     _check_schedule(config)
+    _ = config.rate_factors
     if config.unroll_length > config.episode_length:
         raise ValueError(
             f"unroll_length is {config.unroll_length} and episode_length {config.episode_length}; "

@@ -183,6 +183,21 @@ def load_into(
     env: Env, network: nn.Module, config: PPOConfig, folder: Path, step: int | None = None
 ) -> Policy:
     """Load the policy of a run into a given environment and network; see `load`."""
+    step, leaves = read_weights(folder, config, step)
+    like = jax.eval_shape(lambda: initial_weights(env, network))
+    checkpoint.check(leaves, like, str(run_folder.split_agent(folder)[0]))
+    weights = jax.tree.map(jnp.asarray, checkpoint.fill(leaves, like))
+    return Policy(env, network, config, weights, step)
+
+
+def read_weights(
+    folder: Path, config: PPOConfig, step: int | None = None
+) -> tuple[int, checkpoint.Leaves]:
+    """Read step and weights of a run's checkpoint; see `load` for arguments and errors.
+
+    Returns:
+        the checkpoint's step; arrays by name, such as params.params.policy.Dense_0.kernel.
+    """
     folder, seed = run_folder.split_agent(folder)
     agent = 0 if seed is None else seed - config.seed
     if not 0 <= agent < config.num_seeds:
@@ -202,14 +217,12 @@ def load_into(
         known = ", ".join(map(str, saved))
         raise ValueError(f"{folder} has no checkpoint of step {step}; it has {known}")
     prefix = "weights."
-    leaves = {k: x[agent] for k, x in leaves.items() if k.startswith(prefix)}
-    like = jax.eval_shape(lambda: _initial(env, network))
-    checkpoint.check({k.removeprefix(prefix): x for k, x in leaves.items()}, like, str(folder))
-    weights = jax.tree.map(jnp.asarray, checkpoint.fill(leaves, like, prefix))
-    return Policy(env, network, config, weights, step)
+    own = {k: x[agent] for k, x in leaves.items() if k.startswith(prefix)}
+    return step, {k.removeprefix(prefix): x for k, x in own.items()}
 
 
-def _initial(env: Env, network: nn.Module) -> Weights:
+def initial_weights(env: Env, network: nn.Module) -> Weights:
+    """Return a network's weights before training, of seed 0."""
     params = init_params(network, env.observation_spec, jax.random.key(0))
     return Weights(params, normalization.init_moments(env.observation_spec))
 

@@ -1,5 +1,6 @@
 """Define the actor-critic network: encoders by leaf, an optional recurrent core, and two heads."""
 
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from flax import linen as nn
 
 from vnl_ppo import distributions
 from vnl_ppo.observations import Leaves, flatten
+from vnl_ppo.randomness import fold_in
 
 
 class Head(nn.Module):
@@ -102,6 +104,11 @@ class ActorCritic(nn.Module):
     frozen_leaves: Sequence[str] = ()
 
     @property
+    def draws(self) -> bool:
+        """Whether an encoder draws random numbers, see `takes_key`."""
+        return any(map(takes_key, self.encoders.values()))
+
+    @property
     def one_stream(self) -> bool:
         """Whether policy and value are heads on the same features."""
         return self.share_encoders and self.policy_leaves == self.value_leaves
@@ -130,13 +137,21 @@ class ActorCritic(nn.Module):
         streams = ("policy",) if self.one_stream else ("policy", "value")
         return {k: self.core.initial_memory(num_envs) for k in streams}
 
-    def __call__(self, obs: Leaves, memory: Any = (), end: jax.Array | None = None):
+    def __call__(
+        self,
+        obs: Leaves,
+        memory: Any = (),
+        end: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ):
         """Compute the policy's logits and the value.
 
         Args:
             obs: leaves [..., *leaf shape] by name, any leading batch axes; [B, T, ...] for unrolls.
             memory: the memory before the step, for a network with a core (see `initial_memory`).
             end: bool[B, T], for unrolls of a network with a core (see `recurrence.GRU`).
+            keys: PRNG keys [...], one for each observation, for encoders that draw random numbers;
+                None to draw none. Policy and value function get the same numbers.
 
         Returns:
             logits of `vnl_ppo.distributions`, float32[..., 2 * action_size]; value, float32[...];
@@ -145,12 +160,12 @@ class ActorCritic(nn.Module):
         Raises:
             ValueError: the network has a core, but no memory is given.
         """
-        actor = self._features(self.shared, obs, self.policy_leaves)
+        actor = self._features(self.shared, obs, self.policy_leaves, keys)
         if self.one_stream:
             critic = actor
         else:
             encoders = self.shared if self.share_encoders else self.value_encoders
-            critic = self._features(encoders, obs, self.value_leaves)
+            critic = self._features(encoders, obs, self.value_leaves, keys)
         if self.core is None:
             self._predict(actor, obs)
             return self._logits(actor), self.value(critic)[..., 0]
@@ -171,15 +186,22 @@ class ActorCritic(nn.Module):
             self.predictor(features, {k: obs[k] for k in self.predict_leaves})
 
     def _features(
-        self, encoders: Mapping[str, nn.Module], obs: Leaves, leaves: Sequence[str] | None
+        self,
+        encoders: Mapping[str, nn.Module],
+        obs: Leaves,
+        leaves: Sequence[str] | None,
+        keys: jax.Array | None,
     ) -> jax.Array:
         def encoded(k):
             if k not in encoders:
                 return obs[k]
+            given = [obs[k]]
+            if keys is not None and takes_key(encoders[k]):
+                given.append(fold_in(keys, sorted(encoders).index(k)))
             if self.encoder_dtype == jnp.float32 or self.is_initializing():
-                x = encoders[k](obs[k])
+                x = encoders[k](*given)
             else:
-                x = in_lower_precision(encoders[k], obs[k], self.encoder_dtype)
+                x = in_lower_precision(encoders[k], self.encoder_dtype, *given)
             return jax.lax.stop_gradient(x) if k in self.frozen_leaves else x
 
         parts = [encoded(k) for k in sorted(obs if leaves is None else leaves)]
@@ -192,8 +214,17 @@ class ActorCritic(nn.Module):
         return jnp.concatenate([output, jnp.broadcast_to(self.raw_scale, output.shape)], axis=-1)
 
 
-def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array:
-    """Apply a bound module to `x` so that its layers compute in `dtype`.
+def takes_key(module: nn.Module) -> bool:
+    """Return whether a module draws random numbers: its `__call__` takes an argument `key`.
+
+    It is then called as (x [...], keys [...]) in training, with a PRNG key for each sample, and as
+    (x) by a policy that acts deterministically.
+    """
+    return "key" in inspect.signature(type(module).__call__).parameters
+
+
+def in_lower_precision(module: nn.Module, dtype: Any, *given: jax.Array) -> jax.Array:
+    """Apply a bound module to what is given so that its layers compute in `dtype`.
 
     Parameters stay float32; they and the inputs of each layer are cast when it is called. A layer
     with a dtype of its own keeps it.
@@ -206,7 +237,7 @@ def in_lower_precision(module: nn.Module, x: jax.Array, dtype: Any) -> jax.Array
         return layer(*lower(args), **lower(kwargs))
 
     with nn.intercept_methods(on_lower_inputs):
-        return nn.map_variables(lambda module, x: module(x), "params", lower)(module, x)
+        return nn.map_variables(lambda module, *x: module(*x), "params", lower)(module, *given)
 
 
 def check_network(observation_spec: Any, network: ActorCritic) -> None:

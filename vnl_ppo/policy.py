@@ -1,6 +1,8 @@
 """Build the policy and value function of a network, its parameters and observation moments."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,11 +14,14 @@ from flax.core.scope import DenyList
 from vnl_ppo import distributions, normalization
 from vnl_ppo.env import Observation
 from vnl_ppo.observations import flatten
+from vnl_ppo.randomness import fold_in
 from vnl_ppo.recurrence import initial_memory, remembers
 from vnl_ppo.rollout import Decision
 
 SOWN = ("losses", "metrics")
 """Collections that modules may sow in training, see `apply_in_training`."""
+_NOISE = 1
+"""Number that is folded into the key of an action to draw the noise of encoders."""
 
 
 @struct.dataclass
@@ -47,6 +52,7 @@ def apply(
     obs: Observation,
     memory: Any = (),
     end: jax.Array | None = None,
+    keys: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Apply a network to raw observations of any nesting.
 
@@ -57,11 +63,12 @@ def apply(
         obs: leaves [..., *leaf shape].
         memory: leaves [..., *memory shape]; `()` for a network without memory.
         end: bool[B, T], for unrolls of a network with memory (see `recurrence.GRU`).
+        keys: PRNG keys [...] for a network that `draws`; None to draw no random numbers.
 
     Returns:
         logits float32[..., 2A], value float32[...], the memory afterwards.
     """
-    output, _ = _applied(network, weights, obs, memory, end, ())
+    output, _ = _applied(network, weights, obs, memory, end, keys, ())
     return output
 
 
@@ -71,6 +78,7 @@ def apply_in_training(
     obs: Observation,
     memory: Any = (),
     end: jax.Array | None = None,
+    keys: jax.Array | None = None,
 ) -> tuple[tuple[jax.Array, jax.Array, Any], jax.Array, dict[str, jax.Array]]:
     """Apply a network as `apply` does, and collect the losses and metrics that its modules sow.
 
@@ -83,7 +91,7 @@ def apply_in_training(
         what `apply` returns; the sum of all losses, float32[]; metrics, float32[] by the path of
         the module and the name.
     """
-    output, sown = _applied(network, weights, obs, memory, end, SOWN)
+    output, sown = _applied(network, weights, obs, memory, end, keys, SOWN)
     loss = sum(jax.tree.leaves(sown.get("losses", {})), jnp.zeros(()))
     path = lambda keys: "/".join(key.key for key in keys if hasattr(key, "key"))
     metrics = jax.tree_util.tree_leaves_with_path(sown.get("metrics", {}))
@@ -101,7 +109,7 @@ def apply_and_capture(
         arrays, it is the first.
     """
     capture = lambda module, method: method == "__call__" and bool(module.path)
-    output, sown = _applied(network, weights, obs, memory, None, ["intermediates"], capture)
+    output, sown = _applied(network, weights, obs, memory, None, None, ["intermediates"], capture)
     outputs = jax.tree_util.tree_leaves_with_path(sown.get("intermediates", {}))
     found: dict[str, jax.Array] = {}
     for path, x in outputs:
@@ -121,16 +129,19 @@ def _applied(
     obs: Observation,
     memory: Any,
     end: jax.Array | None,
+    keys: jax.Array | None,
     collections: Sequence[str],
     capture: Callable[[nn.Module, str], bool] | bool = False,
 ) -> tuple[tuple[jax.Array, jax.Array, Any], Any]:
     obs = normalization.normalize(weights.moments, obs)
     given = (memory, end) if remembers(memory) else ()
+    drawn: dict[str, Any] = {} if keys is None else {"keys": keys}
     # What modules sow into other collections is not computed.
     found: Any = network.apply(
         weights.params,
         obs,
         *given,
+        **drawn,
         mutable=list(collections) or False,
         capture_intermediates=capture,
     )
@@ -146,18 +157,44 @@ def make_policy(
 
     Returns:
         act: (obs, key, memory) -> action float32[..., A] in [-1, 1], `Decision`. There is one PRNG
-            key, or one for each entry of the first axis. `deterministic` takes the mode.
+            key, or one for each entry of the first axis. `deterministic` takes the mode, and no
+            encoder draws random numbers; else those that draw have keys in `Decision.noise`.
         value_fn: (obs, memory) -> value float32[...].
+            No encoder draws random numbers.
         `memory` may be left out for a network without memory.
     """
 
     def act(obs: Observation, key: jax.Array, memory: Any = ()) -> tuple[jax.Array, Decision]:
-        return decide(network, *apply(network, weights, obs, memory), key, deterministic)
+        if deterministic or not draws(network):
+            return decide(network, *apply(network, weights, obs, memory), key, deterministic)
+        value = jax.eval_shape(partial(apply, network), weights, obs, memory)[1]
+        keys = _keys_for(fold_in(key, _NOISE), value.shape)
+        output = apply(network, weights, obs, memory, keys=keys)
+        action, decision = decide(network, *output, key, deterministic)
+        return action, dataclasses.replace(decision, noise=jax.random.key_data(keys))
 
     def value_fn(obs: Observation, memory: Any = ()) -> jax.Array:
         return apply(network, weights, obs, memory)[1]
 
     return act, value_fn
+
+
+def draws(network: nn.Module) -> bool:
+    """Return whether encoders of a network draw random numbers, so that it takes `keys`."""
+    return getattr(network, "draws", False)
+
+
+def noise_keys(decision: Decision) -> jax.Array | None:
+    """Return the keys from which encoders drew when a decision was made; None for none."""
+    noise = decision.noise
+    return None if isinstance(noise, tuple) else jax.random.wrap_key_data(noise)
+
+
+def _keys_for(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return keys of a shape, made of one key or of one for each entry of the first axis."""
+    if not key.ndim:
+        return jax.random.split(key, shape)
+    return jax.vmap(lambda k: _keys_for(k, shape[1:]))(key) if shape[1:] else key
 
 
 def decide(

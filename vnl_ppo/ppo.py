@@ -23,9 +23,9 @@ from vnl_ppo import augmentation, distributions, losses, normalization, schedule
 from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
-from vnl_ppo.policy import Weights, apply_in_training, init_params, make_policy
+from vnl_ppo.policy import Weights, apply_in_training, init_params, make_policy, noise_keys
 from vnl_ppo.program_cache import as_it_is
-from vnl_ppo.randomness import draw, fold_in, keys_of
+from vnl_ppo.randomness import draw, keys_of
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import (
     LOST_TRUNCATIONS,
@@ -35,6 +35,7 @@ from vnl_ppo.rollout import (
     groups_in_rows,
     start_episodes,
 )
+from vnl_ppo.teaching import Teacher, check_teacher
 
 DEVICES = "devices"
 Metrics = dict[str, jax.Array]
@@ -83,6 +84,7 @@ def make_ppo(
     config: PPOConfig,
     devices: Sequence[jax.Device] | None = None,
     keep: Callable[[str, Any], Any] = as_it_is,
+    teacher: Teacher | None = None,
 ) -> PPO:
     """Build PPO's `init` and `step`; nothing is compiled before their first call.
 
@@ -92,6 +94,7 @@ def make_ppo(
         config: the settings.
         devices: the devices that share the work; None for all devices of all processes.
         keep: see `vnl_ppo.program_cache.ProgramCache.keep`.
+        teacher: a policy to learn from besides; None for none.
 
     Raises:
         ValueError: a setting is invalid, or does not divide over the devices; the network does not
@@ -100,7 +103,7 @@ def make_ppo(
     mesh = Mesh(np.asarray(devices or jax.devices()), (DEVICES,))
     init, step = (
         over_agents(function, config.num_seeds)
-        for function in on_one_device(env, network, config, mesh.size)
+        for function in on_one_device(env, network, config, mesh.size, teacher)
     )
     # A TrainingState of specs, not of arrays as its types say.
     everywhere: Any = PartitionSpec()
@@ -135,7 +138,11 @@ def over_agents(function: Callable[..., Any], num_agents: int) -> Callable[..., 
 
 
 def on_one_device(
-    env: Env, network: nn.Module, config: PPOConfig, num_devices: int
+    env: Env,
+    network: nn.Module,
+    config: PPOConfig,
+    num_devices: int,
+    teacher: Teacher | None = None,
 ) -> tuple[Callable[..., TrainingState], Callable[..., tuple[TrainingState, Metrics]]]:
     """Build `init` and `step` of one agent, as each of `num_devices` devices runs them.
 
@@ -146,6 +153,12 @@ def on_one_device(
     check(config, num_devices)
     if isinstance(network, ActorCritic):
         check_network(env.observation_spec, network)
+        network = without_still_parts(network, config)
+    if teacher is not None:
+        check_teacher(teacher, network, env.observation_spec, "the teacher")
+    if config.learning_rates:
+        params = partial(init_params, network, env.observation_spec)
+        schedules.check_parts(jax.eval_shape(params, jax.random.key(0)), config)
     optimizer = schedules.make_optimizer(config)
     num_envs = config.num_envs // num_devices
 
@@ -178,7 +191,7 @@ def on_one_device(
         chex.assert_size(experience.advantage, config.steps_per_iteration // num_devices)
         groups = groups_in_rows(episodes, config)
         params, optimizer_state, metrics = learn(
-            network, optimizer, state, experience, groups, learn_key, config
+            network, optimizer, state, experience, groups, learn_key, config, teacher
         )
         moments = weights.moments
         if config.normalize_observations:
@@ -191,6 +204,15 @@ def on_one_device(
         return state, jax.lax.pmean(metrics, DEVICES)
 
     return init, step
+
+
+def without_still_parts(network: ActorCritic, config: PPOConfig) -> ActorCritic:
+    """Return the network with those encoders frozen whose learning rate is 0: no gradient is
+    computed for them."""
+    still = {k for k, factor in config.rate_factors.items() if factor == 0} & set(network.encoders)
+    if not still:
+        return network
+    return network.clone(frozen_leaves=(*network.frozen_leaves, *sorted(still)))
 
 
 def of_this_device(n: int) -> jax.Array:
@@ -206,6 +228,7 @@ def learn(
     groups: jax.Array,
     key: jax.Array,
     config: PPOConfig,
+    teacher: Teacher | None = None,
 ) -> tuple[Any, optax.OptState, Metrics]:
     """Update the parameters by minibatches of the experience of one iteration.
 
@@ -220,6 +243,7 @@ def learn(
         experience: the experience of this device, leaves [B, ...].
         groups: int32[G, R], the rows of each group, B = G R (see `groups_in_rows`).
         key: the PRNG key that all devices share.
+        teacher: as in `make_ppo`.
 
     Returns:
         the new parameters and optimiser state; metrics averaged over the updates made, how many
@@ -234,12 +258,18 @@ def learn(
     def loss(params, batch, key):
         weights = Weights(params, state.weights.moments)
         (logits, value, _), own_loss, own_metrics = apply_in_training(
-            network, weights, batch.obs, batch.memory, batch.end
+            network, weights, batch.obs, batch.memory, batch.end, noise_keys(batch.decision)
         )
         loss, metrics = losses.ppo_loss(
             logits, value, batch, key, config, distribution, entropy_cost, DEVICES
         )
-        return loss + own_loss, {**metrics, "loss": loss + own_loss, **own_metrics}
+        loss += own_loss
+        metrics |= own_metrics
+        if teacher is not None:
+            metrics["teacher_kl"] = distance = teacher.distance(batch.obs, logits)
+            metrics["teacher_weight"] = weight = schedules.teacher_weight(state.iteration, config)
+            loss += weight * distance
+        return loss, {**metrics, "loss": loss}
 
     def move(learner, gradient):
         params, optimizer_state = learner
@@ -251,10 +281,8 @@ def learn(
         indices, key = indices_and_key
         batch = jax.tree.map(lambda x: x[indices], experience)
         keys = keys_of(key, group_numbers)
-        if config.image_shift:
-            axes = batch.advantage.ndim
-            obs = augmentation.random_shift(fold_in(keys, 1), batch.obs, axes, config.image_shift)
-            batch = dataclasses.replace(batch, obs=obs)
+        obs = augmentation.augment(keys, batch.obs, batch.advantage.ndim, config)
+        batch = dataclasses.replace(batch, obs=obs)
         gradient, metrics = jax.grad(loss, has_aux=True)(learner[0], batch, keys)
         gradient, kl = jax.lax.pmean((gradient, metrics["approx_kl"]), DEVICES)
         metrics["gradient_norm"] = norm = optax.tree.norm(gradient)

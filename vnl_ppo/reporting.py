@@ -153,6 +153,11 @@ class Reporter:
         if time.monotonic() - self._last_flush > _SECONDS_BETWEEN_FLUSHES:
             self.flush()
 
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Log an image uint8[H, W, C], C of 1 or 3."""
+        for log in self._logs:
+            log.image(step, name, image)
+
     def flush(self) -> None:
         """Write everything to disk."""
         for log in [*self._logs, *self._agents]:
@@ -163,7 +168,8 @@ class Reporter:
         """Report a training iteration."""
         self.scalars(step, metrics)
         metrics = over_all_agents(metrics)
-        rate = f"{metrics['perf/env_steps_per_second']:,.0f} steps/s"
+        pace = metrics.get("perf/env_steps_per_second", metrics.get("perf/steps_per_second"))
+        rate = f"{pace:,.0f} steps/s"
         self._progress.update(self._task, completed=step, rate=rate)
         if not math.isnan(reward := metrics.get("train/episode_reward", math.nan)):
             self._progress.update(self._task, returns=f"return {reward:.1f}")

@@ -35,6 +35,8 @@ class Decision:
         memory: the policy's memory afterwards; `()` if it has none.
         captured: what else an actor tells of itself, such as the outputs of its network's modules;
             `()` for nothing.
+        noise: uint32[..., 2], data of the PRNG keys from which encoders drew random numbers, so
+            that learning meets the policy that acted; `()` if they draw none.
     """
 
     raw_action: jax.Array
@@ -42,6 +44,7 @@ class Decision:
     value: jax.Array
     memory: Any = ()
     captured: Any = ()
+    noise: Any = ()
 
 
 @struct.dataclass

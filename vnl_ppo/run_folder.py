@@ -106,6 +106,13 @@ def split_agent(path: Path) -> tuple[Path, int | None]:
     return path, None
 
 
+def split_name(name: str) -> tuple[Path, str]:
+    """Return the folder and the step of RUN@STEP; the step is empty if none is named."""
+    path = Path(name).expanduser()
+    own, _, step = path.name.rpartition("@")
+    return (path.with_name(own), step) if own and step and not path.is_dir() else (path, "")
+
+
 def read_settings(path: Path) -> dict[str, Any]:
     """Read the settings that `create` wrote.
 

@@ -1,5 +1,9 @@
 """Schedule the learning rate and the weight of the entropy over a run."""
 
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -18,9 +22,63 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
     """
     clip = optax.clip_by_global_norm(config.max_grad_norm)
     if config.learning_rate_schedule == "constant":
-        return optax.chain(clip, optax.adam(config.learning_rate))
-    adam = optax.inject_hyperparams(optax.adam, static_args=_OTHERS)
-    return optax.chain(clip, adam(learning_rate=config.learning_rate))
+        optimizer = optax.chain(clip, optax.adam(config.learning_rate))
+    else:
+        adam = optax.inject_hyperparams(optax.adam, static_args=_OTHERS)
+        optimizer = optax.chain(clip, adam(learning_rate=config.learning_rate))
+    factors = config.rate_factors
+    return _by_part(optimizer, factors) if factors else optimizer
+
+
+def part_of(name: str) -> str:
+    """Return the part, as `PPOConfig.learning_rates` names it, of a parameter of the network.
+
+    Args:
+        name: of its outermost module, such as encoders_vision, value_encoders_vision or policy.
+    """
+    for prefix in ("value_encoders_", "encoders_"):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return "core" if name == "value_core" else name
+
+
+def check_parts(params: Any, config: PPOConfig) -> None:
+    """Raise a ValueError if `config.learning_rates` names a part that the parameters do not have.
+
+    Args:
+        params: the network's parameters, or their shapes (`jax.eval_shape`).
+        config: the settings.
+    """
+    parts = sorted({part_of(name) for name in params["params"]})
+    for part in config.rate_factors:
+        if part not in parts:
+            (near,) = difflib.get_close_matches(part, parts, n=1, cutoff=0.0)
+            raise ValueError(
+                f"learning_rates has {part!r}; did you mean {near!r}? the parts of this network "
+                f"that learn are {', '.join(parts)}"
+            )
+
+
+def _by_part(
+    optimizer: optax.GradientTransformation, factors: Mapping[str, float]
+) -> optax.GradientTransformation:
+    """Return an optimiser with the same state, whose changes are scaled by the factor of each part.
+
+    The gradients of parts that do not learn are no part of the global norm.
+    """
+
+    def scaled(tree: Any, factor_of: Callable[[float], float]) -> Any:
+        def one(path: Any, x: jax.Array) -> jax.Array:
+            factor = factor_of(factors.get(part_of(path[1].key), 1.0))
+            return x * factor if factor else jnp.zeros_like(x)
+
+        return jax.tree_util.tree_map_with_path(one, tree)
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        change, state = optimizer.update(scaled(gradient, bool), state, params)
+        return scaled(change, float), state
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def begin_iteration(
@@ -72,6 +130,12 @@ def entropy_cost(iteration: jax.Array, config: PPOConfig) -> jax.Array | float:
         return config.entropy_cost
     change = config.entropy_cost_final - config.entropy_cost
     return config.entropy_cost + change * _progress(iteration, config)
+
+
+def teacher_weight(iteration: jax.Array, config: PPOConfig) -> jax.Array:
+    """Return the weight of the distance to a teacher in this iteration, float32[]."""
+    left = 1 - _progress(iteration, config) / config.teacher_until
+    return config.teacher_weight * jnp.maximum(left, 0)
 
 
 def _progress(iteration: jax.Array, config: PPOConfig) -> jax.Array:

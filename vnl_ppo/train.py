@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vnl_ppo import checkpoint, distributed, run_folder
+from vnl_ppo import borrowing, checkpoint, distributed, run_folder
 from vnl_ppo.checkpoint import CheckpointConfig
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, renamed_leaves, shown
@@ -23,6 +23,7 @@ from vnl_ppo.ppo import PPO, TrainingState, Weights, make_ppo, over_agents
 from vnl_ppo.program_cache import ProgramCache, as_it_is
 from vnl_ppo.reporting import Log, Metrics, Reporter, over_all_agents
 from vnl_ppo.runtime import check_jax, seconds_since_start
+from vnl_ppo.teaching import Teacher
 
 Hook = Callable[[int, Mapping[str, float], TrainingState], Metrics | None]
 """(step, metrics, state) -> more metrics to log, floats or float[num_seeds] by name; or None.
@@ -56,6 +57,8 @@ def train(
     logs: Sequence[Log] = (),
     programs: ProgramCache | None = None,
     on_iteration: Hook | None = None,
+    initial: Mapping[str, np.ndarray] | None = None,
+    teacher: Teacher | None = None,
 ) -> Weights:
     """Train a network in an environment and write everything into the run's folder.
 
@@ -97,6 +100,9 @@ def train(
         on_iteration: a `Hook`, called after each iteration and its evaluation, if there is one, and
             after the evaluation before the first iteration. Every process calls it, and if one
             stops, all stop. An exception other than `StopTraining` passes through.
+        initial: arrays that the weights of a new run begin with instead of drawn ones, by name, see
+            `vnl_ppo.borrowing`; None for none. A run that continues from a checkpoint ignores it.
+        teacher: a policy to learn from besides, see `vnl_ppo.teaching`; None for none.
 
     Returns:
         the trained weights; of several seeds those of the first.
@@ -110,13 +116,15 @@ def train(
     """
     check_jax()
     keep = programs.keep if programs else as_it_is
-    ppo = make_ppo(env, network, config, keep=keep)
+    ppo = make_ppo(env, network, config, keep=keep, teacher=teacher)
     evaluate = over_agents(make_evaluate(env, network, config), config.num_seeds)
     evaluate = keep("evaluate", jax.jit(evaluate))
     first_process, checkpoints = distributed.is_first(), folder / run_folder.CHECKPOINTS
     warnings: list[str] = []
     fresh = not (resume and checkpoint.steps(checkpoints))
-    state, done = _begin(ppo, env, config, checkpoints if resume else None, warnings.append)
+    state, done = _begin(
+        ppo, env, config, checkpoints if resume else None, warnings.append, initial or {}
+    )
     distributed.check_same("the checkpoints to go on from", f"{fresh} {done}")
     step, total = (n * config.steps_per_iteration for n in (done, config.num_iterations))
     hook = _CallersHook(on_iteration)
@@ -374,15 +382,21 @@ def _on_one_device(weights: Weights) -> Weights:
 
 
 def _begin(
-    ppo: PPO, env: Env, config: PPOConfig, checkpoints: Path | None, warn: Callable[[str], None]
+    ppo: PPO,
+    env: Env,
+    config: PPOConfig,
+    checkpoints: Path | None,
+    warn: Callable[[str], None],
+    initial: Mapping[str, np.ndarray],
 ) -> tuple[TrainingState, int]:
     """Return the state to train from and its number of iterations done."""
-    if checkpoints is None:
-        return ppo.init(config.seed), 0
-    saved = _newest(ppo, env, config, checkpoints, warn)
-    if saved is None:
-        warn(f"{checkpoints} holds no checkpoint: beginning again")
-        return ppo.init(config.seed), 0
+    saved = _newest(ppo, env, config, checkpoints, warn) if checkpoints else None
+    if checkpoints is None or saved is None:
+        if checkpoints:
+            warn(f"{checkpoints} holds no checkpoint: beginning again")
+        state = ppo.init(config.seed)
+        weights = borrowing.replaced(state.weights, initial, ppo.layout.weights)
+        return dataclasses.replace(state, weights=weights), 0
     step, leaves, like = saved
     checkpoint.set_aside(checkpoints, after=step)
     state = checkpoint.restore(leaves, like, ppo.layout)

@@ -3,7 +3,7 @@
 A stage takes uint8 in 0 to 255 or floats in 0 to 1, [..., H, W, C] with any leading axes, and
 returns the same kind of image: where it only averages or picks pixels, bytes stay bytes, else it
 returns float32 in 0 to 1. Channels are treated apart unless a stage says otherwise. Stages have no
-parameters, draw no random numbers and pass gradients on.
+parameters, draw no random numbers but for `noise`, and pass gradients on.
 """
 
 from encoders.stages.blur import Blur
@@ -16,6 +16,7 @@ from encoders.stages.fovea import Fovea
 from encoders.stages.gabor import Gabor
 from encoders.stages.gray import Gray
 from encoders.stages.motion import Motion
+from encoders.stages.noise import Noise
 
 __all__ = [
     "Blur",
@@ -28,4 +29,5 @@ __all__ = [
     "Gabor",
     "Gray",
     "Motion",
+    "Noise",
 ]

@@ -64,6 +64,12 @@ class Gabor(nn.Module):
         return found.reshape(*found.shape[:-2], math.prod(found.shape[-2:]))
 
     @nn.nowrap
+    def frame_channels(self, channels: int) -> int:
+        """Return how many channels one frame of `channels` has afterwards."""
+        kinds = {"both": 3, "simple": 2, "complex": 1}[self.cells]
+        return channels * kinds * len(self.wavelengths) * self.orientations
+
+    @nn.nowrap
     def kernels(self) -> np.ndarray:
         """Return the functions, float64[2, wavelengths * orientations, side, side], even first."""
         waves, envelopes, mean, scale = self._functions()

@@ -15,6 +15,11 @@ WEIGHTS = (0.299, 0.587, 0.114)
 class Gray(nn.Module):
     """Averages red, green and blue, weighted as they contribute to brightness."""
 
+    @nn.nowrap
+    def frame_channels(self, channels: int) -> int:
+        """Return how many channels one frame has afterwards."""
+        return channels // 3
+
     def __call__(self, image: jax.Array) -> jax.Array:
         """Return the brightness of each pixel.
 

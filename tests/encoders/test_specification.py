@@ -55,6 +55,41 @@ class Batch(nn.Module):
         x = x.astype(jnp.float32).mean((-3, -2))
         return nn.BatchNorm(use_running_average=False if self.decided else None)(x)
 
+class Whole32(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x.astype(jnp.float32).mean((-3, -2)) * self.param("n", lambda k: jnp.array(3))
+
+class Wide(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = x.astype(jnp.float32).mean((-3, -2))
+        return x + self.param("b", nn.initializers.zeros, x.shape)
+
+class Loose(nn.Module):
+    def __call__(self, x):
+        return nn.Dense(4)(x.astype(jnp.float32).mean((-3, -2)))
+
+class Trains(nn.Module):
+    def __call__(self, x, train):
+        return x.astype(jnp.float32).mean((-3, -2))
+
+class Mute(nn.Module):
+    pass
+
+class Deaf(nn.Module):
+    def __call__(self):
+        return jnp.zeros(3)
+
+class Half(nn.Module):
+    def __call__(self, x, *more, scale=1.0):
+        return (scale * x.mean((-3, -2))).astype(jnp.float16)
+
+class Uneven(nn.Module):
+    def __call__(self, x, key=None):
+        x = x.astype(jnp.float32).mean((-3, -2))
+        return x if key is None else x[..., :1]
+
 class Drop(nn.Module):
     decided: bool = True
     @nn.compact
@@ -140,6 +175,7 @@ def test_further_settings_are_for_every_stage_that_has_them_and_is_not_given_the
 def test_an_encoder_of_ones_own(eyes):
     encoders = make_encoders("eyes_of_specs:Retina(width=8), right=mlp", LEAVES)
     assert encoders["left"].width == 8
+    assert set(make_encoders("left=eyes_of_specs:Half", LEAVES)) == {"left"}
 
 
 WRONG = [
@@ -206,8 +242,15 @@ def test_what_is_wrong_is_told_with_its_place(text, place, why):
         ("Whole", "returns uint8[1, 3].*float"),
         ("Batch", "batch_stats, as nn.BatchNorm.*nn.LayerNorm"),
         ("Batch(decided=False)", "has nn.BatchNorm.*nn.LayerNorm"),
-        ("Drop", "random key, as nn.Dropout"),
-        ("Drop(decided=False)", "has nn.Dropout.*deterministic"),
+        ("Drop", "random key from flax, as nn.Dropout.*key=None, as encoders.Dropout"),
+        ("Drop(decided=False)", "has nn.Dropout.*encoders.Dropout"),
+        ("Whole32", "has the parameter n of int32"),
+        ("Wide", "{'b': 'float32[1, 3]'} and {'b': 'float32[2, 3, 3]'}"),
+        ("Loose", "without @nn.compact"),
+        ("Trains", "takes 'train' besides its input.*such as train=None"),
+        ("Mute", "has no method __call__"),
+        ("Deaf", "takes no input"),
+        ("Uneven", "returns float32[1, 1] with keys and float32[1, 3] without"),
     ],
 )
 def test_what_cannot_be_trained_is_told(eyes, name, why):

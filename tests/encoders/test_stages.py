@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage, signal
 
 from encoders import make_encoder, make_encoders
-from encoders.stages import Fovea, Gabor
+from encoders.stages import Fovea, Gabor, Motion
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (13, 17, 6), dtype=np.uint8)
@@ -61,7 +61,7 @@ EXPECTED = {
     "fovea(rings=5, angles=7, inner=1.5)": lambda: by_channel(log_polar),
     "motion": lambda: (1 + FLOATS[..., 3:] - FLOATS[..., :3]) / 2,
     "motion(channels=2)": lambda: (1 + FLOATS[..., 2:] - FLOATS[..., :-2]) / 2,
-    "gray | motion(channels=1)": lambda: (1 + gray()[..., 1:] - gray()[..., :1]) / 2,
+    "gray | motion": lambda: (1 + gray()[..., 1:] - gray()[..., :1]) / 2,
     "flatten": lambda: FLOATS.ravel(),
 }
 AVERAGES = ("gray", "blur", "downsample", "crop", "fovea")
@@ -173,7 +173,7 @@ LEAVES = {"vision": jax.ShapeDtypeStruct((40, 48, 3), jnp.uint8)}
         ("edges | motion | mlp", "character 9: motion: needs two or more frames.*--frames 2"),
         (
             "gray | motion | mlp",
-            "character 8: motion: needs.*got 1 channels.*motion\\(channels=1\\)",
+            "character 8: motion: needs.*of 1 channels each, got 1 channels",
         ),
         ("gray | gray | mlp", "character 8: gray: takes images of red.*got 1 channels"),
         ("crop(height=50) | mlp", "rows -5 to 45 .* image of 40x48"),
@@ -209,3 +209,32 @@ def test_what_does_not_fit_is_told(spec, why):
 )
 def test_chains_with_encoders(spec):
     assert set(make_encoders(spec, LEAVES)) == {"vision"}
+
+
+@pytest.mark.parametrize(
+    ("channels", "spec", "expected"),
+    [
+        (9, "motion | flatten", 3),
+        (9, "gray | motion | flatten", 1),
+        (9, "motion | gray | flatten", 3),
+        (3, "motion | flatten", 1),  # depth, of one channel
+        (9, "gray | gabor(cells=simple) | motion | flatten", 16),
+        (9, "motion(channels=1) | motion | flatten", 1),
+    ],
+)
+def test_motion_knows_the_channels_of_a_frame(channels, spec, expected):
+    leaves = {"eye": jax.ShapeDtypeStruct((12, 12, channels), jnp.uint8)}
+    stages = make_encoders(spec, leaves, frames=3)["eye"].stages
+    assert [x.channels for x in stages if isinstance(x, Motion)][-1] == expected
+
+
+def test_motion_after_a_stage_of_ones_own_has_to_be_told(tmp_path, monkeypatch):
+    (tmp_path / "a_pupil.py").write_text(
+        "import flax.linen as nn\n\nclass Pupil(nn.Module):\n"
+        "    def __call__(self, x):\n        return x[..., :2]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    leaves = {"eye": jax.ShapeDtypeStruct((12, 12, 6), jnp.uint8)}
+    with pytest.raises(ValueError, match="character 17: it is not known.*motion\\(channels=N\\)"):
+        make_encoders("a_pupil:Pupil | motion | flatten", leaves, frames=2)
+    make_encoders("a_pupil:Pupil | motion(channels=1) | flatten", leaves, frames=2)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +42,8 @@ def test_one_run_has_no_interval():
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_each_condition_observes_what_it_should(name):
     options = SightOptions("walls_ant", conditions=(name,))
-    settings = parse(sight.flags_of(options, name, 0), None)
+    settings = parse(sight.flags_of(options, name, 0, Path("runs") / name / "seed_0"), None)
+    assert settings.teacher == ("runs/told/seed_0@0" if name == "taught" else "")
     env, network = sight.build(settings)
     assert ("vision" in env.observation_spec) == (name not in ("blind", "told"))
     assert "ahead" in env.observation_spec
@@ -51,7 +53,7 @@ def test_each_condition_observes_what_it_should(name):
     assert ("ahead" in value) == (name not in ("blind", "plain"))
     assert network.predict_leaves == (("ahead",) if name == "prediction" else ())
     assert network.frozen_leaves == (("vision",) if name == "untrained" else ())
-    blind = parse(sight.flags_of(options, "blind", 0), None)
+    blind = parse(sight.flags_of(options, "blind", 0, Path("runs/blind/seed_0")), None)
     assert settings.ppo == blind.ppo
 
 
@@ -103,7 +105,7 @@ def test_impossible_options_are_refused(changes, message):
 
 def test_a_run_of_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):
     options = SightOptions("walls_ant", num_timesteps=4000)
-    settings = parse(sight.flags_of(options, "blind", 0), None)
+    settings = parse(sight.flags_of(options, "blind", 0, Path("runs/blind/seed_0")), None)
     run_folder.create(tmp_path / "run", to_dict(settings), BUILDER)
     again = sight.settings_of(str(tmp_path / "run"))
     assert sight.differing(to_dict(again), to_dict(settings)) == []

@@ -67,7 +67,7 @@ def episodes(data, metrics):
 
 
 def leaves_of(state):
-    return {name: np.asarray(x) for name, x in checkpoint._leaves(state).items()}
+    return {name: np.asarray(x) for name, x in checkpoint.named_leaves(state).items()}
 
 
 def test_metrics_are_no_part_of_what_has_to_match():

@@ -38,8 +38,8 @@ def weights_for(network):
     return Weights(init_params(network, SPEC, jax.random.key(0)), init_moments(SPEC))
 
 
-def trained(network, iterations):
-    ppo = make_ppo(Shown(), network, CONFIG)
+def trained(network, iterations, config=CONFIG):
+    ppo = make_ppo(Shown(), network, config)
     state = ppo.init(0)
     before = jax.device_get(weights_of(state).params)
     for _ in range(iterations):
@@ -87,11 +87,17 @@ def test_features_learn_to_tell_what_they_have_to_predict():
 
 
 def test_a_frozen_encoder_stays_bit_for_bit():
-    before, after, metrics = trained(dataclasses.replace(SEEING, frozen_leaves=("vision",)), 3)
+    frozen = trained(dataclasses.replace(SEEING, frozen_leaves=("vision",)), 2)
+    before, after, metrics = frozen
     same = jax.tree.map(lambda x, y: bool((x == y).all()), before, after)["params"]
     assert all(jax.tree.leaves(same["encoders_vision"]))
     assert not any(jax.tree.leaves(same["predictor"]))
     assert metrics["predictor/truth_r2"][0] < 0.9
+    # A learning rate of 0 is the same.
+    still = trained(SEEING, 2, dataclasses.replace(CONFIG, learning_rates=("vision=0",)))
+    jax.tree.map(np.testing.assert_array_equal, still, frozen)
+    with pytest.raises(ValueError, match="'vison'; did you mean 'vision'"):
+        make_ppo(Shown(), SEEING, dataclasses.replace(CONFIG, learning_rates=("vison=0",)))
 
 
 def test_an_encoder_of_ones_own_may_add_to_the_loss():

@@ -1,12 +1,13 @@
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from vnl_ppo import schedules
-from vnl_ppo.config import PPOConfig
+from vnl_ppo.config import PPOConfig, check
 
 PARAMS = {"w": jnp.array([1.0, -2.0])}
 GRADIENT = {"w": jnp.array([0.3, 0.4])}
@@ -62,3 +63,65 @@ def test_the_entropy_cost_goes_to_its_final_value(iteration, cost):
 
 def test_a_constant_entropy_cost_stays_a_plain_number():
     assert schedules.entropy_cost(jnp.int32(5), RUN) == RUN.entropy_cost
+
+
+PARTS = {
+    "params": {
+        "encoders_eye": {"w": jnp.array([1.0, -2.0])},
+        "value_encoders_eye": {"w": jnp.array([0.5])},
+        "policy": {"w": jnp.array([3.0])},
+    }
+}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "adaptive_kl"])
+def test_learning_rates_of_parts_are_relative(schedule):
+    plain = PPOConfig(learning_rate=1e-3, learning_rate_schedule=schedule, max_grad_norm=1e9)
+    own = dataclasses.replace(plain, learning_rates=("eye=0.25", "policy=2"))
+    gradient = jax.tree.map(lambda x: 0.3 * x, PARTS)
+    changes = []
+    for config in (plain, own):
+        optimizer = schedules.make_optimizer(config)
+        state = optimizer.init(PARTS)
+        for _ in range(3):
+            change, state = optimizer.update(gradient, state, PARTS)
+        changes.append(change["params"])
+    # Adam moves each parameter against the sign of its gradient, by the learning rate.
+    np.testing.assert_allclose(changes[0]["encoders_eye"]["w"], [-1e-3, 1e-3], rtol=1e-4)
+    for name, factor in {"encoders_eye": 0.25, "value_encoders_eye": 0.25, "policy": 2}.items():
+        np.testing.assert_array_equal(changes[1][name]["w"], factor * changes[0][name]["w"])
+    # States are of the same structure, so that a run can be resumed with other factors.
+    one, two = (jax.tree.structure(schedules.make_optimizer(c).init(PARTS)) for c in (plain, own))
+    assert one == two
+
+
+def test_parts_that_do_not_learn_are_no_part_of_the_norm():
+    config = PPOConfig(learning_rate=1e-3, max_grad_norm=1.0, learning_rates=("eye=0",))
+    optimizer = schedules.make_optimizer(config)
+    gradient = {"params": {**PARTS["params"], "policy": {"w": jnp.array([0.5])}}}
+    change, state = optimizer.update(gradient, optimizer.init(PARTS), PARTS)
+    assert (change["params"]["encoders_eye"]["w"] == 0).all()
+    # 0.5 is below the largest norm, so the first moment is a tenth of all of it.
+    moments = optax.tree.get(state, "mu")["params"]
+    np.testing.assert_allclose(moments["policy"]["w"], 0.05, rtol=1e-6)
+    assert (moments["encoders_eye"]["w"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("texts", "why"),
+    [
+        (("police=1",), "'police'; did you mean 'policy'"),
+        (("eyes=1",), "learning_rates has 'eyes'; did you mean 'eye'.*are eye, policy"),
+        (("eye",), "has 'eye'; write PART=FACTOR"),
+        (("eye=-1",), "write PART=FACTOR"),
+        (("eye=nan",), "write PART=FACTOR"),
+        (("eye=inf",), "write PART=FACTOR"),
+        (("=1",), "write PART=FACTOR"),
+        (("eye=1", "eye=2"), "has eye twice"),
+    ],
+)
+def test_wrong_learning_rates_are_told(texts, why):
+    with pytest.raises(ValueError, match=why):
+        config = PPOConfig(learning_rates=texts)
+        check(config)
+        schedules.check_parts(PARTS, config)
