@@ -138,7 +138,7 @@ def flags_of(options: SightOptions, condition: str, seed: int, run: Path) -> lis
     """Return the flags of `train.py` for a new run."""
     flags = shlex.split(f"{COMMON} {CONDITIONS[condition]} {options.flags}")
     told = run.parents[1] / "told" / run.name
-    last = steps[-1] if (steps := checkpoint.steps(told / run_folder.CHECKPOINTS)) else 0
+    last = max(checkpoint.steps(told / run_folder.CHECKPOINTS), default=0)
     flags = [f"{told}@{last}" if flag == "{told}" else flag for flag in flags]
     steps = ["--num-timesteps", str(options.num_timesteps), "--seed", str(seed)]
     return ["--env", options.env, *flags, *steps]
