@@ -132,7 +132,7 @@ def analyse(options: AnalyseOptions, recordings: Sequence[xarray.Dataset]) -> di
         for i, activity in enumerate(activities)
         for module, x in activity.items()
     }
-    similarity = [[cka(x, y) for y in layers.values()] for x in layers.values()]
+    similarity = cka(list(layers.values())).tolist()
     return {
         "samples": len(kept),
         "variables": names,
