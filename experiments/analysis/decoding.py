@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-ALPHAS = np.logspace(-2, 6, 17)
+ALPHAS = np.logspace(-4, 6, 11)
 """Penalties that are tried; each fold takes the best of its training part."""
 STRENGTHS = (1e-4, 1e-2, 1.0)
 """Inverse penalties that are tried by logistic regression."""
@@ -39,9 +39,10 @@ def decode(
     Raises:
         ValueError: there are fewer episodes than folds, or a number is not finite.
     """
+    activity = _scaled(activity)
     scores = np.full((folds, variables.shape[1]), np.nan)
     for fold, (train, test) in enumerate(_folds(activity, variables, episodes, folds)):
-        decoder = make_pipeline(StandardScaler(), RidgeCV(ALPHAS, alpha_per_target=True))
+        decoder = make_pipeline(_centre(), RidgeCV(ALPHAS, alpha_per_target=True))
         decoder.fit(activity[train], variables[train])
         predicted = decoder.predict(activity[test]).reshape(len(test), -1)
         spread = np.square(variables[test] - variables[test].mean(axis=0)).sum(axis=0)
@@ -79,13 +80,11 @@ def classify(
         ValueError: as `decode`.
     """
     scores = {name: np.full(folds, np.nan) for name in ("auc", "balanced_accuracy")}
-    labels = variable == variable.max()
+    labels, activity = variable == variable.max(), _scaled(activity)
     for fold, (train, test) in enumerate(_folds(activity, variable, episodes, folds)):
         if not (is_binary(labels[train]) and is_binary(labels[test])):
             continue
-        model = make_pipeline(
-            StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
-        )
+        model = make_pipeline(_centre(), LogisticRegression(class_weight="balanced", max_iter=1000))
         inner = _with_both(labels[train], episodes[train])
         if inner:
             strengths = {"logisticregression__C": STRENGTHS}
@@ -95,6 +94,17 @@ def classify(
         predicted = model.predict(activity[test])
         scores["balanced_accuracy"][fold] = balanced_accuracy_score(labels[test], predicted)
     return scores
+
+
+def _scaled(activity: np.ndarray) -> np.ndarray:
+    """Return activity with a variance over units and samples of 1. Units are not scaled one by one:
+    one that is almost always silent would be blown up, and ruin predictions when it is not."""
+    spread = (activity - activity.mean(axis=0)).std()
+    return activity / spread if spread > 0 else activity
+
+
+def _centre() -> StandardScaler:
+    return StandardScaler(with_std=False)
 
 
 def _with_both(labels: np.ndarray, episodes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

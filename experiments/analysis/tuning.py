@@ -75,19 +75,26 @@ class Selective:
     selective: np.ndarray
 
 
+def permutations_of(episodes: np.ndarray, number: int = 500, seed: int = 0) -> np.ndarray:
+    """Return int[m, n], for each of m permutations of episodes and each sample the index of a
+    sample of another episode, in order of time (see `mismatched`).
+
+    Args:
+        episodes: int[n], the episode of each sample; at least 2.
+        number: m.
+        seed: of the permutations.
+    """
+    seeds = np.random.default_rng(seed).integers(2**32, size=number)
+    return np.stack([mismatched(episodes, s) for s in seeds])
+
+
 def find_selective(
-    activity: np.ndarray,
-    variable: np.ndarray,
-    episodes: np.ndarray,
-    permutations: int = 500,
-    bins: int = 10,
-    seed: int = 0,
+    activity: np.ndarray, variable: np.ndarray, permuted: np.ndarray, bins: int = 10
 ) -> Selective:
     """Test which units are selective for a variable.
 
-    A permutation gives each episode the variable of another one, in order of time (see
-    `mismatched`): what depends on the time within an episode alone is not selective. With S the
-    selectivity and S_1 ... S_m that under permutations,
+    Permutations give each episode the variable of another one: what depends on the time within an
+    episode alone is not selective. With S the selectivity and S_1 ... S_m that under permutations,
 
         p = (1 + number of S_i >= S) / (1 + m).
 
@@ -99,21 +106,18 @@ def find_selective(
     Args:
         activity: float[n, units].
         variable: float[n].
-        episodes: int[n], the episode of each sample; at least 2.
-        permutations: m.
+        permuted: int[m, n]; see `permutations_of`.
         bins: see `bins_of`.
-        seed: of the permutations.
     """
     standard = _standard(activity)
     labels = bins_of(variable, bins)
     observed = _selectivity(standard, labels[None])[0]
     above = np.zeros(len(observed))
-    seeds = np.random.default_rng(seed).integers(2**32, size=permutations)
-    for first in range(0, permutations, CHUNK):
-        others = [labels[mismatched(episodes, s)] for s in seeds[first : first + CHUNK]]
+    for first in range(0, len(permuted), CHUNK):
+        others = labels[permuted[first : first + CHUNK]]
         # Rounding makes equal numbers differ.
-        above += (_selectivity(standard, np.array(others)) >= observed - 1e-6).sum(axis=0)
-    p = (1 + above) / (1 + permutations)
+        above += (_selectivity(standard, others) >= observed - 1e-6).sum(axis=0)
+    p = (1 + above) / (1 + len(permuted))
     return Selective(observed, p, stats.false_discovery_control(p) <= 0.05)
 
 
