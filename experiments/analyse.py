@@ -164,8 +164,13 @@ def analyse(
             f"record more episodes"
         )
     episode, time = np.nonzero(alive)
-    steps = _spread((episode, time), options.samples)
-    names, values = variables_of(paths[0], first, options.variables, steps)
+    steps = spread((episode, time), options.samples)
+    arrays: Sequence[str] = options.variables
+    if not arrays:
+        arrays, told = default_variables(first)
+        if told:
+            print(f"{paths[0]}: {told}")
+    names, values = variables_of(paths[0], first, arrays, steps)
     for path, other in zip(paths[1:], recordings[1:], strict=True):
         check_same(paths[0], first, path, other, steps)
     activities = [
@@ -239,7 +244,7 @@ def analyse(
     }, drawn
 
 
-def _spread(steps: Steps, number: int) -> Steps:
+def spread(steps: Steps, number: int) -> Steps:
     """Return at most that many of the steps, evenly spread."""
     kept = np.linspace(0, len(steps[0]) - 1, min(number, len(steps[0]))).astype(int)
     return steps[0][kept], steps[1][kept]
@@ -262,17 +267,17 @@ def check_same(
         )
 
 
-def default_variables(recording: xarray.Dataset) -> list[str]:
-    """Return the arrays to analyse if none are named; see `AnalyseOptions.variables`."""
+def default_variables(recording: xarray.Dataset) -> tuple[list[str], str]:
+    """Return the arrays to analyse if none are named (see `AnalyseOptions.variables`), and what to
+    tell of it."""
     usual = [name for name in USUAL if name in recording]
     if usual:
-        return usual
-    alike = [k for k in map(str, recording) if k.startswith(INSTEAD)]
-    print(
-        f"this recording has none of {', '.join(USUAL)}; variables are "
-        f"{', '.join(alike)}; --variables takes any of {', '.join(numeric(recording))}"
+        return usual, ""
+    instead = [k for k in map(str, recording) if k.startswith(INSTEAD)]
+    return instead, (
+        f"there is none of {', '.join(USUAL)}; variables are {', '.join(instead)}; --variables "
+        f"takes any of {', '.join(numeric(recording))}"
     )
-    return alike
 
 
 def numeric(recording: xarray.Dataset) -> list[str]:
@@ -299,7 +304,7 @@ def variables_of(
     """
     known = numeric(recording)
     names, columns = [], []
-    for array in arrays or default_variables(recording):
+    for array in arrays:
         if array not in known:
             raise ValueError(
                 f"--variables has {array!r}, which is no array of {path} with at most "
@@ -314,7 +319,7 @@ def variables_of(
                 columns.append(column)
     if not columns:
         raise ValueError(
-            f"{', '.join(arrays) or 'its variables'} are constant in {path}; name others with "
+            f"{', '.join(arrays)} are constant in {path}; name others with "
             f"--variables; there are {', '.join(known)}"
         )
     return names, np.stack(columns, axis=-1)
@@ -426,7 +431,7 @@ def around_events(
     if counter.ndim != 2:
         raise ValueError(f"--event is {options.event}, which has several entries; name a number")
     before, after = options.around
-    episode, time = _spread(whole(rises(counter, alive), alive, before, after), EVENTS)
+    episode, time = spread(whole(rises(counter, alive), alive, before, after), EVENTS)
     if not len(episode):
         print(f"no averages around events: {options.event} never rises far enough from the ends")
         return {}

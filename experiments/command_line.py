@@ -52,7 +52,7 @@ from vnl_ppo.policy import Weights
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
 from vnl_ppo.runtime import Compilations, check_jax, keep_compilations
-from vnl_ppo.train import check_training, train
+from vnl_ppo.train import Hook, check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
 RENAMED = {
@@ -205,6 +205,11 @@ def prepare(
     check_installed(settings.wandb)
     check(settings.ppo, jax.device_count())
     env, network = build(settings)
+    if settings.record_every:
+        # Imported late: it needs the extra `analysis`.
+        from experiments import recordings
+
+        recordings.check(settings, env)
     name = f"{title(settings, env)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.run_dir and settings.resume is None and is_first():
@@ -240,7 +245,7 @@ def title(settings: Settings, env: Env) -> str:
     return f"{name}_{'vision' if settings.seeing else 'blind'}"
 
 
-_NOT_TRACED = ("checkpoints", "video_seconds", "wandb")
+_NOT_TRACED = ("checkpoints", "video_seconds", "wandb", "record_every", "record_variables")
 
 
 def kept_programs(
@@ -281,6 +286,7 @@ def work(
         quiet=settings.quiet,
         logs=other_logs(settings, folder) if is_first() else (),
         programs=programs,
+        on_iteration=recorder(settings, env, network, folder),
     )
     if is_first():
         made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]
@@ -293,6 +299,15 @@ def work(
             print(f"warning: no video: {reason}", file=sys.stderr)
         print(f"done: {', '.join(made)}; tensorboard --logdir {folder}")
     wait_for_all()
+
+
+def recorder(settings: Settings, env: Env, network: ActorCritic, folder: Path) -> Hook | None:
+    """Return the hook that records while the policy learns, if the settings ask for it."""
+    if not settings.record_every:
+        return None
+    from experiments.recordings import Recordings
+
+    return Recordings(settings, env, network, folder)
 
 
 def film_episode(

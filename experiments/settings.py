@@ -82,6 +82,11 @@ class Settings:
     CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized."""
     video_seconds: float = 10.0
     """Length of the video that is made after training, seconds; 0 for none."""
+    record_every: int = 0
+    """Evaluations from one recording to the next, of 10 episodes, from which variables are decoded
+    for TensorBoard (experiments/recordings.py); 0 for none. Needs the extra `analysis`."""
+    record_variables: tuple[str, ...] = ()
+    """Arrays to decode from these recordings; empty for those of analyse.py."""
     checkpoints: CheckpointConfig = CheckpointConfig()
     wandb: str = ""
     """Project of Weights & Biases to log to as well, with the extra `wandb`; empty for none.

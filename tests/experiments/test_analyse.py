@@ -91,7 +91,7 @@ def test_a_world_that_tells_no_truth_is_analysed_by_its_metrics(tmp_path, capsys
     found, _ = analyse.analyse(options, [open_recording(path)])
     assert found["variables"] == ["metric.obstacles_passed", "reward"]
     said = capsys.readouterr().out
-    assert "has none of truth.ahead" in said and "--variables takes any of metric.obst" in said
+    assert "there is none of truth.ahead" in said and "--variables takes any of metric.obst" in said
 
 
 def test_recordings_of_the_same_episodes_are_compared(tmp_path):

@@ -104,7 +104,7 @@ def test_an_environment_and_an_encoder_of_ones_own(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "x.analysis.json").read_text())
     scores = found["recordings"][0]["modules"]["encoders_vision.Dense_0"]["r2"]
     assert scores["observation.truth[0]"]["mean"] > 0.99
-    with pytest.raises(SystemExit, match="its variables are constant.*there are action, obs"):
+    with pytest.raises(SystemExit, match="reward are constant.*there are action, obs"):
         call(monkeypatch, analyse, tmp_path / "x.zarr", "--folds", 3)
 
 
