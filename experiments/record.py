@@ -163,30 +163,34 @@ class Recorder:
         self.together = together
 
         def take_step(weights: Weights, carry: Any, key: jax.Array) -> Any:
-            episodes, over = carry
+            episodes, over, truth = carry
             state = episodes.state
             actor = actor_of(policy, lesions, modules, weights)
             action, decision = actor.act(state.obs, key, episodes.memory)
             moved, faults = advance(
                 self.env, dataclasses.replace(episodes, memory=decision.memory), action
             )
+            after = self._truth(moved.state)
             now = {
                 "action": action,
                 "value": decision.value,
                 "reward": moved.state.reward,
                 **{f"observation.{k}": x for k, x in flatten(state.obs).items()},
                 **{f"metric.{k}": x for k, x in moved.state.metrics.items()},
-                **self._truth(state, moved.state),
+                **truth,
+                **self._velocity(truth, after),
                 **decision.captured,
                 # Last, so that a step that is alive is whole.
                 "alive": ~over,
             }
             ends = (moved.state.done > 0) | is_broken(faults)
-            return (select(over, episodes, moved), over | ends), now
+            kept = select(over, (episodes, truth), (moved, after))
+            return (kept[0], over | ends, kept[1]), now
 
         def start(weights: Weights, keys: jax.Array) -> Any:
             memory = actor_of(policy, lesions, modules, weights).memory(together)
-            return start_episodes(self.env, keys, memory), jnp.zeros(together, bool)
+            episodes = start_episodes(self.env, keys, memory)
+            return episodes, jnp.zeros(together, bool), self._truth(episodes.state)
 
         self._start = jax.jit(start)
         self._walk = jax.jit(
@@ -231,16 +235,20 @@ class Recorder:
         store.write(*computed)
         store.close()
 
-    def _truth(self, state: State, after: State) -> dict[str, jax.Array]:
-        """Return what the environment tells of a state, and the velocity until the next."""
+    def _truth(self, state: State) -> dict[str, jax.Array]:
+        """Return what the environment tells of states."""
         truth = getattr(self.env, "truth", None)
-        if truth is None:
-            return {}
-        found = jax.vmap(truth)(state.data)
-        if "position" in found and hasattr(self.env, "dt"):
-            moved = jax.vmap(truth)(after.data)["position"] - found["position"]
-            found = {**found, "velocity": moved / self.env.dt}
+        found = {} if truth is None else jax.vmap(truth)(state.data)
         return {f"truth.{k}": x for k, x in found.items()}
+
+    def _velocity(
+        self, now: Mapping[str, jax.Array], after: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        """Return the mean velocity between two states, if their positions are known."""
+        if "truth.position" not in now or not hasattr(self.env, "dt"):
+            return {}
+        moved = after["truth.position"] - now["truth.position"]
+        return {"truth.velocity": moved / self.env.dt}
 
 
 def attributes_of(env: Any) -> dict[str, Mapping[str, Any]]:

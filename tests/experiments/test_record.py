@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray
 
+import envs
 from experiments import analyse, record
 from experiments.players import load_policy, settings_of
 from tests.experiments.test_players import run
@@ -79,6 +80,15 @@ def test_arrays_tell_what_they_are(recording, policy):
     position = recording["truth.position"].values
     moved = position[:, :-1] + policy.env.dt * recording["truth.velocity"].values[:, :-1]
     np.testing.assert_allclose(position[:, 1:], moved, atol=1e-5)
+
+
+def test_entries_of_joints_that_have_several_are_named():
+    env = envs.make("gap_ant", seeing=False)
+    positions, velocities = (env.truth_attributes[k]["entries"] for k in ("qpos", "qvel"))
+    assert positions[:8] == [*(f"root.{x}" for x in ("x", "y", "z", "qw", "qx", "qy", "qz")),
+                             "front_left_hip"]  # fmt: skip
+    assert velocities[3:7] == ["root.turn_x", "root.turn_y", "root.turn_z", "front_left_hip"]
+    assert (len(positions), len(velocities)) == (env.model.nq, env.model.nv)
 
 
 def test_the_layout_of_each_episode_is_that_of_its_walls(recording):
