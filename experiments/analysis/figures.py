@@ -24,11 +24,14 @@ def draw_scores(
         scores: mean, low and high by variable, module, and recording.
         measures: what is scored, by variable: r2 or auc.
     """
-    figure = Figure(
-        figsize=(1.6 + 2.4 * len(scores), 1.2 + 0.28 * len(next(iter(scores.values()))))
-    )
-    panels = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
-    for panel, (variable, modules) in zip(panels, scores.items(), strict=True):
+    columns = min(5, len(scores))
+    lines = -(-len(scores) // columns)
+    height = 0.7 + 0.26 * len(next(iter(scores.values())))
+    figure = Figure(figsize=(1.4 + 2.1 * columns, 0.6 + height * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for panel in panels[len(scores) :]:
+        panel.axis("off")
+    for panel, (variable, modules) in zip(panels, scores.items(), strict=False):
         rows = np.arange(len(modules))
         for i, label in enumerate(next(iter(modules.values()))):
             mean, low, high = (
@@ -42,13 +45,13 @@ def draw_scores(
         panel.axvline(chance, color="grey", linewidth=0.5)
         panel.set_xlim(chance - 0.25, 1.05)
         panel.set_title(variable, fontsize=8)
-        panel.set_xlabel("AUC" if measure == "auc" else "R²")
+        panel.set_xlabel("AUC" if measure == "auc" else "R²", fontsize=8)
+        panel.tick_params(axis="x", labelsize=7)
         panel.set_yticks(rows, list(modules), fontsize=7)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=7, loc="outside upper center")
-    figure.set_layout_engine("constrained")
     return figure
 
 
@@ -91,7 +94,7 @@ def draw_tuning(curves: Mapping[str, Mapping[str, Tuning]]) -> Figure:
         curves: of one unit each, by variable and by the unit's name; a row for each variable.
     """
     columns = max(len(units) for units in curves.values())
-    figure = Figure(figsize=(2.6 * columns, 2.1 * len(curves)))
+    figure = Figure(figsize=(2.6 * columns, 2.1 * len(curves)), layout="constrained")
     panels = figure.subplots(len(curves), columns, squeeze=False)
     for row, (variable, units) in zip(panels, curves.items(), strict=True):
         for panel in row[len(units) :]:
@@ -105,7 +108,6 @@ def draw_tuning(curves: Mapping[str, Mapping[str, Tuning]]) -> Figure:
             panel.tick_params(labelsize=6)
             panel.spines[["top", "right"]].set_visible(False)
         row[0].set_ylabel("activity", fontsize=7)
-    figure.set_layout_engine("constrained")
     return figure
 
 
@@ -119,9 +121,9 @@ def draw_triggered(averages: Mapping[str, Triggered], event: str) -> Figure:
     """
     figure, panels = _grid(len(averages), 1.8)
     for panel, (module, found) in zip(panels, averages.items(), strict=True):
-        spread = found.mean.std(axis=0)
-        mean = found.mean[:, spread > 1e-9]
-        z = ((mean - mean.mean(axis=0)) / mean.std(axis=0)).T
+        away, spread = found.mean - found.mean.mean(axis=0), found.mean.std(axis=0)
+        varies = spread > 1e-9
+        z = (away[:, varies] / spread[varies]).T
         z = z[np.argsort(z.argmax(axis=1))]
         ends = (found.lags[0] - 0.5, found.lags[-1] + 0.5)
         if len(z):
