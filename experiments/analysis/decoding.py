@@ -21,10 +21,13 @@ def decode(
     """Return how well variables can be read from activity, on episodes that were not fitted.
 
     A linear map is fitted by ridge regression (Hoerl and Kennard 1970), whose penalty is chosen by
-    generalised cross-validation within the training part. With y the variable and p its prediction
-    on the test part,
+    generalised cross-validation within the training part. With y the variable and p its prediction,
 
-        R^2 = 1 - sum (y - p)^2 / sum (y - mean(y))^2.
+        R^2 = 1 - sum (y - p)^2 / sum (y - m)^2
+
+    over the test part, where m is the mean of the training part: 0 is as good as knowing nothing
+    but m. (Relative to the mean of the test part, it would explode where the few episodes of a fold
+    hardly vary.)
 
     Args:
         activity: float[n, units].
@@ -34,7 +37,7 @@ def decode(
         folds: number of test parts.
 
     Returns:
-        float[folds, k], R^2 of each fold; NaN for a variable that is constant in the fold.
+        float[folds, k], R^2 of each fold; NaN for a variable that is m throughout the fold.
 
     Raises:
         ValueError: there are fewer episodes than folds, or a number is not finite.
@@ -45,9 +48,9 @@ def decode(
         decoder = make_pipeline(_centre(), RidgeCV(ALPHAS, alpha_per_target=True))
         decoder.fit(activity[train], variables[train])
         predicted = decoder.predict(activity[test]).reshape(len(test), -1)
-        spread = np.square(variables[test] - variables[test].mean(axis=0)).sum(axis=0)
-        error = np.square(variables[test] - predicted).sum(axis=0)
-        varies = spread > 1e-12 * len(test)
+        error = np.square(variables[test] - predicted).mean(axis=0)
+        spread = np.square(variables[test] - variables[train].mean(axis=0)).mean(axis=0)
+        varies = spread > 1e-12
         scores[fold, varies] = 1 - error[varies] / spread[varies]
     return scores
 
