@@ -2,9 +2,9 @@
 
 `--record-every N` of the training programs writes small recordings (see `record.py`) of the first
 seed at every N-th evaluation into RUN/recordings/STEP.zarr, and logs to TensorBoard how well each
-variable is decoded from each module, as representation/MODULE/VARIABLE (an entry
-of an array as truth.ahead.0): R^2 on episodes that were
-not fitted, or the AUC of a binary variable.
+variable is decoded from each module, as representation/MODULE/VARIABLE, such as
+representation/encoders_vision/truth.ahead.0: R^2 on episodes that were not fitted, or the AUC of a
+binary variable.
 """
 
 import difflib
@@ -37,7 +37,7 @@ SAMPLES = 1000
 
 
 def check(settings: Settings, env: Env) -> None:
-    """Raise a ValueError if a variable of the settings would not be recorded."""
+    """Raise a ValueError if a variable of the settings cannot be decoded."""
     if settings.record_every < 0:
         raise ValueError(f"--record-every is {settings.record_every}; it has to be 0 or more")
     known = variables(env)
@@ -46,23 +46,23 @@ def check(settings: Settings, env: Env) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}? There" if close else "there"
             raise ValueError(
-                f"--record-variables has {name!r}, which is not recorded; {hint} are "
+                f"--record-variables has {name!r}, which cannot be decoded; {hint} are "
                 f"{', '.join(known)}"
             )
 
 
 def variables(env: Any) -> list[str]:
-    """Return the names of the arrays that a recording in an environment has, but for modules."""
+    """Return the names of the arrays of a recording in an environment that can be decoded."""
     state = jax.eval_shape(env.reset, jax.eval_shape(lambda: jax.random.key(0)))
     truth = jax.eval_shape(env.truth, state.data) if hasattr(env, "truth") else {}
     velocity = ["truth.velocity"] if "position" in truth and hasattr(env, "dt") else []
-    return [
-        *(f"truth.{name}" for name, x in truth.items() if x.size),
-        *velocity,
-        *(f"metric.{name}" for name in state.metrics),
-        *(f"observation.{name}" for name in flatten(state.obs)),
-        *("action", "value", "reward"),
-    ]
+    arrays = {
+        **{f"truth.{name}": x for name, x in truth.items()},
+        **{f"metric.{name}": x for name, x in state.metrics.items()},
+        **{f"observation.{name}": x for name, x in flatten(state.obs).items()},
+    }
+    known = [name for name, x in arrays.items() if 0 < x.size <= analyse.MAX_ENTRIES]
+    return [*known, *velocity, "action", "value", "reward"]
 
 
 class Recordings:

@@ -54,7 +54,7 @@ def run(monkeypatch, *arguments):
 
 def test_codes_that_are_known_are_found(tmp_path, monkeypatch, capsys):
     path = save(tmp_path / "x.zarr", ARRAYS)
-    flags = ["--variables", "truth.ahead", "truth.near", "--around", 5, 4, "--samples", 400]
+    flags = ["--variables", "truth.ahead", "truth.near", "--around", 5, 4, "--samples", 300]
     run(monkeypatch, path, *flags)
     assert "code.rotated" in capsys.readouterr().out
     found = json.loads((tmp_path / "x.analysis.json").read_text())

@@ -52,7 +52,7 @@ def test_variables_are_decoded_over_training_which_does_not_change(tmp_path, mon
         (["--record-every", "-1"], "--record-every is -1"),
         (
             ["--record-every", "1", "--record-variables", "observation.truht"],
-            "'observation.truht', which is not recorded; did you mean observation.truth",
+            "'observation.truht', which cannot be decoded; did you mean observation.truth",
         ),
     ],
 )
