@@ -189,59 +189,82 @@ def analyse(
         }
         for path, recording, activity in zip(paths, recordings, activities, strict=True)
     ]
-    drawn = {"decoding": _decoding(entries)}
-    some = slice(None, None, -(-len(steps[0]) // TUNED_STEPS))
-    permuted = permutations_of(steps[0][some], options.permutations)
-    selective = {
-        module: [find_selective(x[some], v[some], permuted) for v in values.T]
-        for module, x in activities[0].items()
-    }
-    for module, tests in selective.items():
+    tests = selective_units(activities[0], values, steps[0], options.permutations)
+    for module, of_variables in tests.items():
         entries[0]["modules"][module]["selective"] = {  # type: ignore[index]
-            name: float(test.selective.mean()) for name, test in zip(names, tests, strict=True)
+            name: float(test.selective.mean())
+            for name, test in zip(names, of_variables, strict=True)
         }
-    curves = best_curves(selective, activities[0], names, values, steps[0])
-    if curves:
-        drawn["tuning"] = figures.draw_tuning(curves)
-    planes = {module: principal_components(x) for module, x in activities[0].items()}
-    drawn["trajectories"] = figures.draw_trajectories(
-        {k: np.pad(x, [(0, 0), (0, 2 - x.shape[1])]) for k, (x, _) in planes.items()},
-        steps[0],
-        values[:, 0],
-        names[0],
-    )
     averages = around_events(options, first, list(activities[0]))
-    if averages:
-        drawn["triggered"] = figures.draw_triggered(averages, options.event)
     layers = {
         f"{i}: {module}" if len(recordings) > 1 else module: x
         for i, activity in enumerate(activities)
         for module, x in activity.items()
     }
     some = slice(None, None, -(-len(steps[0]) // COMPARED_STEPS))
-    alike = [measure([x[some] for x in layers.values()]) for measure in (cka, rsa, procrustes)]
-    drawn["similarity"] = figures.draw_matrices(
-        list(layers),
-        {
-            "debiased linear CKA": (alike[0], 1 - alike[0]),
-            "RSA, Spearman's correlation": (alike[1], 1 - alike[1]),
-            "Procrustes distance": (alike[2], alike[2]),
-        },
-    )
-    return {
+    alike = {
+        measure.__name__: measure([x[some] for x in layers.values()])
+        for measure in (cka, rsa, procrustes)
+    }
+    planes = {module: principal_components(x)[0] for module, x in activities[0].items()}
+    drawn = {
+        "decoding": _decoding(entries),
+        "trajectories": figures.draw_trajectories(
+            {k: np.pad(x, [(0, 0), (0, 2 - x.shape[1])]) for k, x in planes.items()},
+            steps[0],
+            values[:, 0],
+            names[0],
+        ),
+        "similarity": figures.draw_matrices(
+            list(layers),
+            {
+                "debiased linear CKA": (alike["cka"], 1 - alike["cka"]),
+                "RSA, Spearman's correlation": (alike["rsa"], 1 - alike["rsa"]),
+                "Procrustes distance": (alike["procrustes"], alike["procrustes"]),
+            },
+        ),
+    }
+    if curves := best_curves(tests, activities[0], names, values, steps[0]):
+        drawn["tuning"] = figures.draw_tuning(curves)
+    if averages:
+        drawn["triggered"] = figures.draw_triggered(averages, options.event)
+    numbers = {
         "samples": len(steps[0]),
         "episodes": episodes,
         "variables": names,
         "recordings": entries,
         "triggered": {
             "event": options.event,
-            "lags": next(iter(averages.values())).lags.tolist() if averages else [],
+            "lags": list(range(-options.around[0], options.around[1] + 1)),
             "events": next(iter(averages.values())).events if averages else 0,
             "modulation": {k: modulation(x).tolist() for k, x in averages.items()},
         },
         "layers": list(layers),
-        **{k: x.tolist() for k, x in zip(("cka", "rsa", "procrustes"), alike, strict=True)},
-    }, drawn
+        **{name: x.tolist() for name, x in alike.items()},
+    }
+    return numbers, drawn
+
+
+def selective_units(
+    activities: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    episodes: np.ndarray,
+    permutations: int,
+) -> dict[str, list[Selective]]:
+    """Return the test of the units of each module for each of k variables, on some of n steps.
+
+    Args:
+        activities: float32[n, units] by module.
+        values: float64[n, k].
+        episodes: int[n].
+        permutations: number of them.
+    """
+    some = slice(None, None, -(-len(episodes) // TUNED_STEPS))
+    permuted = permutations_of(episodes[some], permutations)
+    return {
+        module: [find_selective(x[some], v[some], permuted) for v in values.T]
+        for module, x in activities.items()
+    }
 
 
 def spread(steps: Steps, number: int) -> Steps:
