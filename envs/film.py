@@ -160,7 +160,7 @@ def film(
         seen = [] if inside is None or not inset else [env.draw(state, inside)]
         return [_average(env.draw(state, outside)), *seen]
 
-    for index in _frames(alive, env.dt, speed):
+    for index in frame_indices(alive, env.dt, speed):
         frame, *eye = map(np.array, pictures(jax.tree.map(lambda x, i=index: x[i], data)))
         if eye:
             _paste(frame, eye[0], inset)
@@ -210,14 +210,14 @@ def marked_film(
     qpos, qvel = map(np.asarray, env.joints(data))
     state = mujoco.MjData(model)
     with renderer:
-        for index in _frames(alive, env.dt, speed):
+        for index in frame_indices(alive, env.dt, speed):
             state.qpos[:], state.qvel[:] = qpos[index], qvel[index]
             mujoco.mj_forward(model, state)
             renderer.update_scene(state, seen.name or seen.number, options)
             yield renderer.render()
 
 
-def _frames(alive: jax.Array, dt: float, speed: float) -> np.ndarray:
+def frame_indices(alive: jax.Array, dt: float, speed: float) -> np.ndarray:
     """Return the indices of the states to draw as frames, int[K]."""
     return np.arange(0, int(np.asarray(alive).sum()), speed / (FRAMES_PER_SECOND * dt)).astype(int)
 

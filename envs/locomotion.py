@@ -232,7 +232,9 @@ class Locomotion:
         """Return what is true of one state, for analyses: float32 arrays by name.
 
         `position` [3] and `rotation` [3, 3] of the walker's root body, metres; its `heading` [],
-        radians about the vertical; `qpos` and `qvel`; and `ahead`, whether it is observed or not.
+        radians about the vertical; `qpos` and `qvel`; `sensors`, those of the simulation's
+        settings; and `ahead`, whether it is observed or not. The state has no contacts: name touch
+        sensors in those settings.
         """
         now = self._now(data, self._kinematics(data.physics.qpos), jnp.zeros(3))
         return {
@@ -241,7 +243,20 @@ class Locomotion:
             "heading": jnp.arctan2(now.rotation[1, 0], now.rotation[0, 0]),
             "qpos": data.physics.qpos,
             "qvel": data.physics.qvel,
+            "sensors": data.physics.sensordata,
             "ahead": self._ahead(now),
+        }
+
+    @property
+    def truth_attributes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Units, and names of the entries where they have some, of the arrays of `truth`."""
+        positions, velocities = models.entries(self.model)
+        return {
+            "position": {"units": "m", "entries": ["x", "y", "z"]},
+            "heading": {"units": "rad"},
+            "qpos": {"units": "m, rad, or 1 in quaternions", "entries": positions},
+            "qvel": {"units": "m/s or rad/s", "entries": velocities},
+            "ahead": {"units": "m"},
         }
 
     def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:

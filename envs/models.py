@@ -264,3 +264,19 @@ def _keep_sensors(root: mjcf.RootElement, names: Sequence[str]) -> None:
 
 def _compile(root: mjcf.RootElement, assets: dict[str, bytes]) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_string(root.to_xml_string(), assets)
+
+
+def entries(model: mujoco.MjModel) -> tuple[list[str], list[str]]:
+    """Return names of the entries of `qpos` and of `qvel`: that of the joint, without the walker's
+    prefix, and the coordinate of a joint that has several."""
+    free, ball = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
+    moves, turns, quaternion = list("xyz"), ["turn_x", "turn_y", "turn_z"], ["qw", "qx", "qy", "qz"]
+    several = {free: (moves + quaternion, moves + turns), ball: (quaternion, turns)}
+    positions: list[str] = []
+    velocities: list[str] = []
+    for j in range(model.njnt):
+        name = model.joint(j).name.removeprefix(WALKER).strip("/") or "root"
+        parts = several.get(int(model.jnt_type[j]), ([], []))
+        for names, own in zip((positions, velocities), parts, strict=True):
+            names += [f"{name}.{part}" for part in own] or [name]
+    return positions, velocities

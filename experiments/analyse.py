@@ -1,14 +1,25 @@
-"""Analyse recordings: what can be decoded where, in how many dimensions, and how layers compare.
+"""Analyse recordings: what can be read from where, how units are tuned, how layers compare.
 
 python experiments/analyse.py runs/mine/recordings/300000.zarr
 python experiments/analyse.py trained.zarr untrained.zarr --variables truth.ahead truth.heading
 
+Numbers go to STEP.analysis.json and figures to STEP.figures/ beside the first recording:
+
+- decoding: R^2 of variables decoded from each module by ridge regression, or the area under the
+  curve (AUC) of logistic regression where a variable has two values, on episodes that were not
+  fitted; beside them the same for variables of other episodes, as a control (`mismatched`);
+- dimensions: the participation ratio, and trajectories in the plane of two principal components;
+- tuning: the share of units that are selective for each variable, and curves of the best;
+- triggered: activity around the steps at which `--event` rises, such as the crossing of an edge;
+- similarity between modules: debiased linear CKA, RSA and the Procrustes distance.
+
 Several recordings that have the same observations (`record.py --replay`) are compared: the decoders
-of all are fitted and tested on the same steps. Numbers go to STEP.analysis.json and figures to
-STEP.figures/ beside the first recording.
+of all are fitted and tested on the same steps. Tuning, trajectories and activity around events are
+those of the first.
 """
 
 import dataclasses
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,20 +30,46 @@ import tyro
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs
-from experiments.results import pyplot, show, write_numbers
+from experiments.results import show, write_numbers
 
 try:
     import xarray
+    from matplotlib.figure import Figure
 
-    from experiments.analysis.decoding import decode, mismatched
-    from experiments.analysis.dimensions import participation_ratio
-    from experiments.analysis.similarity import cka
+    from experiments.analysis import figures
+    from experiments.analysis.decoding import classify, decode, is_binary, mismatched
+    from experiments.analysis.dimensions import participation_ratio, principal_components
+    from experiments.analysis.similarity import cka, procrustes, rsa
+    from experiments.analysis.triggered import Triggered, rises, triggered_average, whole
+    from experiments.analysis.tuning import (
+        Selective,
+        Tuning,
+        find_selective,
+        permutations_of,
+        tuning_curves,
+    )
 except ModuleNotFoundError as missing:
     raise SystemExit(
         f"error: analyses need {missing.name}: pip install -e '.[analysis]'"
     ) from missing
 
 MODULE = "module."
+USUAL = ("truth.ahead", "truth.heading", "truth.velocity")
+"""Arrays that are analysed by default, those of them that there are."""
+INSTEAD = ("metric.", "reward")
+"""Beginnings of the names of arrays that are analysed if there are none of `USUAL`."""
+MAX_ENTRIES = 64
+"""Largest number of entries of an array of variables."""
+COMPARED_STEPS = 500
+"""Maximum number of steps on which representations are compared with each other."""
+TUNED_STEPS = 1000
+"""Maximum number of steps on which units are tested."""
+EVENTS = 100
+"""Maximum number of events that are averaged over."""
+GROUP = 16
+"""Episodes of a recording that are read at a time."""
+Steps = tuple[np.ndarray, np.ndarray]
+"""Episodes int[n] and times int[n]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +78,32 @@ class AnalyseOptions:
 
     recordings: tyro.conf.Positional[tuple[Path, ...]]
     """Recordings of `record.py`."""
-    variables: tuple[str, ...] = ("truth.ahead", "truth.heading")
-    """Arrays of the recording to decode; each entry of one is a variable."""
+    variables: tuple[str, ...] = ()
+    """Arrays of the recording to decode, such as truth.qpos; each entry of one is a variable. Empty
+    for truth.ahead, truth.heading and truth.velocity, or, in a world that does not tell these, its
+    metrics and the reward."""
     modules: tuple[str, ...] = ()
     """Modules to analyse, such as encoders_vision; empty for all."""
-    samples: int = 4000
+    samples: int = 2000
     """Maximum number of steps to use, evenly spread over those of the recording."""
     folds: int = 5
     """Parts, by episode, of which each is predicted by a decoder fitted to the others."""
+    permutations: int = 500
+    """Permutations of episodes in the test for selective units."""
+    event: str = "metric.obstacles_passed"
+    """Array whose rises are the events."""
+    around: tuple[int, int] = (20, 20)
+    """Steps before and after an event."""
 
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
         if not self.recordings:
             raise ValueError("no recording is named; make one with record.py")
-        for name, least in (("samples", 10), ("folds", 2)):
+        for name, least in (("samples", 10), ("folds", 2), ("permutations", 20)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it has to be {least} or more")
+        if min(self.around) < 0:
+            raise ValueError(f"--around is {self.around}; both have to be 0 or more")
 
 
 def main() -> None:
@@ -64,20 +111,21 @@ def main() -> None:
     try:
         options = tyro.cli(AnalyseOptions, description=__doc__)
         options.check()
-        opened = [open_recording(path) for path in options.recordings]
-        found = analyse(options, opened)
+        opened = [open_recording(path.expanduser()) for path in options.recordings]
+        found, drawn = analyse(options, opened)
+        first = options.recordings[0].expanduser()
+        folder, numbers = first.with_suffix(".figures"), first.with_suffix(".analysis.json")
+        folder.mkdir(exist_ok=True)
+        write_numbers(found, numbers)
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.png", dpi=150)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    first = options.recordings[0]
-    figures = first.with_suffix(".figures")
-    figures.mkdir(exist_ok=True)
-    numbers = first.with_suffix(".analysis.json")
-    write_numbers(found, numbers)
+    except KeyboardInterrupt:
+        sys.exit(130)
     for one in found["recordings"]:
         show(table(one))
-    draw_decoding(found, figures / "decoding.png")
-    draw_similarity(found, figures / "similarity.png")
-    print(f"numbers in {numbers}, figures in {figures}")
+    print(f"numbers in {numbers}, figures in {folder}")
 
 
 def open_recording(path: Path) -> xarray.Dataset:
@@ -88,101 +136,345 @@ def open_recording(path: Path) -> xarray.Dataset:
     """
     if not path.is_dir():
         raise ValueError(f"there is no recording {path}; make one with record.py")
-    recording = xarray.open_zarr(path, consolidated=False)
+    try:
+        recording = xarray.open_zarr(path, consolidated=False, chunks=None)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no recording of record.py, or is damaged: {error}") from error
     if "alive" not in recording or not bool(recording.alive.any()):
-        raise ValueError(f"{path} has no steps")
+        raise ValueError(f"{path} has no steps; record it again")
     return recording
 
 
-def analyse(options: AnalyseOptions, recordings: Sequence[xarray.Dataset]) -> dict[str, Any]:
-    """Return all numbers as they go to the file."""
-    alive = recordings[0].alive.values
-    for path, other in zip(options.recordings, recordings, strict=True):
-        if other.alive.shape != alive.shape or (other.alive.values != alive).any():
-            raise ValueError(
-                f"{path} has other steps than {options.recordings[0]}; record it with --replay"
-            )
+def analyse(
+    options: AnalyseOptions, recordings: Sequence[xarray.Dataset]
+) -> tuple[dict[str, Any], dict[str, Figure]]:
+    """Return all numbers as they go to the file, and the figures by name.
+
+    Raises:
+        ValueError: a recording does not have what is asked for, has too few episodes, or numbers
+            that are not finite; or recordings do not belong together.
+    """
+    first, paths = recordings[0], options.recordings
+    alive = first.alive.values
+    episodes = int(alive.any(axis=1).sum())
+    if episodes < options.folds:
+        raise ValueError(
+            f"{paths[0]} has {episodes} {'episode' if episodes == 1 else 'episodes'}; decoders are "
+            f"tested on episodes that they were not fitted to, in --folds {options.folds} parts: "
+            f"record more episodes"
+        )
     episode, time = np.nonzero(alive)
-    kept = np.linspace(0, len(episode) - 1, min(options.samples, len(episode))).astype(int)
-    steps = episode[kept], time[kept]
-    names, values = variables_of(recordings[0], options.variables, steps)
+    steps = spread((episode, time), options.samples)
+    arrays: Sequence[str] = options.variables
+    if not arrays:
+        arrays, told = default_variables(first)
+        if told:
+            print(f"{paths[0]}: {told}")
+    names, values = variables_of(paths[0], first, arrays, steps)
+    for path, other in zip(paths[1:], recordings[1:], strict=True):
+        check_same(paths[0], first, path, other, steps)
     activities = [
         activities_of(path, recording, options.modules, steps)
-        for path, recording in zip(options.recordings, recordings, strict=True)
+        for path, recording in zip(paths, recordings, strict=True)
     ]
-    control = values[mismatched(steps[0])]
-    entries = []
-    for path, recording, activity in zip(options.recordings, recordings, activities, strict=True):
-        modules = {}
-        for module, x in activity.items():
-            scores = decode(x, values, steps[0], options.folds)
-            chance = decode(x, control, steps[0], options.folds)
-            modules[module] = {
-                "units": x.shape[1],
-                "dimensions": participation_ratio(x),
-                "r2": {n: estimate(s) for n, s in zip(names, scores.T, strict=True)},
-                "r2_mismatched": {n: estimate(s) for n, s in zip(names, chance.T, strict=True)},
-            }
-        entries.append(
-            {"recording": str(path), "policy": recording.attrs["policy"],
-             "step": recording.attrs["step"], "modules": modules}
-        )  # fmt: skip
+    entries = [
+        {
+            "recording": str(path),
+            "policy": str(recording.attrs.get("policy", "")),
+            "step": int(recording.attrs.get("step", 0)),
+            "modules": {
+                module: read(x, names, values, steps[0], options.folds)
+                for module, x in activity.items()
+            },
+        }
+        for path, recording, activity in zip(paths, recordings, activities, strict=True)
+    ]
+    tests = selective_units(activities[0], values, steps[0], options.permutations)
+    for module, of_variables in tests.items():
+        entries[0]["modules"][module]["selective"] = {  # type: ignore[index]
+            name: float(test.selective.mean())
+            for name, test in zip(names, of_variables, strict=True)
+        }
+    averages = around_events(options, first, list(activities[0]))
     layers = {
         f"{i}: {module}" if len(recordings) > 1 else module: x
         for i, activity in enumerate(activities)
         for module, x in activity.items()
     }
-    similarity = [[cka(x, y) for y in layers.values()] for x in layers.values()]
-    return {
-        "samples": len(kept),
+    some = slice(None, None, -(-len(steps[0]) // COMPARED_STEPS))
+    alike = {
+        measure.__name__: measure([x[some] for x in layers.values()])
+        for measure in (cka, rsa, procrustes)
+    }
+    planes = {module: principal_components(x)[0] for module, x in activities[0].items()}
+    drawn = {
+        "decoding": _decoding(entries),
+        "trajectories": figures.draw_trajectories(
+            {k: np.pad(x, [(0, 0), (0, 2 - x.shape[1])]) for k, x in planes.items()},
+            steps[0],
+            values[:, 0],
+            names[0],
+        ),
+        "similarity": figures.draw_matrices(
+            list(layers),
+            {
+                "debiased linear CKA": (alike["cka"], 1 - alike["cka"]),
+                "RSA, Spearman's correlation": (alike["rsa"], 1 - alike["rsa"]),
+                "Procrustes distance": (alike["procrustes"], alike["procrustes"]),
+            },
+        ),
+    }
+    if curves := best_curves(tests, activities[0], names, values, steps[0]):
+        drawn["tuning"] = figures.draw_tuning(curves)
+    if averages:
+        drawn["triggered"] = figures.draw_triggered(averages, options.event)
+    numbers = {
+        "samples": len(steps[0]),
+        "episodes": episodes,
         "variables": names,
         "recordings": entries,
+        "triggered": {
+            "event": options.event,
+            "lags": list(range(-options.around[0], options.around[1] + 1)),
+            "events": next(iter(averages.values())).events if averages else 0,
+            "modulation": {k: modulation(x).tolist() for k, x in averages.items()},
+        },
         "layers": list(layers),
-        "cka": similarity,
+        **{name: x.tolist() for name, x in alike.items()},
+    }
+    return numbers, drawn
+
+
+def selective_units(
+    activities: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    episodes: np.ndarray,
+    permutations: int,
+) -> dict[str, list[Selective]]:
+    """Return the test of the units of each module for each of k variables, on some of n steps.
+
+    Args:
+        activities: float32[n, units] by module.
+        values: float64[n, k].
+        episodes: int[n].
+        permutations: number of them.
+    """
+    some = slice(None, None, -(-len(episodes) // TUNED_STEPS))
+    permuted = permutations_of(episodes[some], permutations)
+    return {
+        module: [find_selective(x[some], v[some], permuted) for v in values.T]
+        for module, x in activities.items()
     }
 
 
+def spread(steps: Steps, number: int) -> Steps:
+    """Return at most that many of the steps, evenly spread."""
+    kept = np.linspace(0, len(steps[0]) - 1, min(number, len(steps[0]))).astype(int)
+    return steps[0][kept], steps[1][kept]
+
+
+def check_same(
+    path: Path, first: xarray.Dataset, other_path: Path, other: xarray.Dataset, steps: Steps
+) -> None:
+    """Raise a ValueError unless two recordings are of the same episodes."""
+    alive, others = first.alive.values, other.alive.values
+    same = alive.shape == others.shape and (alive == others).all()
+    told = [k for k in map(str, first) if k.startswith(("truth.", "observation.", "metric."))]
+    for name in told if same else ():
+        if name in other and first[name].size <= MAX_ENTRIES * alive.size:
+            x, y = first[name].values[steps], other[name].values[steps]
+            same = same and x.shape == y.shape and np.array_equal(x, y, equal_nan=True)
+    if not same:
+        raise ValueError(
+            f"{other_path} is of other episodes than {path}; record it with --replay {path}"
+        )
+
+
+def default_variables(recording: xarray.Dataset) -> tuple[list[str], str]:
+    """Return the arrays to analyse if none are named (see `AnalyseOptions.variables`), and what to
+    tell of it."""
+    usual = [name for name in USUAL if name in recording]
+    if usual:
+        return usual, ""
+    instead = [k for k in map(str, recording) if k.startswith(INSTEAD)]
+    return instead, (
+        f"there is none of {', '.join(USUAL)}; variables are {', '.join(instead)}; --variables "
+        f"takes any of {', '.join(numeric(recording))}"
+    )
+
+
+def numeric(recording: xarray.Dataset) -> list[str]:
+    """Return the names of arrays whose entries can be variables."""
+    alive = recording.alive
+    return sorted(
+        str(k)
+        for k, x in recording.items()
+        if x.dims[:2] == alive.dims
+        and not str(k).startswith(MODULE)
+        and k != "alive"
+        and x.size <= MAX_ENTRIES * alive.size
+    )
+
+
 def variables_of(
-    recording: xarray.Dataset, arrays: Sequence[str], steps: tuple[np.ndarray, np.ndarray]
+    path: Path, recording: xarray.Dataset, arrays: Sequence[str], steps: Steps
 ) -> tuple[list[str], np.ndarray]:
-    """Return the names of k variables, and float64[n, k].
+    """Return the names of k variables, those that are not constant, and float64[n, k].
 
     Raises:
-        ValueError: the recording has no such array, or all of its entries are constant.
+        ValueError: the recording has no such array, it has too many entries or numbers that are not
+            finite, or all are constant.
     """
+    known = numeric(recording)
     names, columns = [], []
     for array in arrays:
-        if array not in recording:
-            known = ", ".join(sorted(map(str, recording)))
-            raise ValueError(f"--variables has {array!r}, which is not recorded; there are {known}")
+        if array not in known:
+            raise ValueError(
+                f"--variables has {array!r}, which is no array of {path} with at most "
+                f"{MAX_ENTRIES} entries; {_nearest(array, known)}"
+            )
         x = np.asarray(recording[array].values[steps], np.float64).reshape(len(steps[0]), -1)
-        for i, column in enumerate(x.T):
+        _check_finite(path, array, x)
+        entries = recording[array].attrs.get("entries") or range(x.shape[1])
+        for entry, column in zip(entries, x.T, strict=True):
             if column.std() > 1e-6:
-                names.append(f"{array}[{i}]" if x.shape[1] > 1 else array)
+                names.append(f"{array}[{entry}]" if x.shape[1] > 1 else array)
                 columns.append(column)
     if not columns:
-        raise ValueError(f"{', '.join(arrays)} are constant; there is nothing to decode")
+        raise ValueError(
+            f"{', '.join(arrays)} are constant in {path}; name others with "
+            f"--variables; there are {', '.join(known)}"
+        )
     return names, np.stack(columns, axis=-1)
 
 
 def activities_of(
-    path: Path,
-    recording: xarray.Dataset,
-    modules: Sequence[str],
-    steps: tuple[np.ndarray, np.ndarray],
+    path: Path, recording: xarray.Dataset, modules: Sequence[str], steps: Steps
 ) -> dict[str, np.ndarray]:
     """Return float32[n, units] by module.
 
     Raises:
-        ValueError: a module was not recorded.
+        ValueError: a module was not recorded, or has numbers that are not finite.
     """
-    known = [str(k).removeprefix(MODULE) for k in recording if str(k).startswith(MODULE)]
-    wanted = [name.replace("/", ".") for name in modules] or sorted(known)
-    for name in wanted:
+    known = sorted(k.removeprefix(MODULE) for k in map(str, recording) if k.startswith(MODULE))
+    if not known:
+        raise ValueError(f"{path} has no modules; record it with --modules '*'")
+    found = {}
+    for name in [name.replace("/", ".") for name in modules] or known:
         if name not in known:
-            raise ValueError(f"{path} has no module {name!r}; it has {', '.join(sorted(known))}")
-    flat = lambda x: np.asarray(x[steps], np.float32).reshape(len(steps[0]), -1)
-    return {name: flat(recording[MODULE + name].values) for name in wanted}
+            raise ValueError(f"{path} has no module {name!r}; {_nearest(name, known)}")
+        found[name] = activity_at(recording, name, steps)
+        _check_finite(path, name, found[name])
+    return found
+
+
+def activity_at(recording: xarray.Dataset, module: str, steps: Steps) -> np.ndarray:
+    """Return float32[n, units], the output of a module at steps in any order."""
+    array, (episode, time) = recording[MODULE + module], steps
+    found = np.empty((len(episode), int(np.prod(array.shape[2:]))), np.float32)
+    # Some episodes at a time: the whole may not fit into memory.
+    for first in range(0, array.shape[0], GROUP):
+        here = (episode >= first) & (episode < first + GROUP)
+        if here.any():
+            part = array[first : first + GROUP].values
+            found[here] = part[episode[here] - first, time[here]].reshape(here.sum(), -1)
+    return found
+
+
+def read(
+    activity: np.ndarray,
+    names: Sequence[str],
+    values: np.ndarray,
+    episodes: np.ndarray,
+    folds: int,
+) -> dict[str, Any]:
+    """Return dimensions and decoding scores of a module, as they go to the file."""
+    control = values[mismatched(episodes)]
+    binary = np.array([is_binary(x) for x in values.T])
+    scores: dict[str, dict[str, Any]] = {}
+    if not binary.all():
+        both = np.concatenate([values[:, ~binary], control[:, ~binary]], axis=1)
+        right, wrong = np.split(decode(activity, both, episodes, folds), 2, axis=1)
+        kept = [name for name, is_so in zip(names, binary, strict=True) if not is_so]
+        for measure, found in (("r2", right), ("r2_mismatched", wrong)):
+            scores[measure] = {n: estimate(s) for n, s in zip(kept, found.T, strict=True)}
+    for i in np.flatnonzero(binary).tolist():
+        for suffix, x in (("", values), ("_mismatched", control)):
+            for measure, s in classify(activity, x[:, i], episodes, folds).items():
+                scores.setdefault(measure + suffix, {})[names[i]] = estimate(s)
+    return {
+        "units": activity.shape[1],
+        "dimensions": participation_ratio(activity),
+        **scores,
+    }
+
+
+def score_of(module: Mapping[str, Any], variable: str) -> tuple[str, Mapping[str, float]]:
+    """Return the measure of a variable, r2 or auc, and its estimate in an entry of a module."""
+    measure = "r2" if variable in module.get("r2", {}) else "auc"
+    return measure, module[measure][variable]
+
+
+def best_curves(
+    selective: Mapping[str, Sequence[Selective]],
+    activity: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    values: np.ndarray,
+    episodes: np.ndarray,
+    number: int = 4,
+) -> dict[str, dict[str, Tuning]]:
+    """Return tuning curves by variable and unit: the most selective unit of a module, for the
+    modules with the most selective ones. Variables without selective units are left out."""
+    curves: dict[str, dict[str, Tuning]] = {}
+    for i, name in enumerate(names):
+        best = []
+        for module, tests in selective.items():
+            strength = np.where(tests[i].selective, tests[i].selectivity, 0)
+            best.append((strength.max(), module, int(strength.argmax())))
+        chosen = sorted(best, reverse=True)[:number]
+        found = {
+            f"{module}, unit {unit}": tuning_curves(
+                activity[module][:, [unit]], values[:, i], episodes
+            )
+            for strength, module, unit in chosen
+            if strength > 0
+        }
+        curves |= {name: found} if found else {}
+    return curves
+
+
+def around_events(
+    options: AnalyseOptions, recording: xarray.Dataset, modules: Sequence[str]
+) -> dict[str, Triggered]:
+    """Return activity around events by module; empty, with a message, if there are no events."""
+    if options.event not in numeric(recording):
+        print(f"no averages around events: {options.event} is not recorded (see --event)")
+        return {}
+    alive, counter = recording.alive.values, recording[options.event].values
+    if counter.ndim != 2:
+        raise ValueError(f"--event is {options.event}, which has several entries; name a number")
+    before, after = options.around
+    episode, time = spread(whole(rises(counter, alive), alive, before, after), EVENTS)
+    if not len(episode):
+        print(f"no averages around events: {options.event} never rises far enough from the ends")
+        return {}
+    window = np.arange(-before, after + 1)
+    times = (time[:, None] + window).ravel()
+    found = {}
+    for module in modules:
+        x = activity_at(recording, module, (np.repeat(episode, len(window)), times))
+        x = x.reshape(len(episode), len(window), -1)
+        found[module] = triggered_average(x, episode, before)
+    return found
+
+
+def modulation(found: Triggered) -> np.ndarray:
+    """Return float[L], how far activity around events is from its mean over lags: the mean over
+    units of its absolute value in standard deviations over lags."""
+    away = found.mean - found.mean.mean(axis=0)
+    spread = away.std(axis=0)
+    varies = spread > 1e-9
+    return np.abs(away[:, varies] / spread[varies]).mean(axis=1) if varies.any() else spread[:0]
 
 
 def estimate(scores: np.ndarray) -> dict[str, float]:
@@ -191,58 +483,53 @@ def estimate(scores: np.ndarray) -> dict[str, float]:
 
 
 def table(entry: Mapping[str, Any]) -> Table:
-    """Return the R^2 of each module and variable."""
+    """Return how well each variable is decoded from each module."""
     modules = entry["modules"]
-    names = list(next(iter(modules.values()))["r2"])
-    result = Table(title=f"R² on episodes not fitted: {entry['policy']}, step {entry['step']}")
+    first = next(iter(modules.values()))
+    names = [*first.get("r2", {}), *first.get("auc", {})]
+    result = Table(
+        title=f"R² (AUC of binary variables) on episodes not fitted: {entry['policy']}, "
+        f"step {entry['step']}"
+    )
     for name in ("module", "units", "dimensions", *names):
         result.add_column(name, justify="left" if name == "module" else "right")
     for module, x in modules.items():
-        scores = [f"{x['r2'][name]['mean']:.2f}" for name in names]
+        scores = [f"{score_of(x, name)[1]['mean']:.2f}" for name in names]
         result.add_row(module, str(x["units"]), f"{x['dimensions']:.1f}", *scores)
     return result
 
 
-def draw_decoding(found: Mapping[str, Any], path: Path) -> None:
-    """Draw R^2 of each variable over modules, a line for each recording."""
-    names = found["variables"]
-    if (plt := pyplot()) is None:
-        return
-    drawn, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 4), squeeze=False)
-    for ax, name in zip(axes[0], names, strict=True):
-        for i, entry in enumerate(found["recordings"]):
-            modules = entry["modules"]
-            rows = np.arange(len(modules))
-            mean, low, high = (
-                np.array([x["r2"][name][end] for x in modules.values()])
-                for end in ("mean", "low", "high")
-            )
-            label = f"{entry['policy']}, step {entry['step']}"
-            error = np.stack([mean - low, high - mean])
-            ax.errorbar(mean, rows + 0.15 * i, xerr=error, fmt="o", color=f"C{i}", label=label)
-        ax.axvline(0, color="grey", linewidth=0.5)
-        ax.set(title=name, xlabel="R²", xlim=(-0.25, 1.05), yticks=rows, yticklabels=[])
-        ax.invert_yaxis()
-    axes[0][0].set_yticklabels(list(modules))
-    axes[0][0].legend(frameon=False, fontsize=7)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=150)
-    plt.close(drawn)
+def _decoding(entries: Sequence[Mapping[str, Any]]) -> Figure:
+    first = next(iter(entries[0]["modules"].values()))
+    names = [*first.get("r2", {}), *first.get("auc", {})]
+    labels = [f"{i}: {x['policy']}, step {x['step']}" for i, x in enumerate(entries)]
+    nothing = {"mean": np.nan, "low": np.nan, "high": np.nan}
+    modules = list(dict.fromkeys(m for entry in entries for m in entry["modules"]))
+    scores = {
+        name: {
+            module: {
+                label: score_of(x["modules"][module], name)[1]
+                if module in x["modules"]
+                else nothing
+                for label, x in zip(labels, entries, strict=True)
+            }
+            for module in modules
+        }
+        for name in names
+    }
+    return figures.draw_scores(scores, {name: score_of(first, name)[0] for name in names})
 
 
-def draw_similarity(found: Mapping[str, Any], path: Path) -> None:
-    """Draw the matrix of CKA between all layers."""
-    layers = found["layers"]
-    if (plt := pyplot()) is None:
-        return
-    drawn, ax = plt.subplots(figsize=(2 + 0.3 * len(layers),) * 2)
-    image = ax.imshow(found["cka"], vmin=0, vmax=1)
-    ax.set_xticks(range(len(layers)), layers, rotation=90)
-    ax.set_yticks(range(len(layers)), layers)
-    drawn.colorbar(image, label="debiased linear CKA", shrink=0.7)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=150)
-    plt.close(drawn)
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return (f"did you mean {close[0]}? There are " if close else "there are ") + ", ".join(known)
+
+
+def _check_finite(path: Path, name: str, x: np.ndarray) -> None:
+    if bad := int((~np.isfinite(x)).any(axis=1).sum()):
+        raise ValueError(
+            f"{path}: {name} has numbers that are not finite in {bad} of the {len(x)} steps used"
+        )
 
 
 if __name__ == "__main__":

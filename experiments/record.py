@@ -4,8 +4,9 @@ python experiments/record.py runs/mine --episodes 50
 python experiments/record.py runs/mine --modules 'encoders_vision*' --output trained.zarr
 python experiments/record.py runs/mine@0 --replay trained.zarr --output untrained.zarr
 
-A recording has the outputs of the network's modules, observations, actions, values, rewards and the
-true state, as a Zarr store with the dimensions `episode` and `time`:
+A recording has the outputs of the network's modules, observations, actions, values, rewards, the
+true state and its velocity (the mean over the step that begins then), and the layout of each
+episode, as a Zarr store with the dimensions `episode` and `time` (seconds):
 
     import xarray
     recording = xarray.open_zarr("runs/mine/recordings/300000.zarr", consolidated=False)
@@ -16,10 +17,12 @@ before and after training, then see the same.
 """
 
 import dataclasses
+import difflib
 import fnmatch
+import functools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +30,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.lesions import Lesion
 from experiments.players import RANDOM, Options, load_policy, parse
-from experiments.settings import Settings, to_dict
+from experiments.settings import to_dict
 from vnl_ppo import run_folder
+from vnl_ppo.env import State
 from vnl_ppo.evaluation import Actor
 from vnl_ppo.loading import Policy
 from vnl_ppo.observations import flatten
-from vnl_ppo.policy import apply_and_capture, decide
+from vnl_ppo.policy import Weights, apply_and_capture, decide
 from vnl_ppo.recurrence import initial_memory
 from vnl_ppo.rollout import Decision, advance, is_broken, select, start_episodes
 from vnl_ppo.run_folder import split_name
@@ -103,7 +108,11 @@ def main() -> None:
         if options.replay:
             write_replay(policy, options, path, modules, about)
         else:
-            write(policy, options, world, path, modules, about)
+            length = options.episode_length or world.ppo.episode_length
+            recorder = Recorder(policy, modules, options.lesions, min(TOGETHER, options.episodes))
+            recorder.write(
+                policy.weights, path, options.episodes, length, options.seed, about, options.half
+            )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -126,64 +135,128 @@ def chosen(policy: Policy, patterns: tuple[str, ...]) -> list[str]:
     known = list(policy.modules)
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
+            close = difflib.get_close_matches(pattern, known, n=1)
+            hint = f"did you mean {close[0]}? There" if close else "there"
             raise ValueError(
-                f"--modules has {pattern!r}, which is no module; there are {', '.join(known)}"
+                f"--modules has {pattern!r}, which is no module; {hint} are {', '.join(known)}"
             )
     return [name for name in known if any(fnmatch.fnmatch(name, p) for p in patterns)]
 
 
-def write(
-    policy: Policy,
-    options: RecordOptions,
-    world: Settings,
-    path: Path,
-    modules: list[str],
-    about: Mapping[str, Any],
-) -> None:
-    """Let the policy act, and write what happens, block by block."""
-    length = options.episode_length or world.ppo.episode_length
-    together = min(TOGETHER, options.episodes)
-    actor = actor_of(policy, options, modules)
+class Recorder:
+    """Lets policies of one network act and writes what happens; compiles once for all weights.
 
-    def take_step(carry: Any, key: jax.Array) -> Any:
-        episodes, over = carry
-        state = episodes.state
-        action, decision = actor.act(state.obs, key, episodes.memory)
-        moved, faults = advance(
-            policy.env, dataclasses.replace(episodes, memory=decision.memory), action
+    Args:
+        policy: a policy of the network, in the environment.
+        modules: paths of the modules whose outputs are written.
+        lesions: of the policy.
+        together: number of episodes that run at the same time.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        modules: Sequence[str],
+        lesions: Sequence[Lesion] = (),
+        together: int = TOGETHER,
+    ) -> None:
+        self.env: Any = policy.env
+        self.together = together
+
+        def take_step(weights: Weights, carry: Any, key: jax.Array) -> Any:
+            episodes, over, truth = carry
+            state = episodes.state
+            actor = actor_of(policy, lesions, modules, weights)
+            action, decision = actor.act(state.obs, key, episodes.memory)
+            moved, faults = advance(
+                self.env, dataclasses.replace(episodes, memory=decision.memory), action
+            )
+            after = self._truth(moved.state)
+            now = {
+                "action": action,
+                "value": decision.value,
+                "reward": moved.state.reward,
+                **{f"observation.{k}": x for k, x in flatten(state.obs).items()},
+                **{f"metric.{k}": x for k, x in moved.state.metrics.items()},
+                **truth,
+                **self._velocity(truth, after),
+                **decision.captured,
+                # Last, so that a step that is alive is whole.
+                "alive": ~over,
+            }
+            ends = (moved.state.done > 0) | is_broken(faults)
+            kept = select(over, (episodes, truth), (moved, after))
+            return (kept[0], over | ends, kept[1]), now
+
+        def start(weights: Weights, keys: jax.Array) -> Any:
+            memory = actor_of(policy, lesions, modules, weights).memory(together)
+            episodes = start_episodes(self.env, keys, memory)
+            return episodes, jnp.zeros(together, bool), self._truth(episodes.state)
+
+        self._start = jax.jit(start)
+        self._walk = jax.jit(
+            lambda weights, carry, keys: jax.lax.scan(
+                functools.partial(take_step, weights), carry, keys
+            )
         )
-        now = {
-            "alive": ~over,
-            "action": action,
-            "value": decision.value,
-            "reward": moved.state.reward,
-            **{f"observation.{k}": x for k, x in flatten(state.obs).items()},
-            **{f"metric.{k}": x for k, x in moved.state.metrics.items()},
-            **decision.captured,
-        }
-        truth = getattr(policy.env, "truth", None)
-        if truth is not None:
-            now |= {f"truth.{k}": x for k, x in jax.vmap(truth)(state.data).items()}
-        ends = (moved.state.done > 0) | is_broken(faults)
-        return (select(over, episodes, moved), over | ends), now
 
-    begin = jax.jit(lambda keys: start_episodes(policy.env, keys, actor.memory(together)))
-    walk = jax.jit(lambda carry, keys: jax.lax.scan(take_step, carry, keys))
-    reset_key, act_key = jax.random.split(jax.random.key(options.seed))
-    # As many as fill whole groups, so that nothing compiles twice; the rest is dropped.
-    groups = -(-options.episodes // together)
-    keys = jax.random.split(reset_key, groups * together)
-    step_keys = jax.random.split(act_key, -(-length // BLOCK) * BLOCK)
-    store = Store(path, options.episodes, length, options.half, about)
-    for group in range(groups):
-        episodes = slice(group * together, (group + 1) * together)
-        carry = (begin(keys[episodes]), jnp.zeros(together, bool))
-        for start in range(0, length, BLOCK):
-            carry, block = walk(carry, step_keys[start : start + BLOCK])
-            store.write(episodes.start, start, jax.device_get(block))
-            if bool(carry[1].all()):
-                break
-    store.close()
+    def write(
+        self,
+        weights: Weights,
+        path: Path,
+        episodes: int,
+        length: int,
+        seed: int,
+        about: Mapping[str, Any],
+        half: bool = False,
+    ) -> None:
+        """Write a recording of E episodes of at most T steps, block by block; see `Store`."""
+        reset_key, act_key = jax.random.split(jax.random.key(seed))
+        # As many as fill whole groups, so that nothing compiles twice; the rest is dropped.
+        groups = -(-episodes // self.together)
+        keys = jax.random.split(reset_key, groups * self.together)
+        step_keys = jax.random.split(act_key, -(-length // BLOCK) * BLOCK)
+        store = Store(path, episodes, length, half, about, attributes_of(self.env))
+        if (dt := getattr(self.env, "dt", None)) is not None:
+            store.write_times(dt)
+        # JAX computes a block while the one before it is written.
+        computed: tuple[int, int, Any] | None = None
+        for first in range(0, groups * self.together, self.together):
+            carry = self._start(weights, keys[first : first + self.together])
+            layout = getattr(carry[0].state.data, "layout", ())
+            store.write_layouts(first, jax.device_get(flatten(layout)))
+            for start in range(0, length, BLOCK):
+                carry, block = self._walk(weights, carry, step_keys[start : start + BLOCK])
+                if computed is not None:
+                    store.write(*computed)
+                computed = (first, start, block)
+                if bool(carry[1].all()):
+                    break
+        assert computed is not None
+        store.write(*computed)
+        store.close()
+
+    def _truth(self, state: State) -> dict[str, jax.Array]:
+        """Return what the environment tells of states."""
+        truth = getattr(self.env, "truth", None)
+        found = {} if truth is None else jax.vmap(truth)(state.data)
+        return {f"truth.{k}": x for k, x in found.items()}
+
+    def _velocity(
+        self, now: Mapping[str, jax.Array], after: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        """Return the mean velocity between two states, if their positions are known."""
+        if "truth.position" not in now or not hasattr(self.env, "dt"):
+            return {}
+        moved = after["truth.position"] - now["truth.position"]
+        return {"truth.velocity": moved / self.env.dt}
+
+
+def attributes_of(env: Any) -> dict[str, Mapping[str, Any]]:
+    """Return attributes of arrays, by name, as far as the environment tells them."""
+    told = getattr(env, "truth_attributes", {})
+    velocity = {"velocity": {"units": "m/s", "entries": ["x", "y", "z"]}}
+    return {f"truth.{k}": x for k, x in {**velocity, **told}.items()}
 
 
 def write_replay(
@@ -207,7 +280,7 @@ def write_replay(
                 f"{options.replay} has {have} as observation {name}; {options.policies[0]} takes "
                 f"{list(spec.shape)}"
             )
-    actor = actor_of(policy, options, modules)
+    actor = actor_of(policy, options.lesions, modules, policy.weights)
 
     @jax.jit
     def walk(memory: Any, observations: Any) -> Any:
@@ -229,7 +302,7 @@ def write_replay(
             part = (slice(first, first + together), slice(start, start + BLOCK))
             obs = {k: padded(source[f"observation.{k}"][part], together) for k in leaves}
             memory, block = walk(memory, obs)
-            store.write(first, start, jax.device_get(block))
+            store.write(first, start, block)
     for name in source:
         if name not in ("action", "value") and not name.startswith("module."):
             copied(source[name], store.group, name)
@@ -250,23 +323,33 @@ def copied(item: Any, target: Any, name: str) -> None:
         shape=item.shape,
         chunks=item.chunks,
         dtype=item.dtype,
+        attributes=dict(item.attrs),
         dimension_names=item.metadata.dimension_names,
     )
     for first in range(0, item.shape[0], item.chunks[0]):
         array[first : first + item.chunks[0]] = item[first : first + item.chunks[0]]
 
 
-def actor_of(policy: Policy, options: RecordOptions, modules: list[str]) -> Actor:
-    """Return the actor of a policy, lesioned if asked for, which captures outputs of modules."""
+def actor_of(
+    policy: Policy, lesions: Sequence[Lesion], modules: Sequence[str], weights: Weights
+) -> Actor:
+    """Return the actor of a network with given weights, which captures outputs of modules.
+
+    Args:
+        policy: a policy of the network.
+        lesions: of the actor.
+        modules: paths.
+        weights: of the actor.
+    """
 
     def act(obs: Any, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
-        output, found = apply_and_capture(policy.network, policy.weights, obs, memory)
+        output, found = apply_and_capture(policy.network, weights, obs, memory)
         action, decision = decide(policy.network, *output, key, deterministic=True)
         captured = {f"module.{name}": found[name] for name in modules}
         return action, dataclasses.replace(decision, captured=captured)
 
     actor = Actor(act, lambda n: initial_memory(policy.network, n))
-    for lesion in options.lesions:
+    for lesion in lesions:
         actor = lesion.of(actor, policy)
     return actor
 
@@ -283,16 +366,25 @@ class Store:
         length: T, steps of an episode.
         half: whether modules' outputs are float16.
         about: attributes.
+        attributes: those of arrays, by name.
 
     Raises:
         ValueError: there is a part of an earlier recording.
     """
 
     def __init__(
-        self, path: Path, num_episodes: int, length: int, half: bool, about: Mapping[str, Any]
+        self,
+        path: Path,
+        num_episodes: int,
+        length: int,
+        half: bool,
+        about: Mapping[str, Any],
+        attributes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.path, self.part = path, path.with_name(path.name + ".part")
         self.num_episodes, self.length, self.half = num_episodes, length, half
+        self.attributes = attributes or {}
+        self.arrays: dict[str, Any] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.part.exists():
             raise ValueError(
@@ -300,24 +392,55 @@ class Store:
             )
         self.group: Any = zarr.open_group(self.part, mode="w", attributes=dict(about))
 
-    def write(self, episode: int, time: int, block: Mapping[str, np.ndarray]) -> None:
-        """Write arrays [T, N, ...] of N episodes from `episode` on and T steps from `time` on."""
+    def write(self, episode: int, time: int, block: Mapping[str, Any]) -> None:
+        """Write arrays [T, N, ...] of N episodes from `episode` on and T steps from `time` on, in
+        their order; arrays without entries are left out."""
         for name, x in block.items():
-            name = name.replace("/", ".")
-            x = np.swapaxes(x, 0, 1)[: self.num_episodes - episode, : self.length - time]
+            x = np.swapaxes(np.asarray(x), 0, 1)
+            x = x[: self.num_episodes - episode, : self.length - time]
             if name.startswith("module.") and self.half:
                 x = x.astype(np.float16)
-            if name not in self.group:
-                axes = [f"{name}_{i}" for i in range(x.ndim - 2)]
-                self.group.create_array(
-                    name,
-                    shape=(self.num_episodes, self.length, *x.shape[2:]),
-                    chunks=(len(x), BLOCK, *x.shape[2:]),
-                    dtype=x.dtype,
-                    fill_value=np.zeros((), x.dtype)[()],
-                    dimension_names=["episode", "time", *axes],
-                )
-            self.group[name][episode : episode + len(x), time : time + x.shape[1]] = x
+            self._put(name, x, (episode, time), (self.num_episodes, self.length), (len(x), BLOCK))
+
+    def write_layouts(self, episode: int, layouts: Mapping[str, np.ndarray]) -> None:
+        """Write arrays [N, ...] of N episodes from `episode` on, what differs between episodes."""
+        for name, x in layouts.items():
+            x = x[: self.num_episodes - episode]
+            self._put(f"layout.{name}", x, (episode,), (self.num_episodes,), (len(x),))
+
+    def write_times(self, dt: float) -> None:
+        """Write the coordinate `time`, of steps of `dt` seconds."""
+        times = dt * np.arange(self.length)
+        array = self.group.create_array("time", data=times, dimension_names=["time"])
+        array.attrs["units"] = "s"
+
+    def _put(
+        self,
+        name: str,
+        x: np.ndarray,
+        first: tuple[int, ...],
+        sizes: tuple[int, ...],
+        chunks: tuple[int, ...],
+    ) -> None:
+        """Write x from `first` on, into an array whose first axes have these sizes and chunks."""
+        if not x.size:
+            return
+        name, known = name.replace("/", "."), len(sizes)
+        if name not in self.arrays:
+            self.arrays[name] = self.group.create_array(
+                name,
+                shape=(*sizes, *x.shape[known:]),
+                chunks=(*chunks, *x.shape[known:]),
+                dtype=x.dtype,
+                fill_value=np.zeros((), x.dtype)[()],
+                attributes=dict(self.attributes.get(name, {})),
+                dimension_names=[
+                    *("episode", "time")[:known],
+                    *(f"{name}_{i}" for i in range(x.ndim - known)),
+                ],
+            )
+        where = (slice(i, i + n) for i, n in zip(first, x.shape, strict=False))
+        self.arrays[name][tuple(where)] = x
 
     def close(self) -> None:
         """Give it its name."""

@@ -1,6 +1,7 @@
 """Show and write results: tables, numbers and figures."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,20 @@ def show(table: Table) -> None:
 
 
 def write_numbers(numbers: Any, path: Path) -> None:
-    """Write numbers as JSON; the file appears, or replaces an older one, when it is complete."""
+    """Write numbers as JSON, with null for those that are not finite; the file appears, or replaces
+    an older one, when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part-{path.name}")
-    part.write_text(json.dumps(numbers, indent=1) + "\n")
+    part.write_text(json.dumps(_of_json(numbers), indent=1, allow_nan=False) + "\n")
     part.replace(path)
+
+
+def _of_json(numbers: Any) -> Any:
+    if isinstance(numbers, dict):
+        return {name: _of_json(x) for name, x in numbers.items()}
+    if isinstance(numbers, list | tuple):
+        return [_of_json(x) for x in numbers]
+    return None if isinstance(numbers, float) and not math.isfinite(numbers) else numbers
 
 
 def pyplot() -> Any:

@@ -94,6 +94,11 @@ class Settings:
     teacher: str = ""
     """RUN or RUN@STEP: learn to act like the policy of another run too, by its own observations,
     such as `ahead` (see --teacher-weight and --teacher-until); empty for no teacher."""
+    record_every: int = 0
+    """Evaluations from one recording to the next, of 10 episodes, from which variables are decoded
+    for TensorBoard (experiments/recordings.py); 0 for none. Needs the extra `analysis`."""
+    record_variables: tuple[str, ...] = ()
+    """Arrays to decode from these recordings; empty for those of analyse.py."""
     checkpoints: CheckpointConfig = CheckpointConfig()
     wandb: str = ""
     """Project of Weights & Biases to log to as well, with the extra `wandb`; empty for none.

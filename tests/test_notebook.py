@@ -1,4 +1,4 @@
-"""The notebook in docs/ runs as it stands."""
+"""The notebooks in docs/ run as they stand."""
 
 import json
 import os
@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-def test_every_cell_of_the_notebook_runs(tmp_path):
-    notebook = json.loads((ROOT / "docs" / "load_a_run.ipynb").read_text())
+@pytest.mark.parametrize("name", ["load_a_run", "representations"])
+def test_every_cell_of_the_notebook_runs(tmp_path, name):
+    notebook = json.loads((ROOT / "docs" / f"{name}.ipynb").read_text())
     cells = ["".join(x["source"]) for x in notebook["cells"] if x["cell_type"] == "code"]
     assert cells
     program = tmp_path / "cells.py"
@@ -23,5 +24,5 @@ def test_every_cell_of_the_notebook_runs(tmp_path):
         [sys.executable, str(program)], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    # The notebook leaves no run behind.
+    # A notebook leaves no run behind.
     assert [x.name for x in tmp_path.iterdir() if x.is_dir()] == []

@@ -1,6 +1,7 @@
 """Measure how many dimensions activity fills."""
 
 import numpy as np
+from sklearn.decomposition import PCA
 
 
 def participation_ratio(activity: np.ndarray) -> float:
@@ -23,3 +24,18 @@ def participation_ratio(activity: np.ndarray) -> float:
     product = short @ short.T
     total = np.trace(product)
     return float(total**2 / np.square(product).sum()) if total > 0 else 0.0
+
+
+def principal_components(activity: np.ndarray, number: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores float[n, k] of the first principal components and their shares of the
+    variance float[k], k being at most `number`; zeros for activity that is constant.
+
+    Args:
+        activity: float[n, units].
+        number: of components.
+    """
+    number = min(number, *activity.shape)
+    if not np.ptp(activity, axis=0).any():
+        return np.zeros((len(activity), number)), np.zeros(number)
+    pca = PCA(number, random_state=0)
+    return pca.fit_transform(activity), pca.explained_variance_ratio_
