@@ -233,8 +233,7 @@ class Locomotion:
 
         `position` [3] and `rotation` [3, 3] of the walker's root body, metres; its `heading` [],
         radians about the vertical; `qpos` and `qvel`; `sensors`, those of the simulation's
-        settings; and `ahead`, whether it is observed or not. The state has no contacts: name touch
-        sensors in those settings.
+        settings; and `ahead`, whether it is observed or not.
         """
         now = self._now(data, self._kinematics(data.physics.qpos), jnp.zeros(3))
         return {

@@ -3,6 +3,7 @@
 python experiments/record.py runs/mine --episodes 50
 python experiments/record.py runs/mine --modules 'encoders_vision*' --output trained.zarr
 python experiments/record.py runs/mine@0 --replay trained.zarr --output untrained.zarr
+python experiments/record.py random --env walls_ant --output random.zarr
 
 A recording has the outputs of the network's modules, observations, actions, values, rewards, the
 true state and its velocity (the mean over the step that begins then), and the layout of each
@@ -22,7 +23,7 @@ import fnmatch
 import functools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.catalogue import find
+from envs.presets import Preset
+from experiments.contacts import Contacts
 from experiments.lesions import Lesion
 from experiments.players import RANDOM, Options, load_policy, parse
-from experiments.settings import to_dict
+from experiments.settings import Settings, build, to_dict
 from vnl_ppo import run_folder
-from vnl_ppo.env import State
-from vnl_ppo.evaluation import Actor
+from vnl_ppo.env import Env, State
+from vnl_ppo.evaluation import Actor, acting_at_random
 from vnl_ppo.loading import Policy
 from vnl_ppo.observations import flatten
 from vnl_ppo.policy import Weights, apply_and_capture, decide
@@ -67,18 +71,28 @@ class RecordOptions(Options):
     """Modules whose outputs are recorded, by path, with * for any part of it; empty for none."""
     output: Path | None = None
     """Path of the Zarr store to write, which must not exist; None for recordings/STEP.zarr in the
-    run folder."""
+    run folder. random needs it."""
     replay: Path | None = None
     """A recording whose observations to show to the policy, instead of letting it act; episodes,
     their length and the seed are then those of that recording."""
     half: bool = False
     """Store modules' outputs as float16, in half the space."""
+    contacts: bool = False
+    """Store which bodies of the animal touch something else, as found from the joints' positions by
+    MuJoCo in C; it takes about half a second for each episode, and some time for each step."""
 
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
         super().check()
-        if len(self.policies) != 1 or self.policies[0] == RANDOM:
-            raise ValueError(f"policies are {', '.join(self.policies)}; name one run to record")
+        if len(self.policies) != 1:
+            raise ValueError(f"policies are {', '.join(self.policies)}; name one run, or random")
+        if self.policies[0] == RANDOM:
+            if self.output is None:
+                raise ValueError(f"{RANDOM} has no run folder; say where to write with --output")
+            if self.replay or self.lesions or self.modules != ("*",):
+                raise ValueError(
+                    f"{RANDOM} has no network; leave out --replay, --modules and lesions"
+                )
         if self.episodes < 1:
             raise ValueError(f"--episodes is {self.episodes}; it has to be at least 1")
         if self.episode_length < 0:
@@ -91,27 +105,41 @@ def main() -> None:
     """Record, and say where."""
     try:
         options, world = parse(RecordOptions, sys.argv[1:], __doc__)
-        policy = load_policy(options.policies[0], world)
-        path = options.output or default_output(options.policies[0], policy.step)
+        name = options.policies[0]
+        policy = None if name == RANDOM else load_policy(name, world)
+        path = options.output or default_output(name, policy.step if policy else 0)
         if path.exists():
             raise ValueError(f"{path} exists already; name another with --output, or remove it")
-        modules = chosen(policy, options.modules)
+        modules = chosen(policy, options.modules) if policy else []
         keep_compilations()
         about = {
-            "policy": options.policies[0],
-            "step": policy.step,
+            "policy": name,
+            "step": policy.step if policy else 0,
             "lesion": ", ".join(map(str, options.lesions)),
             "seed": options.seed,
             "settings": json.dumps(to_dict(world)),
             "commit": run_folder.git_commit() or "unknown",
         }
-        if options.replay:
+        if options.replay and policy:
             write_replay(policy, options, path, modules, about)
         else:
             length = options.episode_length or world.ppo.episode_length
-            recorder = Recorder(policy, modules, options.lesions, min(TOGETHER, options.episodes))
+            together = min(TOGETHER, options.episodes)
+            weights: Any = ()
+            if policy:
+                acting = functools.partial(actor_of, policy, options.lesions, modules)
+                recorder, weights = Recorder(policy.env, acting, together), policy.weights
+            else:
+                recorder = recorder_of_random(world, together)
             recorder.write(
-                policy.weights, path, options.episodes, length, options.seed, about, options.half
+                weights,
+                path,
+                options.episodes,
+                length,
+                options.seed,
+                about,
+                options.half,
+                options.contacts,
             )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -147,26 +175,19 @@ class Recorder:
     """Lets policies of one network act and writes what happens; compiles once for all weights.
 
     Args:
-        policy: a policy of the network, in the environment.
-        modules: paths of the modules whose outputs are written.
-        lesions: of the policy.
+        env: the environment.
+        acting: weights -> actor, such as `actor_of`.
         together: number of episodes that run at the same time.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        modules: Sequence[str],
-        lesions: Sequence[Lesion] = (),
-        together: int = TOGETHER,
-    ) -> None:
-        self.env: Any = policy.env
+    def __init__(self, env: Env, acting: Callable[[Any], Actor], together: int = TOGETHER) -> None:
+        self.env: Any = env
         self.together = together
 
-        def take_step(weights: Weights, carry: Any, key: jax.Array) -> Any:
+        def take_step(weights: Any, carry: Any, key: jax.Array) -> Any:
             episodes, over, truth = carry
             state = episodes.state
-            actor = actor_of(policy, lesions, modules, weights)
+            actor = acting(weights)
             action, decision = actor.act(state.obs, key, episodes.memory)
             moved, faults = advance(
                 self.env, dataclasses.replace(episodes, memory=decision.memory), action
@@ -180,7 +201,7 @@ class Recorder:
                 **{f"metric.{k}": x for k, x in moved.state.metrics.items()},
                 **truth,
                 **self._velocity(truth, after),
-                **decision.captured,
+                **dict(decision.captured),
                 # Last, so that a step that is alive is whole.
                 "alive": ~over,
             }
@@ -188,8 +209,8 @@ class Recorder:
             kept = select(over, (episodes, truth), (moved, after))
             return (kept[0], over | ends, kept[1]), now
 
-        def start(weights: Weights, keys: jax.Array) -> Any:
-            memory = actor_of(policy, lesions, modules, weights).memory(together)
+        def start(weights: Any, keys: jax.Array) -> Any:
+            memory = acting(weights).memory(together)
             episodes = start_episodes(self.env, keys, memory)
             return episodes, jnp.zeros(together, bool), self._truth(episodes.state)
 
@@ -202,15 +223,23 @@ class Recorder:
 
     def write(
         self,
-        weights: Weights,
+        weights: Any,
         path: Path,
         episodes: int,
         length: int,
         seed: int,
         about: Mapping[str, Any],
         half: bool = False,
+        contacts: bool = False,
     ) -> None:
-        """Write a recording of E episodes of at most T steps, block by block; see `Store`."""
+        """Write a recording of E episodes of at most T steps, block by block; see `Store`.
+
+        Raises:
+            ValueError: contacts are asked for, and the environment does not tell its joints; or
+                there is a part of an earlier recording.
+        """
+        if contacts and not all(hasattr(self.env, x) for x in ("truth", "whole", "tracked")):
+            raise ValueError("--contacts is only for presets, which tell the joints' positions")
         reset_key, act_key = jax.random.split(jax.random.key(seed))
         # As many as fill whole groups, so that nothing compiles twice; the rest is dropped.
         groups = -(-episodes // self.together)
@@ -225,16 +254,35 @@ class Recorder:
             carry = self._start(weights, keys[first : first + self.together])
             layout = getattr(carry[0].state.data, "layout", ())
             store.write_layouts(first, jax.device_get(flatten(layout)))
+            touching = None
+            if contacts:
+                bodies, touching = self._touching(carry[0].state.data)
+                store.attributes |= {"truth.contacts": {"entries": bodies}}
             for start in range(0, length, BLOCK):
                 carry, block = self._walk(weights, carry, step_keys[start : start + BLOCK])
                 if computed is not None:
                     store.write(*computed)
+                if touching is not None:
+                    block = {**touching(block["truth.qpos"]), **block}
                 computed = (first, start, block)
                 if bool(carry[1].all()):
                     break
         assert computed is not None
         store.write(*computed)
         store.close()
+
+    def _touching(self, data: Any) -> tuple[list[str], Callable[[Any], dict[str, np.ndarray]]]:
+        """Return names of bodies, and what finds which of them touch something from positions
+        [T, N, nq] of N episodes that begin with `data`."""
+        each = [jax.tree.map(lambda x: x[i], data) for i in range(self.together)]  # noqa: B023
+        found = [Contacts(m, self.env.tracked(m)) for m in map(self.env.whole, each)]
+
+        def touching(qpos: Any) -> dict[str, np.ndarray]:
+            of_episodes = np.swapaxes(np.asarray(qpos), 0, 1)
+            both = zip(found, of_episodes, strict=True)
+            return {"truth.contacts": np.stack([c(x) for c, x in both], axis=1)}
+
+        return found[0].names, touching
 
     def _truth(self, state: State) -> dict[str, jax.Array]:
         """Return what the environment tells of states."""
@@ -250,6 +298,14 @@ class Recorder:
             return {}
         moved = after["truth.position"] - now["truth.position"]
         return {"truth.velocity": moved / self.env.dt}
+
+
+def recorder_of_random(world: Settings, together: int) -> Recorder:
+    """Return the recorder of uniform actions, in an environment that a preset's animal sees."""
+    seeing = isinstance(find(world.env), Preset)
+    env, _ = build(dataclasses.replace(world, encoder=Settings.encoder) if seeing else world)
+    actor = acting_at_random(env.action_size)
+    return Recorder(env, lambda _: actor, together)
 
 
 def attributes_of(env: Any) -> dict[str, Mapping[str, Any]]:
@@ -383,7 +439,7 @@ class Store:
     ) -> None:
         self.path, self.part = path, path.with_name(path.name + ".part")
         self.num_episodes, self.length, self.half = num_episodes, length, half
-        self.attributes = attributes or {}
+        self.attributes = dict(attributes or {})
         self.arrays: dict[str, Any] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.part.exists():

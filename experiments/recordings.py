@@ -1,13 +1,14 @@
 """Record a policy while it learns, and decode variables from its modules.
 
 `--record-every N` of the training programs writes small recordings (see `record.py`) of the first
-seed at every N-th evaluation into RUN/recordings/STEP.zarr, and logs to TensorBoard how well each
-variable is decoded from each module, as representation/MODULE/VARIABLE, such as
+seed at every N-th evaluation into RUN/recordings/learning/STEP.zarr, and logs to TensorBoard how
+well each variable is decoded from each module, as representation/MODULE/VARIABLE, such as
 representation/encoders_vision/truth.ahead.0: R^2 on episodes that were not fitted, or the AUC of a
 binary variable.
 """
 
 import difflib
+import functools
 import math
 import shutil
 import sys
@@ -102,9 +103,10 @@ class Recordings:
         policy = Policy(self.env, self.network, ppo, weights, step)
         modules = list(policy.modules)
         if self.recorder is None:
-            self.recorder = record.Recorder(policy, modules, together=EPISODES)
-        path = self.folder / "recordings" / f"{step}.zarr"
-        # What a run that was killed has left of this very step.
+            acting = functools.partial(record.actor_of, policy, (), modules)
+            self.recorder = record.Recorder(self.env, acting, EPISODES)
+        path = self.folder / "recordings" / "learning" / f"{step}.zarr"
+        # What this run has left of this very step, before it was resumed.
         for left in (path, path.with_name(path.name + ".part")):
             shutil.rmtree(left, ignore_errors=True)
         about = {

@@ -212,3 +212,22 @@ def test_an_interrupted_recording_opens(tmp_path):
     assert half.alive.values.sum() == 50 and not half.alive.values[:, 25:].any()
     with pytest.raises(ValueError, match="interrupted recording has left; rename or remove it"):
         record.Store(tmp_path / "x.zarr", 3, 60, False, {})
+
+
+def test_random_actions_are_recorded_with_what_they_see_and_touch(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "random.zarr"
+    flags = ["--env", "walls_ball", "--episodes", 2, "--episode-length", 25, "--contacts"]
+    call(monkeypatch, record, "random", *flags, "--output", path)
+    found = xarray.open_zarr(path, consolidated=False)
+    assert found["observation.vision"].shape == (2, 25, 64, 64, 3)
+    assert not [name for name in found if str(name).startswith("module.")]
+    assert np.abs(found.action.values).max() <= 1 and found.action.values.std() > 0.3
+    touched = found["truth.contacts"]
+    assert touched.dtype == bool and len(touched.attrs["entries"]) == touched.shape[2]
+    # A ball that bounces touches the ground where it is low.
+    height, touches = found["truth.position"].values[..., 2], touched.values.any(axis=-1)
+    assert 0.1 < touches.mean() < 0.9
+    assert height[touches].max() < height[~touches].min() + 0.005
+    for more, why in [([], "with --output"), (["--replay", "x", "--output", "y"], "no network")]:
+        with pytest.raises(SystemExit, match=why):
+            call(monkeypatch, record, "random", *flags, *more)

@@ -35,9 +35,10 @@ def test_variables_are_decoded_over_training_which_does_not_change(tmp_path, mon
         for name, x in one.items():
             np.testing.assert_array_equal(x, two[name], err_msg=name)
     # Of three evaluations, the first and the last.
-    kept = {int(x.stem) for x in (recorded / "recordings").iterdir()}
+    kept = {int(x.stem) for x in (recorded / "recordings" / "learning").iterdir()}
     assert kept == {steps[0][0], steps[0][2]} and not (plain / "recordings").exists()
-    assert analyse.open_recording(recorded / "recordings" / "0.zarr").alive.shape == (10, 20)
+    first = analyse.open_recording(recorded / "recordings" / "learning" / "0.zarr")
+    assert first.alive.shape == (10, 20)
     events = EventAccumulator(str(recorded)).Reload()
     tags = [x for x in events.Tags()["scalars"] if x.startswith("representation/")]
     tag = "representation/encoders_vision.Dense_0/observation.truth.0"
