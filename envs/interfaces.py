@@ -92,6 +92,9 @@ class Now:
         rotation: float32[3, 3], the root body's axes in the world, as columns.
         com: float32[3], centre of mass of the root body's subtree, metres.
         velocity: float32[3], mean velocity of `com` over the last control step, m/s.
+        end_effectors: float32[E, 3], positions of the walker's end effectors, metres.
+        fallen: bool[], whether anything but the walker's feet touches something, for tasks that ask
+            for `contacts`; else false.
         arena: the arena's layout of this episode.
         task: the task's own state.
     """
@@ -102,6 +105,8 @@ class Now:
     rotation: jax.Array
     com: jax.Array
     velocity: jax.Array
+    end_effectors: jax.Array
+    fallen: jax.Array
     arena: Any
     task: Any
 
@@ -140,6 +145,8 @@ class Walker(Protocol):
             during a control step, metres.
         self_collisions: whether its geoms may collide with each other; physics is faster without.
         mjx_contacts: maximum number of contacts that MJX solves for, the deepest; None for all.
+        end_effectors: names of the bodies at the ends of its limbs.
+        feet: names of the geoms that may touch the ground.
     """
 
     @property
@@ -154,6 +161,14 @@ class Walker(Protocol):
     def self_collisions(self) -> bool: ...  # noqa: D102
     @property
     def mjx_contacts(self) -> int | None: ...  # noqa: D102
+
+    @property
+    def end_effectors(self) -> Sequence[str]:  # noqa: D102
+        return ()
+
+    @property
+    def feet(self) -> Sequence[str]:  # noqa: D102
+        return ()
 
     @abstractmethod
     def build(self) -> composer.Entity:
@@ -262,7 +277,12 @@ class Task(Protocol):
         reductions: how its metrics are reduced over the steps of an episode: "mean", "last" or
             "sum".
         shown: metrics to print, with their titles.
+        contacts: whether it reads `Now.fallen`, which takes sensors.
     """
+
+    @property
+    def contacts(self) -> bool:  # noqa: D102
+        return False
 
     @property
     def reductions(self) -> Mapping[str, str]:  # noqa: D102

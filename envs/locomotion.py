@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from flax import struct
 
 from envs import models, physics
@@ -88,7 +89,9 @@ class Locomotion:
         self.vision, self.simulation = vision, simulation
         self.back_end = physics.choose(back_end)
         self.dt = simulation.control_timestep
-        self.model = models.physics_model(arena, walker, simulation, self.back_end)
+        self.model = models.physics_model(
+            arena, walker, simulation, self.back_end, contacts=task.contacts
+        )
         shown = jax.eval_shape(arena.visible, jax.eval_shape(arena.draw, _a_key()))
         row = models.slot_names(arena) if shown.row is not None else ()
         self.looks = models.visual_model(arena, walker, task, simulation, show_slots=bool(row))
@@ -99,6 +102,9 @@ class Locomotion:
         self._physics = physics.make_physics(self.back_end, self.model, simulation.num_substeps)
         self._kinematics = Kinematics(self.model)
         self._root = self.model.body(WALKER + walker.root).id
+        ends = [self.model.body(WALKER + name).id for name in walker.end_effectors]
+        self._end_effectors = np.array(ends, int)
+        self._contacts = models.contact_sensors(self.model)
         self._range = models.control_range(self.model)
         self._tells_ahead = ahead
         _check_layouts(arena, task, walker.reach)
@@ -242,7 +248,7 @@ class Locomotion:
             "heading": jnp.arctan2(now.rotation[1, 0], now.rotation[0, 0]),
             "qpos": data.physics.qpos,
             "qvel": data.physics.qvel,
-            "sensors": data.physics.sensordata,
+            "sensors": data.physics.sensordata[: self._contacts.start],
             "ahead": self._ahead(now),
         }
 
@@ -274,6 +280,8 @@ class Locomotion:
             poses.xmat[self._root],
             data.com,
             velocity,
+            poses.xpos[self._end_effectors],
+            (data.physics.sensordata[self._contacts] > 0).any(),
             data.layout,
             data.task,
         )
@@ -281,7 +289,8 @@ class Locomotion:
     def _observe(self, now: Now) -> dict[str, jax.Array]:
         feels = self.walker.proprioception(self.model, now)
         if self.simulation.sensors:
-            feels = jnp.concatenate([feels, now.physics.sensordata])
+            felt = now.physics.sensordata[: self._contacts.start]
+            feels = jnp.concatenate([feels, felt])
         obs = {PROPRIO: feels}
         for name, eye in self.eyes.items():
             assert self.vision is not None

@@ -9,6 +9,7 @@ There are three models of one environment; the walker has the same names and `qp
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from envs.interfaces import WALKER, Arena, Task, Walker
 
 _SOLVERS = {"newton": "Newton", "cg": "CG"}
 _CONES = ("pyramidal", "elliptic")
+CONTACTS = "contacts"
+"""Beginning of the names of sensors of contacts."""
 _HIDDEN = 4
 """A group of geoms that no renderer shows."""
 
@@ -88,7 +91,11 @@ def slot_names(arena: Arena) -> tuple[str, ...]:
 
 
 def physics_model(
-    arena: Arena, walker: Walker, config: SimulationConfig, back_end: str = "mujoco"
+    arena: Arena,
+    walker: Walker,
+    config: SimulationConfig,
+    back_end: str = "mujoco",
+    contacts: bool = False,
 ) -> mujoco.MjModel:
     """Compile the model that a back end steps, without textures.
 
@@ -98,10 +105,15 @@ def physics_model(
     For `mjx` fewer pairs of geoms collide, since MJX computes all pairs at every step: only those
     of `Walker.colliders`, the slots and `Arena.colliders`.
 
+    With `contacts`, the last sensors, named `CONTACTS`, tell how many contacts each geom of the
+    walker but its feet has with the world.
+
     Raises:
         ValueError: a setting is invalid.
     """
     root = _slotted(arena, walker, config)
+    if contacts:
+        _add_contact_sensors(root, arena, walker)
     assets = root.get_assets()
     for texture in root.find_all("texture"):
         texture.remove()
@@ -260,6 +272,32 @@ def _keep_sensors(root: mjcf.RootElement, names: Sequence[str]) -> None:
     for name, sensor in sensors.items():
         if name not in names:
             sensor.remove()
+
+
+def _add_contact_sensors(root: mjcf.RootElement, arena: Arena, walker: Walker) -> None:
+    if not walker.feet:
+        raise ValueError(
+            f"task.only_feet is set, but {type(walker).__name__} names no feet; give it `feet`"
+        )
+    feet = {WALKER + name for name in walker.feet}
+    geoms = {geom.full_identifier: geom for geom in root.find_all("geom")}
+    if missing := feet - geoms.keys():
+        raise ValueError(f"the walker's feet name {sorted(missing)}, which are none of its geoms")
+    bodies = [x for name, x in geoms.items() if name.startswith(WALKER) and name not in feet]
+    touching = [x for x in bodies if x.contype != 0 or x.conaffinity != 0]
+    # A geom that meets nothing but the world needs one sensor; else one with each of the world's.
+    world = [geoms[name] for name in (*slot_names(arena), *arena.colliders())]
+    others = world if walker.self_collisions else [None]
+    for i, (own, other) in enumerate(itertools.product(touching, others)):
+        pair = {"geom1": own} if other is None else {"geom1": own, "geom2": other}
+        root.sensor.add("contact", name=f"{CONTACTS}_{i}", data="found", num=1, **pair)
+
+
+def contact_sensors(model: mujoco.MjModel) -> slice:
+    """Return which numbers of `sensordata` tell of contacts."""
+    own = [i for i in range(model.nsensor) if model.sensor(i).name.startswith(CONTACTS)]
+    begin = int(model.sensor_adr[own[0]]) if own else model.nsensordata
+    return slice(begin, model.nsensordata)
 
 
 def _compile(root: mjcf.RootElement, assets: dict[str, bytes]) -> mujoco.MjModel:

@@ -14,8 +14,12 @@ class RunThroughCorridor(Task):
 
     Metrics: the terms of the reward (`reward_linvel` and `forward_reward` for `forward`,
     `reward_quadctrl` for `control`, `reward_alive` for `healthy`, `train_reward` for `time`,
-    `distance_reward`); the root's position, m; the velocity of its subtree's centre of mass, m/s;
-    the distances from the start, m; and those of the arena.
+    `distance_reward`, and `target_reward` if there is one); the root's position, m; the velocity of
+    its subtree's centre of mass, m/s; the distances from the start, m; and those of the arena.
+
+    With these settings it is dm_control's task of the same name: target=1, forward=0, control=0,
+    healthy=0, time=0, end_effector_height=-0.5, only_feet=True. Source: dm_control's
+    `locomotion/tasks/corridors.py`.
     """
 
     forward: float = 5.0
@@ -28,8 +32,19 @@ class RunThroughCorridor(Task):
     """Weight of the duration of a control step, per second; a constant reward too."""
     distance: float = 0.0
     """Weight of the distance from the start along x, per metre; negative behind the start."""
+    target: float = 0.0
+    """Weight of max(0, 1 - |v - v*| / v*), dm_control's reward, where v is the x-velocity of the
+    centre of mass and v* the target velocity."""
+    target_velocity: float = 3.0
+    """v*, m/s: 3 for dm_control's corridors and humanoids, 1 for its rodent in gaps."""
     healthy_height: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest height of the root, metres; outside, the episode is terminated."""
+    end_effector_height: float | None = None
+    """Height of an end effector below which the episode is terminated, metres; dm_control takes
+    -0.5, and -0.3 for its rodent. None for any."""
+    only_feet: bool = False
+    """Whether the episode is terminated when anything but the walker's feet touches something, as
+    in dm_control."""
 
     reductions = dict.fromkeys(
         ("x_position", "y_position", "distance_from_origin", "distance_along_x"), "last"
@@ -43,10 +58,20 @@ class RunThroughCorridor(Task):
             raise ValueError(
                 f"task.healthy_height is {lowest} to {highest} m; the first has to be the smaller"
             )
+        if not 0 < self.target_velocity < float("inf"):
+            raise ValueError(
+                f"task.target_velocity is {self.target_velocity} m/s; it has to be above 0"
+            )
+
+    @property
+    def contacts(self) -> bool:
+        """Whether `Now.fallen` is read."""
+        return self.only_feet
 
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
-        """Return the reward. The episode is terminated if the root leaves `healthy_height`, is
-        truncated at the end of the arena, and is a success unless it is terminated."""
+        """Return the reward. The episode is terminated if the root leaves `healthy_height` or
+        another rule is broken, is truncated at the end of the arena, and is a success unless it is
+        terminated."""
         progress = arena.progress(now.arena, now.root)
         from_start = now.root[:2] - jnp.asarray(arena.start[:2])
         forward = self.forward * now.velocity[0]
@@ -56,6 +81,19 @@ class RunThroughCorridor(Task):
         distance = self.distance * from_start[0]
         lowest, highest = self.healthy_height
         failed = (now.root[2] < lowest) | (now.root[2] > highest)
+        if self.end_effector_height is not None:
+            if not len(now.end_effectors):
+                raise ValueError(
+                    "task.end_effector_height is set, but the walker names no end effectors; give "
+                    "it `end_effectors`, or leave the setting out"
+                )
+            failed |= (now.end_effectors[:, 2] < self.end_effector_height).any()
+        if self.only_feet:
+            failed |= now.fallen
+        own = {}
+        if self.target:
+            away = jnp.abs(now.velocity[0] - self.target_velocity) / self.target_velocity
+            own["target_reward"] = self.target * jnp.maximum(0.0, 1.0 - away)
         metrics = {
             "forward_reward": forward,
             "reward_linvel": forward,
@@ -69,10 +107,11 @@ class RunThroughCorridor(Task):
             "y_velocity": now.velocity[1],
             "distance_from_origin": jnp.linalg.norm(from_start),
             "distance_along_x": from_start[0],
+            **own,
             **progress.metrics,
         }
         return Outcome(
-            reward=forward + control + healthy + duration + distance,
+            reward=forward + control + healthy + duration + distance + sum(own.values()),
             failed=failed,
             truncated=progress.arrived,
             success=1.0 - failed.astype(jnp.float32),

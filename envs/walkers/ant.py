@@ -12,6 +12,8 @@ from dm_control.locomotion import walkers
 from envs.interfaces import WALKER, Now, Pose, Walker
 from envs.postures import at_rest, with_free_root
 
+ENDS, SIDES = ("front", "back"), ("left", "right")
+
 
 @dataclasses.dataclass(frozen=True)
 class Ant(Walker):
@@ -30,6 +32,8 @@ class Ant(Walker):
     root = "torso"
     eye = "egocentric"
     film_camera = "floating"
+    end_effectors = tuple(f"{end}_{side}_foot" for end in ENDS for side in SIDES)
+    feet = tuple(f"{end}_{side}_ankle_geom" for end in ENDS for side in SIDES)
     # Its geoms never meet each other within its joints' limits.
     self_collisions = False
     # 2 points of each of 4 feet with 2 slots and a wall, all at once, of the 45 that it looks for.

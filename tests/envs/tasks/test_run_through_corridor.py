@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+from dm_control import mjcf
+from dm_control.composer.variation import distributions
+from dm_control.locomotion import arenas, tasks, walkers
 
 from envs.arenas.gaps import Gaps
 from envs.locomotion import Locomotion
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.walkers.ant import Ant
+from envs.walkers.jumping_ball import JumpingBall
 
 N = 4
 TASK = RunThroughCorridor(distance=0.25)
@@ -115,3 +119,108 @@ def test_the_corridors_end_cuts_an_episode_short(put, step):
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Locomotion(Gaps(), Ant(), dataclasses.replace(TASK, **change))
+
+
+# dm_control's own rules.
+
+DM_CONTROL = RunThroughCorridor(
+    target=1.0, forward=0.0, control=0.0, healthy=0.0, time=0.0, healthy_height=(-10.0, 10.0),
+    end_effector_height=-0.5, only_feet=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """dm_control's task with its own ant in a corridor with gaps."""
+    corridor = arenas.GapsCorridor(
+        platform_length=distributions.Uniform(0.3, 2.5), gap_length=distributions.Uniform(0.1, 0.8)
+    )
+    task = tasks.RunThroughCorridor(walkers.Ant(), corridor, walker_spawn_position=(0.5, 0, 0))
+    return task, mjcf.Physics.from_mjcf_model(task.root_entity.mjcf_model)
+
+
+@pytest.fixture(scope="module")
+def strict():
+    return Locomotion(Gaps(gap_length=(0.1, 0.8)), Ant(), DM_CONTROL, back_end="mujoco")
+
+
+def random_poses(number, seed=0):
+    """Joint positions float32[number, 15] of ants in any attitude at heights around the floor."""
+    rng = np.random.default_rng(seed)
+    turned = rng.normal(size=(number, 4))
+    qpos = np.concatenate(
+        [
+            rng.uniform((0, -1, -0.8), (8, 1, 1.2), (number, 3)),
+            turned / np.linalg.norm(turned, axis=1, keepdims=True),
+            rng.uniform(-0.5, 0.5, (number, 8)),
+        ],
+        axis=1,
+    )
+    return jnp.asarray(qpos, jnp.float32)
+
+
+def test_target_velocity_is_rewarded_as_by_dm_control(strict, start, theirs):
+    task, physics = theirs
+    rng = np.random.default_rng(1)
+    poses = strict._kinematics(jnp.asarray(strict.model.qpos0, jnp.float32))
+    now = strict._now(jax.tree.map(lambda x: x[0], start.data), poses, jnp.zeros(3))
+
+    @jax.jit
+    def reward(velocity):
+        moving = dataclasses.replace(now, velocity=velocity)
+        return DM_CONTROL.judge(moving, jnp.zeros(8), strict.arena, strict.dt).reward
+
+    rewards = []
+    for _ in range(200):
+        physics.data.qvel[:] = rng.normal(scale=4, size=physics.model.nv)
+        physics.forward()
+        mujoco.mj_subtreeVel(physics.model.ptr, physics.data.ptr)
+        velocity = physics.bind(task._walker.root_body).subtree_linvel
+        rewards.append(task.get_reward(physics))
+        assert reward(jnp.asarray(velocity)) == pytest.approx(rewards[-1], abs=1e-5)
+    assert min(rewards) == 0 and max(rewards) > 0.8
+
+
+def test_episodes_end_as_by_dm_controls_rules(strict):
+    """The rules by hand, on MuJoCo's own contacts of each whole corridor."""
+    number = 64
+    state = jax.jit(jax.vmap(strict.reset))(jax.random.split(jax.random.key(2), number))
+    at = jax.jit(jax.vmap(lambda q, layout: strict.at(q, jnp.zeros(14), layout)))
+    state = at(random_poses(number), state.data.layout)
+    state = jax.jit(jax.vmap(strict.step))(state, jnp.zeros((number, 8)))
+    expected, reasons = [], []
+    for i in range(number):
+        one = jax.tree.map(lambda x: x[i], state.data)  # noqa: B023
+        model = strict.whole(one)
+        data = mujoco.MjData(model)
+        data.qpos[:] = one.physics.qpos
+        mujoco.mj_forward(model, data)
+        feet = [model.body("walker/" + name).id for name in Ant.end_effectors]
+        low = (data.xpos[feet, 2] < -0.5).any()
+        ours = lambda g: model.geom(g).name.startswith("walker/")  # noqa: B023
+        foot = lambda g: model.geom(g).name.endswith("ankle_geom")  # noqa: B023
+        touching = any(
+            any(ours(g) and not foot(g) for g in pair) and not all(map(ours, pair))
+            for pair in data.contact.geom
+        )
+        expected.append(low or touching)
+        reasons.append((low, touching))
+    np.testing.assert_array_equal(state.done > 0, expected)
+    low, touching = np.array(reasons).T
+    assert min(low.sum(), touching.sum(), number - np.sum(expected)) > 5
+
+
+def test_rules_that_the_walker_cannot_keep_are_refused():
+    for settings, why in [
+        ({"only_feet": True}, "JumpingBall names no feet"),
+        ({"end_effector_height": -0.5}, "names no end effectors"),
+        ({"target_velocity": 0.0}, "task.target_velocity is 0.0 m/s"),
+    ]:
+        with pytest.raises(ValueError, match=why):
+            Locomotion(Gaps(), JumpingBall(), RunThroughCorridor(**settings))
+
+
+def test_sensors_of_contacts_are_not_observed(strict):
+    plain = Locomotion(Gaps(), Ant(), RunThroughCorridor(), back_end="mujoco")
+    assert strict.observation_spec == plain.observation_spec
+    assert strict.model.nsensordata > plain.model.nsensordata == 0
