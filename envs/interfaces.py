@@ -202,6 +202,7 @@ class Arena(Protocol):
         start: position at which walkers are attached, metres.
         reductions: how its metrics are reduced over the steps of an episode: "mean", "last" or
             "sum".
+        ahead_names: what the entries of `ahead` are, for analyses; empty for their numbers.
     """
 
     @property
@@ -211,6 +212,10 @@ class Arena(Protocol):
     @property
     def reductions(self) -> Mapping[str, str]:  # noqa: D102
         return {}
+
+    @property
+    def ahead_names(self) -> Sequence[str]:  # noqa: D102
+        return ()
 
     def check(self, reach: float) -> None:
         """Raise a ValueError if a setting is invalid or the walker's `reach` is too large."""
@@ -276,6 +281,7 @@ class Task(Protocol):
     Attributes:
         reductions: how its metrics are reduced over the steps of an episode: "mean", "last" or
             "sum".
+        ahead_names: what the entries of `ahead` are, for analyses; empty for their numbers.
         shown: metrics to print, with their titles.
         contacts: whether it reads `Now.fallen`, which takes sensors.
     """
@@ -287,6 +293,10 @@ class Task(Protocol):
     @property
     def reductions(self) -> Mapping[str, str]:  # noqa: D102
         return {}
+
+    @property
+    def ahead_names(self) -> Sequence[str]:  # noqa: D102
+        return ()
 
     @property
     def shown(self) -> Mapping[str, str]:  # noqa: D102

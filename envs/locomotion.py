@@ -256,12 +256,13 @@ class Locomotion:
     def truth_attributes(self) -> Mapping[str, Mapping[str, Any]]:
         """Units, and names of the entries where they have some, of the arrays of `truth`."""
         positions, velocities = models.entries(self.model)
+        ahead = [*self.arena.ahead_names, *self.task.ahead_names]
         return {
             "position": {"units": "m", "entries": ["x", "y", "z"]},
             "heading": {"units": "rad"},
             "qpos": {"units": "m, rad, or 1 in quaternions", "entries": positions},
             "qvel": {"units": "m/s or rad/s", "entries": velocities},
-            "ahead": {"units": "m"},
+            "ahead": {"units": "m", **({"entries": ahead} if ahead else {})},
         }
 
     def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:

@@ -335,7 +335,8 @@ def variables_of(
             )
         x = np.asarray(recording[array].values[steps], np.float64).reshape(len(steps[0]), -1)
         _check_finite(path, array, x)
-        entries = recording[array].attrs.get("entries") or range(x.shape[1])
+        entries = recording[array].attrs.get("entries", ())
+        entries = entries if len(entries) == x.shape[1] else range(x.shape[1])
         for entry, column in zip(entries, x.T, strict=True):
             if column.std() > 1e-6:
                 names.append(f"{array}[{entry}]" if x.shape[1] > 1 else array)

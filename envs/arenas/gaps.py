@@ -201,6 +201,12 @@ class Gaps(Arena):
             return Visible(geoms=platform_boxes(self, layout))
         return Visible(row=jnp.stack([layout.starts, layout.ends], axis=-1))
 
+    @property
+    def ahead_names(self) -> Sequence[str]:
+        """Names of the entries of `ahead`."""
+        gaps = [f"gap {i} {edge}" for i in (1, 2) for edge in ("begins", "ends")]
+        return [*gaps, *(f"stone {i} offset" for i in range(3) if self.stones)]
+
     def ahead(self, layout: Layout, position: jax.Array) -> jax.Array:
         """Return float32[4], or float32[7] of stepping stones; see the class."""
         near, far = layout.ends[:-1], layout.starts[1:]

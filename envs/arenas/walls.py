@@ -184,6 +184,12 @@ class Walls(Arena):
         used = layout.x[:, None] < PARKED
         return Visible(geoms=Boxes(boxes.position, jnp.where(used, boxes.size, 0.0)))
 
+    @property
+    def ahead_names(self) -> Sequence[str]:
+        """Names of the entries of `ahead`."""
+        parts = ("distance", "way's right", "way's left")
+        return [f"wall {i} {part}" for i in (1, 2) for part in parts]
+
     def ahead(self, layout: Layout, position: jax.Array) -> jax.Array:
         """Return float32[6]; see the class."""
         half = 0.5 * self.width

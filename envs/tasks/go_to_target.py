@@ -115,6 +115,11 @@ class GoToTarget(Task):
         position = jnp.append(state.place, self.target_radius)
         return Boxes(position[None], jnp.array([[self.target_radius, 0.0, 0.0]]))
 
+    @property
+    def ahead_names(self) -> Sequence[str]:
+        """Names of the entries of `ahead`."""
+        return [f"target {axis}" for axis in "xyz"]
+
     def ahead(self, now: Now) -> jax.Array:
         """Return float32[3]; see the class."""
         vector = jnp.append(now.task.place, 0.0) - now.root

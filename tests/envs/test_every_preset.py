@@ -398,7 +398,8 @@ def test_states_are_what_the_environment_says_of_them(trial):
 
 def test_ahead_is_told_where_it_is_asked_for_and_to_no_policy(trial):
     env = trial.env
-    assert env.observation_spec["ahead"].size > 0
+    names = env.truth_attributes["ahead"]["entries"]
+    assert env.observation_spec["ahead"].size == len(set(names)) == len(names) > 0
     assert "ahead" not in env.policy_leaves and "proprio" in env.policy_leaves
     told = trial.episodes.obs["ahead"]
     assert np.all(np.abs(told) <= 5)
