@@ -67,6 +67,7 @@ def layouts():
     return [random_layout(rng) for _ in range(LAYOUTS)]
 
 
+@pytest.mark.slow
 def test_geoms_moved_by_arguments_look_as_in_a_model_of_their_own(layouts, tmp_path):
     unit = np.tile([[5.0, 0, -3]], (NUMBER, 1)), np.full((NUMBER, 3), 0.5)
     model = compile_world(*unit)

@@ -72,6 +72,7 @@ def test_no_ridge_is_missed_and_no_wall(rough):
     assert np.mean(error > 1e-3) < 1e-3 and np.median(error) < 1e-5
 
 
+@pytest.mark.slow
 def test_heights_may_be_any():
     # Those that MJCF reads lie between 0 and 1; data may be changed afterwards.
     pictures = []
@@ -104,6 +105,7 @@ def test_flat_ground_is_a_plane():
     np.testing.assert_allclose(image.depth, 2.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(height=st.integers(1, 40), width=st.integers(1, 70))
 def test_tiles_find_what_the_whole_picture_does(height, width):

@@ -9,6 +9,8 @@ import pytest
 import envs
 from envs.vision import VisionConfig
 
+pytestmark = pytest.mark.slow
+
 SMALL = VisionConfig(height=24, width=32)
 
 

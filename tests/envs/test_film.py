@@ -97,6 +97,7 @@ def test_what_has_no_camera_cannot_be_filmed(episode):
         filmed(object())
 
 
+@pytest.mark.slow
 def test_a_seeing_animals_own_modality_is_what_is_shown(episode):
     _, data = episode
     first = jax.tree.map(lambda x: x[0], data)

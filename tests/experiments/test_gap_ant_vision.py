@@ -36,7 +36,9 @@ def test_a_blind_ant_has_its_own_defaults():
     assert parse(["--encoder", "none"]).ppo == CPU_BLIND
 
 
-@pytest.mark.parametrize("encoder", ["mlp", "nature_cnn --features 32"])
+@pytest.mark.parametrize(
+    "encoder", [pytest.param("mlp", marks=pytest.mark.slow), "nature_cnn --features 32"]
+)
 def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
     folder = tmp_path / "run"
     command_line.prepare(parse(f"--encoder {encoder} --run-dir {folder}".split()))
@@ -47,8 +49,14 @@ def test_every_registered_encoder_of_images_can_be_chosen(tmp_path, encoder):
     "options",
     [
         "--network.memory 8 --network.distribution clipped_normal",
-        "--network.policy-leaves vision --network.encoder-dtype bfloat16",
-        "--network.no-state-dependent-std --learning-rate-schedule adaptive_kl --max-kl 0.1",
+        pytest.param(
+            "--network.policy-leaves vision --network.encoder-dtype bfloat16",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "--network.no-state-dependent-std --learning-rate-schedule adaptive_kl --max-kl 0.1",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_every_kind_of_network_can_be_built(tmp_path, options):
@@ -162,7 +170,8 @@ def test_a_video_that_fails_loses_nothing(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(command_line, "train", lambda *_, **__: None)
     monkeypatch.setattr(command_line, "film_episode", fail)
     settings = parse(["--encoder", "none"])
-    command_line.work(settings, None, None, tmp_path)
+    prepared = command_line.Prepared(None, None, tmp_path, None, {}, None)
+    command_line.work(settings, prepared)
     shown = capsys.readouterr()
     assert "warning: no video: no room for frames" in shown.err
     assert "done: checkpoints in" in shown.out

@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-    import hashlib, threading, time
+    import hashlib, signal, threading, time
+
+    # A shell lets programs in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from vnl_ppo.interruption import catch_signals
 
     told = threading.Event()

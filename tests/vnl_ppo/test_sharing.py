@@ -58,7 +58,9 @@ def part(found, prefix):
     return {k.removeprefix(prefix): x for k, x in found.items() if k.startswith(prefix)}
 
 
-@pytest.mark.parametrize("case, devices", [("seeing", 4), ("remembering", 2)])
+@pytest.mark.parametrize(
+    "case, devices", [pytest.param("seeing", 4, marks=pytest.mark.slow), ("remembering", 2)]
+)
 def test_devices_change_nothing_but_rounding(on_devices, case, devices):
     config = CASES[case][2]
     one, many = (part(on_devices, f"{case}/{n}/") for n in (1, devices))
