@@ -111,7 +111,7 @@ PLACES = {
     "closed_pipe": Place(shell="set -o pipefail; {run} 2>&1 | head -n 1", silent=True),
     "full_output": Place(shell="{run} >/dev/full", says="the run goes on"),
     # Working directories.
-    "other_folder": Place(cwd="/"),
+    "other_folder": Place(cwd="/", folder="{tmp}/run"),
     "folder_with_names_of_ours": Place(
         shell="mkdir envs encoders; touch envs/__init__.py jax.py numpy.py random.py; {run}"
     ),
