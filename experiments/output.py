@@ -1,6 +1,7 @@
 """Keep a long run going when nobody reads its output any more."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -40,8 +41,12 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """Inside, printing raises no error: not to a closed pipe, a lost terminal, or a full disk."""
+    """Inside, printing raises no error: not to a closed pipe, a lost terminal, or a full disk, and
+    not for a letter that the terminal does not have, such as those of a folder's name in ASCII."""
     out, err = sys.stdout, sys.stderr
+    for stream in (out, err):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Without a standard stream Python has None in its place, and prints nothing.
     errors = err and _Lasting(err, lambda _: None)
     tell = lambda text: print(text, file=errors) if errors else None

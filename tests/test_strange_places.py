@@ -50,6 +50,7 @@ class Place:
     """Whether what it says cannot be seen."""
 
 
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 PLACES = {
     "ordinary": Place(),
     # Paths.
@@ -96,9 +97,8 @@ PLACES = {
     "no_tmp": Place(env={"TMPDIR": "/nowhere"}),
     # Locale and terminal.
     "locale_c": Place(env={"LC_ALL": "C", "LANG": None}),
-    "ascii": Place(
-        env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}, folder="läufe"
-    ),
+    "ascii": Place(env=ASCII),
+    "letters_in_ascii": Place(env=ASCII, folder="läufe", says="LC_ALL=C.UTF-8", refused=True),
     "locale_unknown": Place(env={"LC_ALL": "xx_YY.nonsense"}),
     "dumb_terminal": Place(env={"TERM": "dumb"}),
     "narrow_terminal": Place(

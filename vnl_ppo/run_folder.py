@@ -68,7 +68,18 @@ def git_commit() -> str | None:
 
 
 def check_free(folder: Path) -> None:
-    """Raise a FileExistsError unless `folder` is missing or empty, as a new run's has to be."""
+    """Raise a FileExistsError unless `folder` is missing or empty, as a new run's has to be.
+
+    Raises:
+        ValueError: its name has letters that Python cannot read in this locale.
+    """
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"run folder {str(folder)!r} has letters that this locale does not know, and no "
+            f"checkpoint could be written there; name another, or set LC_ALL=C.UTF-8"
+        ) from error
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(
             f"run folder {folder} exists and is not empty; name another with --run-dir, or resume "

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 import typing
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -398,6 +399,8 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(finished):
 
 def test_a_folder_in_use_is_never_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="has letters that this locale does not know.*LC_ALL"):
+        run_folder.check_free(Path("l\udcc3ufe"))
     with pytest.raises(FileExistsError, match="not empty.*--run-dir.*--resume"):
         run_folder.create(tmp_path, {})
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
