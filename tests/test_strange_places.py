@@ -74,9 +74,6 @@ PLACES = {
     "full_device": Place(folder="/dev/full", says="/dev/full", refused=True),
     # Home and caches.
     "no_home": Place(env={"HOME": None}),
-    "no_home_and_no_user": Place(
-        env={"HOME": None}, shell="setpriv --reuid 54321 --clear-groups true && {run}"
-    ),
     "home_is_a_file": Place(env={"HOME": "{tmp}/f"}, shell="touch f; {run}", says="not kept"),
     "home_cannot_be": Place(env={"HOME": "/proc/nowhere"}, says="not kept"),
     "relative_home": Place(env={"HOME": "."}),
