@@ -211,7 +211,7 @@ def _first_flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 class Prepared(NamedTuple):
-    """What a run needs besides its settings.
+    """Hold what a run needs besides its settings.
 
     Attributes:
         env: the environment.

@@ -1,4 +1,4 @@
-"""What an encoder can learn from images alone, without rewards."""
+"""Define objectives that teach an encoder from images alone, without rewards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ LARGEST = 32
 """Largest height and width of what decoders paint; larger images are averaged down to it."""
 TEMPERATURE = 0.1
 VIEWS = PPOConfig(image_brightness=0.2, image_contrast=0.2, image_hue=0.05)
-"""How the two views of an image differ; further a shift and a cutout, which depend on its size."""
+"""Strengths of the random changes that make the two views of an image; a shift and a cutout, which
+depend on its size, come on top."""
 
 Output = tuple[jax.Array, dict[str, jax.Array], jax.Array]
 """The loss; metrics by name; pairs of images float32[B, 2, h, w, C] in 0 to 1 to look at."""

@@ -41,8 +41,11 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """Inside, printing raises no error: not to a closed pipe, a lost terminal, or a full disk, and
-    not for a letter that the terminal does not have, such as those of a folder's name in ASCII."""
+    """Keep printing inside this context from raising errors.
+
+    What cannot be printed, because a pipe was closed, a terminal was lost or a disk is full, is
+    dropped with a warning; a letter that the terminal does not have is printed with an escape.
+    """
     out, err = sys.stdout, sys.stderr
     for stream in (out, err):
         if isinstance(stream, io.TextIOWrapper):

@@ -73,8 +73,8 @@ class PretrainOptions:
     encoder: Annotated[str, OF_LEAVES] = "nature_cnn"
     """The encoder, as for train.py."""
     objective: Literal["autoencoder", "predict", "contrastive"] = "autoencoder"
-    """What it learns: to paint the image (autoencoder), the next image after the action (predict),
-    or to tell views of one image from those of others (contrastive)."""
+    """Objective: paint the image (autoencoder), paint the next image after the action (predict), or
+    tell views of one image from those of others (contrastive)."""
     policy: Annotated[str, tyro.conf.arg(name="from")] = RANDOM
     """RUN or RUN@STEP whose policy acts, and whose environment it is; random for random actions."""
     leaf: str = ""

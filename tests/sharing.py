@@ -118,7 +118,7 @@ def training(folder, steps, *others, on_iteration=None):
 
 
 def stopping(folder, steps, *others):
-    """As `training`, but the hook of the last process stops the run after two iterations."""
+    """Train as `training`, but the hook of the last process stops the run after two iterations."""
 
     def hook(step, metrics, state):
         if jax.process_index() == 1 and step == 2 * CONFIG.steps_per_iteration:

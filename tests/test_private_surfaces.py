@@ -1,5 +1,5 @@
-"""What is used of JAX and MJX beyond their documented interfaces: a failure names the version and
-the one file that has to be adapted."""
+"""Test what is used of JAX and MJX beyond their documented interfaces: a failure names the version
+and the one file that has to be adapted."""
 
 import re
 from importlib import metadata

@@ -37,13 +37,13 @@ class Place:
     env: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     """Environment variables; None for one that is not set. `{tmp}` is a folder of the test's."""
     shell: str = "{run}"
-    """What bash runs; `{run}` is the command."""
+    """Command of bash, in which `{run}` is the run's; `{quoted}` is the same as one word."""
     folder: str = "run"
     """The run's folder, below `{tmp}` if it is relative."""
     cwd: str = "{tmp}"
     """Working directory."""
     says: str = ""
-    """What it has to say; empty for nothing in particular."""
+    """Text that the run has to print; empty for none."""
     refused: bool = False
     """Whether the run may not begin."""
     silent: bool = False

@@ -26,7 +26,7 @@ VALUES = "params.params.value_encoders_"
 
 @dataclasses.dataclass(frozen=True)
 class Encoders:
-    """How the parameters of borrowed encoders are named where they are, and in the network.
+    """Map names of parameters in a network to those in the source that they are borrowed from.
 
     Attributes:
         names: the name there, by the name in the network.

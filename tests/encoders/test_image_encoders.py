@@ -25,7 +25,7 @@ SHALLOW = {
     "vit": "vit(depth=1, features=5)",
     "nature_cnn": "nature_cnn(padding=SAME, activation=elu, features=5)",
 }
-"""With as few layers as have all their parts, since compiling takes most of the time."""
+"""Specs with as few layers as have all their parts, since compiling takes most of the time."""
 
 
 def images(*shape):

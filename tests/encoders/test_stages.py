@@ -65,7 +65,7 @@ EXPECTED = {
     "flatten": lambda: FLOATS.ravel(),
 }
 AVERAGES = ("gray", "blur", "downsample", "crop", "fovea")
-"""Of bytes they make bytes."""
+"""Stages that return bytes for bytes."""
 
 
 @pytest.mark.parametrize("spec", EXPECTED)

@@ -15,8 +15,8 @@ from envs.camera import Image
 # Debian's libosmesa6 or libegl1 with Mesa give one of these; a display gives the last.
 GL = ("egl", "osmesa", "glfw")
 SLICES, QUADS = 128, 64
-"""Of MuJoCo's balls, which are round in ours, and along the sides of its boxes and planes, which
-are lit at the corners of quads alone."""
+"""Numbers of slices of MuJoCo's balls, which are round in ours, and of quads along the sides of its
+boxes and planes, which are lit only at the corners of quads."""
 
 SCRIPT = """
 import sys, numpy as np, mujoco

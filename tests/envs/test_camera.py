@@ -31,7 +31,7 @@ def compile_mjcf(geoms, camera='pos="0 0 0" fovy="90"', assets=""):
 
 
 def look(model, size=(33, 33), **kwargs):
-    """What camera `eye` of a static model sees, as NumPy arrays."""
+    """Return what camera `eye` of a static model sees, as NumPy arrays."""
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     scene = Scene.from_model(model, **kwargs)
@@ -351,7 +351,7 @@ def test_one_batch_shows_different_corridors(arena, scene):
 
 
 def test_an_environment_takes_the_memory_of_its_image_however_many_there_are(arena, scene):
-    """As XLA plans it: beside the colours that come out, what a block of pictures needs."""
+    """Compare with XLA's plan: the colours that come out, and what a block of pictures needs."""
     camera = Camera.from_model(arena, EGOCENTRIC)
     data = mujoco.MjData(arena)
     mujoco.mj_forward(arena, data)

@@ -13,7 +13,7 @@ from tests.envs.renderer import assert_alike, mujoco_draws
 
 PLATFORMS, WALLS = 24, 6
 NUMBER = PLATFORMS + WALLS + 1
-"""Of geoms that differ: platforms with dm_control's texture, plain boxes, and a ball."""
+"""Number of geoms that differ: platforms with dm_control's texture, plain boxes, and a ball."""
 LAYOUTS = 4
 CAMERAS = {
     "ahead": 'pos="3 0.2 0.7" xyaxes="0 -1 0 0.15 0 1"',

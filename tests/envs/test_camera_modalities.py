@@ -1,4 +1,4 @@
-"""What the gap ant's eyes tell: colours, brightness, depth or labels, in bytes."""
+"""Test what the gap ant's eyes give: colours, brightness, depth or labels, in bytes."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ SMALL = VisionConfig(height=24, width=32)
 
 @pytest.fixture(scope="module")
 def views():
-    """What the ant sees at its start in each modality, by two eyes."""
+    """Return what the ant sees at its start in each modality, by two eyes."""
     key, seen = jax.random.key(0), {}
     for modality in ("rgb", "gray", "depth", "segmentation"):
         vision = dataclasses.replace(SMALL, modality=modality, camera="egocentric, floating")

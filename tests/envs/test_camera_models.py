@@ -137,7 +137,7 @@ def test_geoms_of_no_size_behind_or_around_the_camera_neither_show_nor_break(zoo
 
 
 def eye_sees(world, visual="", assets="", **camera):
-    """What a camera at the origin sees that looks down the negative z axis."""
+    """Return what a camera at the origin sees that looks down the negative z axis."""
     model = mujoco.MjModel.from_xml_string(
         f"<mujoco><visual>{visual}</visual><asset>{assets}</asset><worldbody>"
         f"<camera name='eye' fovy='60'/>{world}</worldbody></mujoco>"

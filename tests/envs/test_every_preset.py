@@ -1,4 +1,4 @@
-"""What every preset has to keep, whatever its arena, walker and task: a new one is tested here
+"""Test what every preset has to keep, whatever its arena, walker and task: a new one is tested here
 without a line written."""
 
 import dataclasses
@@ -92,7 +92,7 @@ class Trial:
 
     @functools.cached_property
     def worlds(self):
-        """Of each layout, the model of the whole of it."""
+        """Models of each whole layout."""
         return [self.env.whole(pick(self.first.data, i)) for i in range(LAYOUTS)]
 
     @functools.cached_property
@@ -100,7 +100,7 @@ class Trial:
         return np.asarray(jax.jit(jax.vmap(jax.vmap(self.env._control)))(self.actions))
 
     def boxes(self, layouts, roots):
-        """What slots are where roots float32[B, 3] are, float32[B, K, 3] each."""
+        """Return positions and sizes float32[B, K, 3] of the slots for roots float32[B, 3]."""
         reach = self.env.walker.reach
         boxes = hasty(jax.vmap(lambda *where: self.env.arena.boxes(*where, reach)))
         found = arrays(boxes(layouts, roots))
@@ -346,7 +346,7 @@ def test_pictures_are_those_of_mujocos_renderer(trial, tmp_path, monkeypatch):
 
     @hasty
     def look(data):
-        """What users get, and the images, with depth and labels, that it was taken from."""
+        """Return what users get, and the images, with depth and labels, that it was taken from."""
         taken.clear()
         obs = env.at(data.physics.qpos, data.physics.qvel, data.layout, data.task).obs
         return obs, env.draw(data, film), list(taken)

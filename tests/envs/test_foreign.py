@@ -79,7 +79,7 @@ class Target:
 
 
 class VmapWrapper:
-    """As Brax's of this name."""
+    """Vectorise an environment as Brax's wrapper of this name does."""
 
     def __init__(self, env):
         self.env = env

@@ -77,7 +77,7 @@ SCRIPT = """
 
 
 def test_another_process_finds_the_compiled_program(tmp_path):
-    """With the C physics in it; JAX keeps no program that has a `pure_callback`."""
+    """Keep a program with the C physics in it; JAX keeps none that has a `pure_callback`."""
     environment = {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
     run = lambda: subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT)],

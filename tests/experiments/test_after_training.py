@@ -1,4 +1,4 @@
-"""What is done with a run afterwards: load, evaluate, film, watch."""
+"""Test what is done with a run afterwards: load, evaluate, film, watch."""
 
 import contextlib
 import json

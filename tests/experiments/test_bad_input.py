@@ -61,7 +61,7 @@ def wrong(hint):
 
 @st.composite
 def mistakes(draw):
-    """Where, what, and whether on the command line or in a file."""
+    """Draw where, what, and whether on the command line or in a file."""
     name = draw(st.sampled_from(sorted(LEAVES)))
     value = draw(wrong(LEAVES[name]))
     how = draw(st.sampled_from(["line", "file", "name in line", "name in file"]))

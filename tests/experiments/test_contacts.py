@@ -1,4 +1,4 @@
-"""Which bodies of an animal touch something, in a model whose distances are known by hand."""
+"""Test which bodies of an animal touch something, in a model whose distances are known by hand."""
 
 import mujoco
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a night can do to a run, and what is left of it in the morning.
+"""Kill, stop and starve runs, and compare what is left with an unbroken run.
 
 Processes are killed, stopped and starved of disk; checkpoints are torn. Each case has to end in the
 same bits as an unbroken run, or in a message and an untouched checkpoint. `FAULT_KILLS` sets how

@@ -20,8 +20,8 @@ SPEC = {"vision": jax.ShapeDtypeStruct(IMAGE.shape, jnp.uint8)}
 
 
 class Known(nn.Module):
-    """Its value is 2 x[1, 2, 0] - 3 x[3, 4, 1] + x[0, 0, 2]^2 of pixels x from 0 to 1, and its
-    action follows x[2, 2, 2] alone."""
+    """Compute the value 2 x[1, 2, 0] - 3 x[3, 4, 1] + x[0, 0, 2]^2 of pixels x from 0 to 1, and an
+    action that follows x[2, 2, 2] alone."""
 
     @nn.compact
     def __call__(self, obs):

@@ -1,4 +1,4 @@
-"""What `sight.py` says of runs whose numbers are known, and a comparison from beginning to end."""
+"""Test what `sight.py` says of runs whose numbers are known, and a comparison from end to end."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What is said about layers is what numpy says about their outputs."""
+"""Compare what is said about layers with what NumPy says about their outputs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""When a run that produces numbers that are not finite is given up."""
+"""Test when a run that produces numbers that are not finite is given up."""
 
 import numpy as np
 import pytest

@@ -43,7 +43,7 @@ VALUES = np.array([np.nan, np.inf, -np.inf, 1e20], np.float32)
 
 
 class Around:
-    """What an environment around `self.env` has in common with it."""
+    """Pass on what an environment around `self.env` has in common with it."""
 
     @property
     def observation_spec(self):
@@ -133,7 +133,7 @@ def trained(env, network, config, folder):
 
 
 def total(curves, name, config):
-    """How often something happened in training, from its mean per step."""
+    """Return how often something happened in training, from its mean per step."""
     return round(float(curves[f"train/{name}"].sum()) * config.steps_per_iteration)
 
 

@@ -55,7 +55,7 @@ def train(env, network, config, iterations):
 
 @dataclasses.dataclass
 class Trained:
-    """What a fixture leaves behind."""
+    """Hold what a fixture leaves behind."""
 
     network: nn.Module
     ppo: object

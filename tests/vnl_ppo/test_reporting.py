@@ -1,4 +1,4 @@
-"""What is reported reaches the logs, all of them alike, and the terminal."""
+"""Test that what is reported reaches all logs alike, and the terminal."""
 
 import io
 import sys

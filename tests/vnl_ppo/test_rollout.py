@@ -144,7 +144,7 @@ def scripted_episodes(env):
 
 
 def remember(noise, memory):
-    """What is remembered after an observation: it, and half of what was remembered before."""
+    """Return the memory after an observation: it, and half of the memory before."""
     return 0.5 * memory + noise[..., 0]
 
 

@@ -21,7 +21,7 @@ STEPS = CONFIG.steps_per_iteration
 
 
 def tolerance(config, iterations):
-    """What the order of sums may change in a parameter of about 1.
+    """Return what the order of sums may change in a parameter of about 1.
 
     Each update adds up as many terms as a minibatch has transitions, each rounded to EPS of the
     sum's size; the errors of updates add up at worst.

@@ -205,7 +205,7 @@ def test_a_hook_that_stops_leaves_a_checkpoint_to_go_on_from(finished, tmp_path,
 
 @pytest.mark.parametrize("error", [KeyError("mistyped"), FileNotFoundError(2, "gone", "my.csv")])
 def test_an_error_in_a_hook_is_told_as_it_is(finished, tmp_path, error):
-    """With its traceback, whatever its kind, and nothing that was learned is lost."""
+    """Tell it with its traceback, whatever its kind, and lose nothing that was learned."""
     _, weights = finished
 
     def careless(step, metrics, state):
