@@ -15,7 +15,6 @@ a text in quotes, or a tuple of these. Nothing in a spec is evaluated as code.
 import ast
 import contextlib
 import dataclasses
-import inspect
 import math
 import re
 import warnings
@@ -25,17 +24,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.errors import AssignSubModuleError, InvalidRngError
 
 from encoders.chain import Chain, RandomChain
+from encoders.module_checks import Unfit, check_callable, described, is_ours, output_of
 from encoders.randomness import takes_key
 from encoders.registry import check_settings, find, nearest, settings_of
 from encoders.stages.motion import Motion
 
 OTHERS = ""
 """The leaf's name, in what `parse` returns, of the chain for every image that is not named."""
-SOWN = {"losses", "metrics", "intermediates"}
-"""Collections that hold what a module reports, not what it has to remember."""
 LARGEST = 2**31
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -281,11 +278,11 @@ def _check_used(
 
 
 @contextlib.contextmanager
-def _told_at(text: str, stage: Stage) -> Iterator[None]:
-    """Tell a ValueError with the spec and the position of a stage."""
+def _told_at(text: str, stage: Stage, kind: type[ValueError] = ValueError) -> Iterator[None]:
+    """Tell an error of a kind with the spec and the position of a stage."""
     try:
         yield
-    except ValueError as error:
+    except kind as error:
         raise _wrong(text, stage.place, str(error)) from error
 
 
@@ -325,11 +322,7 @@ def _frame_channels(module: nn.Module, channels: int | None) -> int | None:
     """Return how many channels a frame has after a module; None if unknown."""
     if channels is None or hasattr(module, "frame_channels"):
         return channels and module.frame_channels(channels)  # type: ignore[attr-defined]
-    return channels if _is_ours(module) else None
-
-
-def _is_ours(module: nn.Module) -> bool:
-    return type(module).__module__.split(".")[0] == __name__.split(".")[0]
+    return channels if is_ours(module) else None
 
 
 def _chained(modules: tuple[nn.Module, ...]) -> nn.Module:
@@ -346,17 +339,18 @@ def _check_fit(
     Networks are initialised with [1, ...]; training applies them to [N, ...] and [B, T, ...].
     """
     for stage, module in zip(stages, modules, strict=True):
-        if why := _uncallable(module):
-            raise _wrong(text, stage.place, f"{stage.name!r} {why}")
+        with _told_at(text, stage, Unfit):
+            check_callable(stage.name, module)
     params: list[Any] = []
     for leading in ((1,), (2, 3)):
         x = jax.ShapeDtypeStruct((*leading, *spec.shape), spec.dtype)
         now: list[Any] = []
         for stage, module in zip(stages, modules, strict=True):
-            x, own = _output(text, stage, module, x, leading)
+            with _told_at(text, stage, Unfit):
+                x, own = output_of(stage.name, module, x, leading)
             now.append(own)
         given = f"{spec.dtype}{[*leading, *spec.shape]}"
-        got = f"{x.dtype}{list(x.shape)}"
+        got = described(x)
         last = stages[-1]
         if x.ndim != len(leading) + 1 or x.shape[:-1] != leading:
             raise _wrong(
@@ -380,106 +374,3 @@ def _check_fit(
                     f"its input, {first} and {second}; make them of the last axes alone",
                 )
         params = now
-
-
-def _output(
-    text: str, stage: Stage, module: nn.Module, x: Any, leading: tuple[int, ...]
-) -> tuple[Any, Any]:
-    """Return shape and dtype of a stage's output, and those of its parameters as text.
-
-    Raises:
-        ValueError: the stage does not fit, needs a key, has a state or parameters that are no
-            floats, or returns no single array.
-    """
-    try:
-        y, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), x)
-        state = sorted(set(variables) - SOWN - {"params"})
-        if not state:
-            # Flax gives the key of `init` to random layers too.
-            jax.eval_shape(module.apply, variables, x)
-            if takes_key(module):
-                keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), leading))
-                drawn = jax.eval_shape(module.apply, variables, x, keys)
-                with_key, without = (jax.tree.map(_described, z) for z in (drawn, y))
-                if with_key != without:
-                    raise _wrong(
-                        text,
-                        stage.place,
-                        f"{stage.name!r} returns {with_key} with keys and {without} without; they "
-                        f"have to be alike",
-                    )
-    except InvalidRngError as error:
-        raise _wrong(
-            text,
-            stage.place,
-            f"{stage.name!r} needs a random key from flax, as nn.Dropout does, which encoders do "
-            f"not get; take an argument key=None, as encoders.Dropout does, or use that",
-        ) from error
-    except AssignSubModuleError as error:
-        raise _wrong(
-            text, stage.place, f"{stage.name!r} makes layers in a method without @nn.compact above"
-        ) from error
-    except ValueError as error:
-        if why := _undecided(error):
-            raise _wrong(text, stage.place, f"{stage.name!r} {why}") from error
-        if not _is_ours(module):
-            raise
-        raise _wrong(text, stage.place, str(error)) from error
-    if state:
-        raise _wrong(
-            text,
-            stage.place,
-            f"{stage.name!r} keeps the state {', '.join(state)}, as nn.BatchNorm does, which "
-            f"encoders cannot; use nn.LayerNorm or nn.GroupNorm",
-        )
-    if not isinstance(y, jax.ShapeDtypeStruct):
-        raise _wrong(
-            text,
-            stage.place,
-            f"{stage.name!r} returns {type(y).__name__!r}; it has to return one array [..., F]",
-        )
-    params = jax.tree.map(_described, variables.get("params", {}))
-    for path, x in jax.tree_util.tree_leaves_with_path(variables.get("params", {})):
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise _wrong(
-                text,
-                stage.place,
-                f"{stage.name!r} has the parameter {name} of {x.dtype}; parameters have to be "
-                f"float to be trained",
-            )
-    return y, params
-
-
-def _uncallable(module: nn.Module) -> str:
-    """Return what is wrong if a module cannot be called with one array; empty if it can."""
-    cls = type(module)
-    if not any("__call__" in vars(x) for x in cls.__mro__):
-        return "has no method __call__; write def __call__(self, x)"
-    _, *taken = inspect.signature(cls.__call__).parameters.values()
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [x.name for x in taken if x.default is x.empty and x.kind not in several]
-    if len(needed) > 1:
-        return (
-            f"takes {needed[1]!r} besides its input, which it is not given; give it a default "
-            f"value, such as {needed[1]}=None"
-        )
-    if not taken:
-        return "takes no input; write def __call__(self, x)"
-    return ""
-
-
-def _described(x: Any) -> str:
-    return f"{x.dtype}{list(x.shape)}"
-
-
-def _undecided(error: ValueError) -> str:
-    """Return what is wrong if a layer of Flax's was not told whether this is training."""
-    # Flax has no type of its own for this error.
-    if '"use_running_average" must be passed' in str(error):
-        return (
-            "has nn.BatchNorm, whose state encoders cannot keep; use nn.LayerNorm or nn.GroupNorm"
-        )
-    if '"deterministic" must be passed' in str(error):
-        return "has nn.Dropout, which needs a random key; use encoders.Dropout"
-    return ""

@@ -10,7 +10,6 @@ The environment stays as it is, and so do its episodes.
 """
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from experiments.names import known_names
 from vnl_ppo.env import Observation
 from vnl_ppo.evaluation import Actor
 from vnl_ppo.loading import Policy
@@ -148,10 +148,8 @@ class UnitLesion(Lesion):
         """See `Lesion`; its memory is the actor's."""
         known = policy.modules
         if self.module not in known:
-            close = difflib.get_close_matches(self.module, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
             raise ValueError(
-                f"{self.text!r} names no module of this policy; {hint}There are {', '.join(known)}"
+                f"{self.text!r} names no module of this policy; {known_names(self.module, known)}"
             )
         width = known[self.module].shape[-1]
         if self.units is not None and max(self.units) >= width:

@@ -18,7 +18,6 @@ before and after training, then see the same.
 """
 
 import dataclasses
-import difflib
 import fnmatch
 import functools
 import json
@@ -35,7 +34,9 @@ from envs.catalogue import find
 from envs.presets import Preset
 from experiments.contacts import Contacts
 from experiments.lesions import Lesion
+from experiments.names import known_names
 from experiments.players import RANDOM, Options, load_policy, parse
+from experiments.recording_store import BLOCK, Store, copied, open_arrays
 from experiments.settings import Settings, build, to_dict
 from vnl_ppo import run_folder
 from vnl_ppo.env import Env, State
@@ -48,15 +49,8 @@ from vnl_ppo.rollout import Decision, advance, is_broken, select, start_episodes
 from vnl_ppo.run_folder import split_name
 from vnl_ppo.runtime import keep_compilations
 
-try:
-    import zarr
-except ModuleNotFoundError as missing:
-    raise SystemExit("error: recordings need Zarr: pip install -e '.[analysis]'") from missing
-
 TOGETHER = 16
 """Episodes that run at the same time."""
-BLOCK = 25
-"""Steps that are held in memory before they are written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +157,8 @@ def chosen(policy: Policy, patterns: tuple[str, ...]) -> list[str]:
     known = list(policy.modules)
     for pattern in patterns:
         if not fnmatch.filter(known, pattern):
-            close = difflib.get_close_matches(pattern, known, n=1)
-            hint = f"did you mean {close[0]}? There" if close else "there"
             raise ValueError(
-                f"--modules has {pattern!r}, which is no module; {hint} are {', '.join(known)}"
+                f"--modules has {pattern!r}, which is no module; {known_names(pattern, known)}"
             )
     return [name for name in known if any(fnmatch.fnmatch(name, p) for p in patterns)]
 
@@ -326,7 +318,7 @@ def write_replay(
     assert options.replay is not None
     if not options.replay.is_dir():
         raise ValueError(f"there is no recording {options.replay}")
-    source: Any = zarr.open_group(options.replay, mode="r")
+    source: Any = open_arrays(options.replay)
     leaves = flatten(policy.env.observation_spec)
     for name, spec in leaves.items():
         found = source.get(f"observation.{name}")
@@ -372,20 +364,6 @@ def padded(x: np.ndarray, together: int) -> np.ndarray:
     return np.swapaxes(np.pad(x, missing + [(0, 0)] * (x.ndim - 2)), 0, 1)
 
 
-def copied(item: Any, target: Any, name: str) -> None:
-    """Copy an array into another store."""
-    array = target.create_array(
-        name,
-        shape=item.shape,
-        chunks=item.chunks,
-        dtype=item.dtype,
-        attributes=dict(item.attrs),
-        dimension_names=item.metadata.dimension_names,
-    )
-    for first in range(0, item.shape[0], item.chunks[0]):
-        array[first : first + item.chunks[0]] = item[first : first + item.chunks[0]]
-
-
 def actor_of(
     policy: Policy, lesions: Sequence[Lesion], modules: Sequence[str], weights: Weights
 ) -> Actor:
@@ -408,99 +386,6 @@ def actor_of(
     for lesion in lesions:
         actor = lesion.of(actor, policy)
     return actor
-
-
-class Store:
-    """A recording that is being written.
-
-    It lies beside its place until it is whole: what was interrupted is called `<name>.part`, and
-    opens as a recording whose later steps are not alive.
-
-    Args:
-        path: where it goes.
-        num_episodes: E.
-        length: T, steps of an episode.
-        half: whether modules' outputs are float16.
-        about: attributes.
-        attributes: those of arrays, by name.
-
-    Raises:
-        ValueError: there is a part of an earlier recording.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        num_episodes: int,
-        length: int,
-        half: bool,
-        about: Mapping[str, Any],
-        attributes: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> None:
-        self.path, self.part = path, path.with_name(path.name + ".part")
-        self.num_episodes, self.length, self.half = num_episodes, length, half
-        self.attributes = dict(attributes or {})
-        self.arrays: dict[str, Any] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if self.part.exists():
-            raise ValueError(
-                f"{self.part} exists, what an interrupted recording has left; rename or remove it"
-            )
-        self.group: Any = zarr.open_group(self.part, mode="w", attributes=dict(about))
-
-    def write(self, episode: int, time: int, block: Mapping[str, Any]) -> None:
-        """Write arrays [T, N, ...] of N episodes from `episode` on and T steps from `time` on, in
-        their order; arrays without entries are left out."""
-        for name, x in block.items():
-            x = np.swapaxes(np.asarray(x), 0, 1)
-            x = x[: self.num_episodes - episode, : self.length - time]
-            if name.startswith("module.") and self.half:
-                x = x.astype(np.float16)
-            self._put(name, x, (episode, time), (self.num_episodes, self.length), (len(x), BLOCK))
-
-    def write_layouts(self, episode: int, layouts: Mapping[str, np.ndarray]) -> None:
-        """Write arrays [N, ...] of N episodes from `episode` on, what differs between episodes."""
-        for name, x in layouts.items():
-            x = x[: self.num_episodes - episode]
-            self._put(f"layout.{name}", x, (episode,), (self.num_episodes,), (len(x),))
-
-    def write_times(self, dt: float) -> None:
-        """Write the coordinate `time`, of steps of `dt` seconds."""
-        times = dt * np.arange(self.length)
-        array = self.group.create_array("time", data=times, dimension_names=["time"])
-        array.attrs["units"] = "s"
-
-    def _put(
-        self,
-        name: str,
-        x: np.ndarray,
-        first: tuple[int, ...],
-        sizes: tuple[int, ...],
-        chunks: tuple[int, ...],
-    ) -> None:
-        """Write x from `first` on, into an array whose first axes have these sizes and chunks."""
-        if not x.size:
-            return
-        name, known = name.replace("/", "."), len(sizes)
-        if name not in self.arrays:
-            self.arrays[name] = self.group.create_array(
-                name,
-                shape=(*sizes, *x.shape[known:]),
-                chunks=(*chunks, *x.shape[known:]),
-                dtype=x.dtype,
-                fill_value=np.zeros((), x.dtype)[()],
-                attributes=dict(self.attributes.get(name, {})),
-                dimension_names=[
-                    *("episode", "time")[:known],
-                    *(f"{name}_{i}" for i in range(x.ndim - known)),
-                ],
-            )
-        where = (slice(i, i + n) for i, n in zip(first, x.shape, strict=False))
-        self.arrays[name][tuple(where)] = x
-
-    def close(self) -> None:
-        """Give it its name."""
-        self.part.rename(self.path)
 
 
 if __name__ == "__main__":

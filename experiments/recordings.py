@@ -7,7 +7,6 @@ representation/encoders_vision/truth.ahead.0: R^2 on episodes that were not fitt
 binary variable.
 """
 
-import difflib
 import functools
 import math
 import shutil
@@ -19,7 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import analyse, record
+from experiments import analyse, record, recording_reader
+from experiments.names import known_names
 from experiments.settings import Settings
 from vnl_ppo import run_folder
 from vnl_ppo.distributed import is_first
@@ -44,11 +44,9 @@ def check(settings: Settings, env: Env) -> None:
     known = variables(env)
     for name in settings.record_variables:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? There" if close else "there"
             raise ValueError(
-                f"--record-variables has {name!r}, which cannot be decoded; {hint} are "
-                f"{', '.join(known)}"
+                f"--record-variables has {name!r}, which cannot be decoded; "
+                f"{known_names(name, known)}"
             )
 
 
@@ -62,7 +60,7 @@ def variables(env: Any) -> list[str]:
         **{f"metric.{name}": x for name, x in state.metrics.items()},
         **{f"observation.{name}": x for name, x in flatten(state.obs).items()},
     }
-    known = [name for name, x in arrays.items() if 0 < x.size <= analyse.MAX_ENTRIES]
+    known = [name for name, x in arrays.items() if 0 < x.size <= recording_reader.MAX_ENTRIES]
     return [*known, *velocity, "action", "value", "reward"]
 
 
@@ -121,13 +119,13 @@ class Recordings:
 
     def decode(self, path: Path) -> dict[str, float]:
         """Return the scores of a recording by tag."""
-        recording = analyse.open_recording(path)
+        recording = recording_reader.open_recording(path)
         episode, time = np.nonzero(recording.alive.values)
-        steps = analyse.spread((episode, time), SAMPLES)
-        arrays = self.settings.record_variables or analyse.default_variables(recording)[0]
-        names, values = analyse.variables_of(path, recording, arrays, steps)
+        steps = recording_reader.spread((episode, time), SAMPLES)
+        arrays = self.settings.record_variables or recording_reader.default_variables(recording)[0]
+        names, values = recording_reader.variables_of(path, recording, arrays, steps)
         scores = {}
-        for module, x in analyse.activities_of(path, recording, (), steps).items():
+        for module, x in recording_reader.activities_of(path, recording, (), steps).items():
             found = analyse.read(x, names, values, steps[0], FOLDS)
             for name in names:
                 # TensorBoard knows no brackets.

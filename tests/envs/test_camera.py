@@ -233,11 +233,11 @@ def test_thin_slab_hides_the_floor_that_comes_before_it(distance, thickness):
 )
 def test_nearer_of_two_depths_has_the_lesser_key(near, depth, payload):
     keys = DepthKeys(near)
-    two = jnp.float32([depth, depth * (1 + 2.0**-12)])
+    two = jnp.float32([depth, depth * (1 + 2.0**-13)])
     packed = keys.pack(two, jnp.int32([payload, 0]))
     assert 0 < packed[0] < packed[1] < keys.bound(1e9)
     assert packed[0] & PAYLOAD == payload
-    assert depth * (1 - 2.0**-12) <= keys.packed_depth(packed)[0] <= depth
+    assert depth * (1 - 2.0**-13) <= keys.packed_depth(packed)[0] <= depth
     assert keys.depth(keys.of(two))[0] == np.float32(depth)
 
 

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import analyse, record
+from experiments import analyse
 from experiments.analyse import AnalyseOptions, open_recording
+from experiments.recording_store import Store
 
 EPISODES, STEPS = 12, 60
 RANDOM = np.random.default_rng(0)
@@ -35,7 +36,7 @@ ARRAYS = {
 
 
 def save(path, arrays, episodes=EPISODES):
-    store = record.Store(path, episodes, STEPS, False, {"policy": "mine", "step": 7})
+    store = Store(path, episodes, STEPS, False, {"policy": "mine", "step": 7})
     block = {k: np.swapaxes(x, 0, 1)[:, :episodes].astype(np.float32) for k, x in arrays.items()}
     block["alive"] = block["alive"].astype(bool)
     store.write(0, 0, block)

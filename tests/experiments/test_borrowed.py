@@ -3,14 +3,19 @@
 import shutil
 import sys
 
+import jax
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import command_line, export_encoder
+from experiments.settings import build
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.loading import load, read_weights
+from vnl_ppo.normalization import init_moments
+from vnl_ppo.policy import Weights, init_params
 from vnl_ppo.runtime import Compilations
+from vnl_ppo.teaching import make_teacher
 
 SMALL = """
     --env tests.probes:SHOWN --num-timesteps 128 --num-envs 8 --unroll-length 4 --batch-size 8
@@ -135,18 +140,27 @@ def test_what_cannot_be_borrowed_is_told_before_a_folder_is_made(lender, tmp_pat
     assert "\n" not in message and not (tmp_path / "run").exists()
 
 
-def test_a_teacher_is_named_by_its_step_and_its_program_is_its_own(lender, tmp_path):
-    compilations = Compilations(tmp_path / "cache")
-    programs = []
-    for step in (0, 128):
-        settings = parsed(tmp_path / f"of_{step}", "--teacher", f"{lender}@{step}")
-        programs.append(command_line.prepare(settings, compilations).programs)
-    assert programs[0] is None or programs[0].path("step") != programs[1].path("step")
+def test_a_teacher_is_named_by_its_step_and_its_weight_falls(lender, tmp_path):
     folder = trained(tmp_path / "run", "--teacher", lender, "--teacher-until", "1")
     assert run_folder.read_settings(folder)["teacher"] == f"{lender}@128"
     events = EventAccumulator(str(folder)).Reload()
     assert [e.value for e in events.Scalars("train/teacher_weight")] == pytest.approx([1, 0.5])
     assert events.Scalars("train/teacher_kl")[0].value > 0
+
+
+def test_a_program_is_that_of_its_teacher(tmp_path):
+    settings = command_line.parse(["--encoder", "none"], None, "gap_ant")
+    env, network = build(settings)
+    compilations = Compilations(tmp_path)
+
+    def path(seed):
+        params = init_params(network, env.observation_spec, jax.random.key(seed))
+        weights = Weights(params, init_moments(env.observation_spec))
+        teacher = make_teacher(network, weights, env.observation_spec)
+        return command_line.kept_programs(settings, env, compilations, teacher).path("step")
+
+    assert path(0) == path(0) != path(1)
+    assert command_line.kept_programs(settings, env, compilations).path("step") != path(0)
 
 
 def test_a_resumed_run_borrows_nothing_new(lender, monkeypatch):

@@ -43,3 +43,22 @@ def test_a_full_disk_does_not_end_a_program(tmp_path):
     assert done.stderr.splitlines() == [
         "warning: the output ends here, the run goes on: No space left on device"
     ]
+
+
+def test_a_lost_terminal_does_not_end_a_program(tmp_path):
+    ours, theirs = os.openpty()
+    env = os.environ | {"PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env=env,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(theirs)
+    assert os.read(ours, 1) == b"0"
+    os.close(ours)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and (tmp_path / "done").exists()
+    assert errors == "warning: the output ends here, the run goes on: Input/output error\n"

@@ -12,6 +12,7 @@ import xarray
 import envs
 from experiments import analyse, record
 from experiments.players import load_policy, settings_of
+from experiments.recording_store import Store
 from tests.experiments.test_players import run
 from vnl_ppo.policy import apply_and_capture
 from vnl_ppo.recurrence import initial_memory
@@ -202,7 +203,7 @@ def test_what_cannot_be_recorded_is_refused(folder, recording, flags, message, m
 
 
 def test_an_interrupted_recording_opens(tmp_path):
-    store = record.Store(tmp_path / "x.zarr", 3, 60, False, {})
+    store = Store(tmp_path / "x.zarr", 3, 60, False, {})
     block = {"value": np.ones((25, 2)), "alive": np.ones((25, 2), bool)}
     store.write(0, 0, block)
     # Killed before all of a block is written: its steps are not alive.
@@ -211,7 +212,7 @@ def test_an_interrupted_recording_opens(tmp_path):
     half = xarray.open_zarr(tmp_path / "x.zarr.part", consolidated=False)
     assert half.alive.values.sum() == 50 and not half.alive.values[:, 25:].any()
     with pytest.raises(ValueError, match="interrupted recording has left; rename or remove it"):
-        record.Store(tmp_path / "x.zarr", 3, 60, False, {})
+        Store(tmp_path / "x.zarr", 3, 60, False, {})
 
 
 def test_random_actions_are_recorded_with_what_they_see_and_touch(tmp_path, monkeypatch, capsys):

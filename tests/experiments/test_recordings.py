@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments import analyse, command_line
+from experiments import command_line
+from experiments.recording_reader import open_recording
 from vnl_ppo import checkpoint, run_folder
 
 SMALL = """
@@ -37,7 +38,7 @@ def test_variables_are_decoded_over_training_which_does_not_change(tmp_path, mon
     # Of three evaluations, the first and the last.
     kept = {int(x.stem) for x in (recorded / "recordings" / "learning").iterdir()}
     assert kept == {steps[0][0], steps[0][2]} and not (plain / "recordings").exists()
-    first = analyse.open_recording(recorded / "recordings" / "learning" / "0.zarr")
+    first = open_recording(recorded / "recordings" / "learning" / "0.zarr")
     assert first.alive.shape == (10, 20)
     events = EventAccumulator(str(recorded)).Reload()
     tags = [x for x in events.Tags()["scalars"] if x.startswith("representation/")]

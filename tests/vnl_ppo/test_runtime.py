@@ -1,5 +1,6 @@
 """Compiled programs run as the user: they are only kept where nobody else can write."""
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -84,15 +85,22 @@ def test_a_folder_that_cannot_be_made_is_no_reason_to_stop(settings, tmp_path):
         assert keep_compilations().folder is None
 
 
-@pytest.mark.parametrize(("name", "value"), [("jax_enable_x64", True), ("jax_disable_jit", True)])
-def test_settings_of_jax_under_which_nothing_runs_are_refused(name, value):
+@contextlib.contextmanager
+def set_to(name, value):
+    """Give a setting of JAX a value inside this context."""
     before = getattr(jax.config, name)
     jax.config.update(name, value)
     try:
-        with pytest.raises(ValueError, match=f"{name.upper()} is set, but .*; unset it"):
-            check_jax()
+        yield
     finally:
         jax.config.update(name, before)
+
+
+@pytest.mark.parametrize(("name", "value"), [("jax_enable_x64", True), ("jax_disable_jit", True)])
+def test_settings_of_jax_under_which_nothing_runs_are_refused(name, value):
+    message = f"{name.upper()} is set, but .*; unset it"
+    with set_to(name, value), pytest.raises(ValueError, match=message):
+        check_jax()
 
 
 @pytest.mark.parametrize(
@@ -107,13 +115,9 @@ def test_settings_of_jax_under_which_nothing_runs_are_refused(name, value):
     ],
 )
 def test_settings_of_jax_that_would_stop_a_run_are_turned_off(name, value):
-    before = getattr(jax.config, name)
-    jax.config.update(name, value)
-    try:
+    with set_to(name, value):
         with pytest.warns(UserWarning, match=f"{name.upper()} is turned off: "):
             check_jax()
         assert getattr(jax.config, name) != value
         with warnings.catch_warnings(action="error"):
             check_jax()
-    finally:
-        jax.config.update(name, before)
