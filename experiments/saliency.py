@@ -122,6 +122,7 @@ def saliency(
     key: jax.Array,
     samples: int,
     noise: float,
+    white: float = 1.0,
 ) -> jax.Array:
     """Return the map float32[H, W] of one observation; see the module.
 
@@ -134,18 +135,9 @@ def saliency(
         key: of the noise.
         samples: N; 0 for no noise.
         noise: its standard deviation.
+        white: see `white_of`.
     """
-
-    def number(image: jax.Array) -> jax.Array:
-        # Encoders take floats from 0 to 1 as they are.
-        batch = {k: x[None] for k, x in {**obs, leaf: image}.items()}
-        logits, value, _ = apply(network, weights, batch, memory)
-        if of == "value":
-            return value[0]
-        action = distributions.of(network).squash(distributions.normal(logits).mode())
-        # A norm of 0 has no gradient.
-        return jnp.sqrt(jnp.square(action).sum() + 1e-12)
-
+    number = lambda image: number_of(network, weights, of, {**obs, leaf: white * image}, memory)
     image = obs[leaf].astype(jnp.float32) / 255
     if samples:
         images = image + noise * jax.random.normal(key, (samples, *image.shape))
@@ -153,6 +145,47 @@ def saliency(
     else:
         gradient = jax.grad(number)(image)
     return jnp.abs(gradient).max(axis=-1)
+
+
+def number_of(network: nn.Module, weights: Weights, of: str, obs: Any, memory: Any) -> jax.Array:
+    """Return the norm of the action, or the value, of one observation, float32[]."""
+    batch = {k: x[None] for k, x in obs.items()}
+    logits, value, _ = apply(network, weights, batch, memory)
+    if of == "value":
+        return value[0]
+    action = distributions.of(network).squash(distributions.normal(logits).mode())
+    # A norm of 0 has no gradient.
+    return jnp.sqrt(jnp.square(action).sum() + 1e-12)
+
+
+def white_of(network: nn.Module, weights: Weights, leaf: str, obs: Any, memory: Any) -> float:
+    """Return which number the network takes for white in an image of floats: 1 or 255.
+
+    Gradients need floats, while a policy is trained on bytes. This project's encoders take floats
+    from 0 to 1; one of a user's may divide whatever it gets by 255.
+
+    Args:
+        network, weights: of the policy.
+        leaf: name of the image uint8[H, W, C].
+        obs: leaves by name, without batch axes.
+        memory: of the policy, leaves [1, ...].
+
+    Raises:
+        ValueError: neither gives the value and the action of the same image in bytes.
+    """
+    # Of noise, which has every brightness.
+    image = np.random.default_rng(0).integers(0, 256, obs[leaf].shape, np.uint8)
+    numbers = lambda x: np.array(
+        [number_of(network, weights, of, {**obs, leaf: x}, memory) for of in ("action", "value")]
+    )
+    wanted = numbers(jnp.asarray(image))
+    for white in (1.0, 255.0):
+        if np.allclose(numbers(jnp.asarray(image / 255 * white, jnp.float32)), wanted, 1e-3, 1e-4):
+            return white
+    raise ValueError(
+        f"the encoder of {leaf} makes other features of floats than of bytes; let it take floats "
+        f"from 0 to 1, or to 255, as what they are"
+    )
 
 
 def act(policy: Policy, key: jax.Array, length: int) -> tuple[Any, Any, Any, jax.Array]:
@@ -189,13 +222,16 @@ def frames(policy: Policy, leaf: str, options: SaliencyOptions) -> Iterator[np.n
     length = max(1, round(options.seconds / env.dt))
     key = jax.random.key(options.seed)
     data, obs, memory, alive = jax.jit(lambda key: act(policy, key, length))(key)
+    network, weights = policy.network, policy.weights
+    empty = initial_memory(network, 1)
+    white = white_of(network, weights, leaf, jax.tree.map(lambda x: x[0], obs), empty)
     one: Callable[..., jax.Array] = jax.jit(
         lambda obs, memory, key: saliency(
-            policy.network, policy.weights, options.of, leaf, obs, memory, key,
-            options.samples, options.noise,
+            network, weights, options.of, leaf, obs, memory, key,
+            options.samples, options.noise, white,
         )
     )  # fmt: skip
-    memory = memory if jax.tree.leaves(memory) else initial_memory(policy.network, 1)
+    memory = memory if jax.tree.leaves(memory) else empty
     maps, images = [], []
     for i in frame_indices(alive, env.dt, options.speed):
         here = lambda x, i=i: x[i]

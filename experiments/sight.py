@@ -101,7 +101,9 @@ class SightOptions:
                 )
         names = list(self.conditions)
         if "taught" in names and "told" not in names[: names.index("taught")]:
-            raise ValueError("--conditions has taught; name told before it, who teaches")
+            raise ValueError(
+                "--conditions has taught, whose teacher is the told animal; name told before it"
+            )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"--seeds are {self.seeds}; name each once, and at least one")
         if self.episodes < 2:

@@ -49,6 +49,47 @@ def test_maps_are_the_gradients_by_hand():
     np.testing.assert_allclose(found("action", 0), expected, atol=1e-5)
 
 
+class Divides(nn.Module):
+    """Divide by 255 whatever comes, as a user's encoder may."""
+
+    @nn.compact
+    def __call__(self, obs):
+        logits, value = Known()({"vision": obs["vision"].astype(jnp.float32) / 255})
+        return logits, value
+
+
+class Rescales(nn.Module):
+    """Scale bytes to 0 to 1, as this project's encoders do, and take floats as they are."""
+
+    @nn.compact
+    def __call__(self, obs):
+        x = obs["vision"]
+        return Known()({"vision": x / 255 if x.dtype == jnp.uint8 else x})
+
+
+class Confused(nn.Module):
+    """Take floats for something else than bytes."""
+
+    @nn.compact
+    def __call__(self, obs):
+        x = obs["vision"]
+        return Known()({"vision": x / 255 if x.dtype == jnp.uint8 else 2 - x})
+
+
+def test_white_is_what_the_network_takes_for_it():
+    obs, weights = {"vision": jnp.asarray(IMAGE)}, Weights({}, init_moments(SPEC))
+    white = lambda network: saliency.white_of(network, weights, "vision", obs, ())
+    assert white(Rescales()) == 1 and white(Divides()) == 255
+    with pytest.raises(ValueError, match="encoder of vision makes other features of floats"):
+        white(Confused())
+    # The map is that of pixels from 0 to 1, whatever the network takes.
+    maps = [
+        saliency.saliency(network, weights, "value", "vision", obs, (), KEY, 0, 0.1, white(network))
+        for network in (Rescales(), Divides())
+    ]
+    np.testing.assert_allclose(*maps, rtol=1e-5)
+
+
 def test_noise_averages_the_gradient():
     # Of x^2 the mean gradient is still 2 x, and what is linear does not change.
     smooth, plain = found("value", 4000, 0.5), found("value", 0)
