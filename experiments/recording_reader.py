@@ -67,7 +67,8 @@ def default_variables(recording: xarray.Dataset) -> tuple[list[str], str]:
     usual = [name for name in USUAL if name in recording]
     if usual:
         return usual, ""
-    instead = [k for k in map(str, recording) if k.startswith(INSTEAD)]
+    # The arrays of a folder have no order of their own: file systems list them in any.
+    instead = sorted(k for k in map(str, recording) if k.startswith(INSTEAD))
     return instead, (
         f"there is none of {', '.join(USUAL)}; variables are {', '.join(instead)}; --variables "
         f"takes any of {', '.join(numeric(recording))}"

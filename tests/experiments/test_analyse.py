@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import xarray
 
 from experiments import analyse
 from experiments.analyse import AnalyseOptions, open_recording
+from experiments.recording_reader import default_variables
 from experiments.recording_store import Store
 
 EPISODES, STEPS = 12, 60
@@ -93,6 +95,12 @@ def test_a_world_that_tells_no_truth_is_analysed_by_its_metrics(tmp_path, capsys
     assert found["variables"] == ["metric.obstacles_passed", "reward"]
     said = capsys.readouterr().out
     assert "there is none of truth.ahead" in said and "--variables takes any of metric.obst" in said
+
+
+def test_variables_do_not_depend_on_the_order_of_files():
+    names = ["reward", "metric.b", "metric.a", "alive"]
+    found, _ = default_variables(xarray.Dataset({k: ("step", [0.0]) for k in names}))
+    assert found == ["metric.a", "metric.b", "reward"]
 
 
 def test_recordings_of_the_same_episodes_are_compared(tmp_path):
