@@ -13,6 +13,7 @@ from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
 from envs.walkers.ant import Ant
 from envs.walkers.jumping_ball import JumpingBall
+from envs.walkers.mjcf_file import MjcfWalker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,8 @@ ANYWHERE = Floor(spawn_yaw=(-3.1416, 3.1416))
 TARGETS = GoToTarget(moving_target=True, approach=10.0)
 # Its eye is below the edges of walls, and it jumps.
 LOW_BALL = JumpingBall(camera_height=0.0)
+# A body of any height.
+RUN_ANYHOW = RunThroughCorridor(healthy_height=(0.0, 100.0))
 
 PRESETS = {
     "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
@@ -81,4 +84,5 @@ PRESETS = {
     "walls_ball": Preset(Walls(), LOW_BALL, RunThroughCorridor(healthy_height=(0.0, 3.0))),
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
+    "mjcf_floor": Preset(Floor(), MjcfWalker(), RUN_ANYHOW),
 }
