@@ -252,3 +252,18 @@ class Shown:
 
 
 SHOWN = Shown()
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownToAnother(Shown):
+    """The same for a body with one more action, which smells besides."""
+
+    action_size: int = 2
+    observation_spec = Shown.observation_spec | {"smell": jax.ShapeDtypeStruct((3,), jnp.float32)}
+
+    def reset(self, key):
+        state = super().reset(key)
+        return state.replace(obs={**state.obs, "smell": jnp.full(3, 5.0)})
+
+
+SHOWN_TO_ANOTHER = ShownToAnother()
