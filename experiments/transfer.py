@@ -168,7 +168,7 @@ def summarise(options: TransferOptions, found: Sequence[Mapping[str, Any]]) -> d
     differences = np.subtract(finals["stages"], finals["nothing"])
     return {
         "env": options.env,
-        "stages": list(options.stage),
+        "settings": list(options.stage),
         "measure": options.measure,
         "num_timesteps": options.num_timesteps * len(options.stage),
         "seeds": list(options.seeds),
@@ -189,7 +189,7 @@ def summarise(options: TransferOptions, found: Sequence[Mapping[str, Any]]) -> d
 def table(summary: Mapping[str, Any]) -> Table:
     """Return what both animals reached, and their difference, a row each."""
     result = Table(
-        title=f"{summary['env']}, {summary['stages'][-1]}, after {summary['num_timesteps']:,} "
+        title=f"{summary['env']}, {summary['settings'][-1]}, after {summary['num_timesteps']:,} "
         f"steps: mean and 95 % interval over {len(summary['seeds'])} seeds"
     )
     for name in ("", summary["measure"], "each seed"):
@@ -218,7 +218,7 @@ def figure(summary: Mapping[str, Any], path: Path) -> None:
             axes.axvline(mean[begin, 0] / 1e6, color="grey", linestyle=":", linewidth=1)
     what = f"{summary['measure'].replace('_', ' ')} in an episode of the stage"
     axes.set(xlabel="environment steps of all stages, millions", ylabel=what)
-    axes.set(title=f"{summary['env']}: {', then '.join(summary['stages'])}")
+    axes.set(title=f"{summary['env']}: {', then '.join(summary['settings'])}")
     axes.title.set_fontsize(9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
