@@ -252,3 +252,7 @@ class Shown:
 
 
 SHOWN = Shown()
+
+
+SIGNS_ENV = Probe(lambda x, action: -((action - x) ** 2), steps=8)
+"""An environment for command lines, as `--env tests.probes:SIGNS_ENV`."""
