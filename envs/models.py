@@ -105,7 +105,7 @@ def physics_model(
     For `mjx` fewer pairs of geoms collide, since MJX computes all pairs at every step: only those
     of `Walker.colliders`, the slots and `Arena.colliders`.
 
-    With `contacts`, the last sensors, named `CONTACTS`, tell how many contacts each geom of the
+    With `contacts`, sensors named `CONTACTS` and a number tell how many contacts each geom of the
     walker but its feet has with the world.
 
     Raises:
@@ -225,7 +225,7 @@ def _attach(
         )
     body.create_root_joints(frame)
     frame.pos = arena.start
-    _keep_sensors(root, config.sensors)
+    _keep_sensors(root, walker.sensors, config.sensors)
     return body.mjcf_model
 
 
@@ -261,16 +261,17 @@ def _set_options(root: mjcf.RootElement, config: SimulationConfig) -> None:
     )
 
 
-def _keep_sensors(root: mjcf.RootElement, names: Sequence[str]) -> None:
+def _keep_sensors(root: mjcf.RootElement, own: Sequence[str], asked_for: Sequence[str]) -> None:
     # Sensors that nobody reads cost time, and nothing depends on them.
     sensors = {sensor.full_identifier: sensor for sensor in root.find_all("sensor")}
-    for name in names:
-        if name not in sensors:
-            raise ValueError(
-                f"simulation.sensors has {name!r}; the walker has {', '.join(sorted(sensors))}"
-            )
+    own = [WALKER + name for name in own]
+    for names, of in ((own, "the walker's `sensors`"), (asked_for, "simulation.sensors")):
+        for name in names:
+            if name not in sensors:
+                known = ", ".join(sorted(sensors))
+                raise ValueError(f"{of} has {name!r}; the walker has {known}")
     for name, sensor in sensors.items():
-        if name not in names:
+        if name not in own and name not in asked_for:
             sensor.remove()
 
 
@@ -293,11 +294,20 @@ def _add_contact_sensors(root: mjcf.RootElement, arena: Arena, walker: Walker) -
         root.sensor.add("contact", name=f"{CONTACTS}_{i}", data="found", num=1, **pair)
 
 
+def sensor_entries(model: mujoco.MjModel, names: Sequence[str]) -> np.ndarray:
+    """Return int[n], which numbers of `sensordata` are those of `names`, in the model's order."""
+    ids = sorted(model.sensor(name).id for name in names)
+    starts, sizes = model.sensor_adr[ids], model.sensor_dim[ids]
+    parts = [start + np.arange(size) for start, size in zip(starts, sizes, strict=True)]
+    return np.concatenate([np.zeros(0, int), *parts])
+
+
 def contact_sensors(model: mujoco.MjModel) -> slice:
     """Return which numbers of `sensordata` tell of contacts."""
     own = [i for i in range(model.nsensor) if model.sensor(i).name.startswith(CONTACTS)]
     begin = int(model.sensor_adr[own[0]]) if own else model.nsensordata
-    return slice(begin, model.nsensordata)
+    # Each is one number, and they follow each other; sensors of the walker may come after them.
+    return slice(begin, begin + len(own))
 
 
 def _compile(root: mjcf.RootElement, assets: dict[str, bytes]) -> mujoco.MjModel:
