@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import jax
 import mujoco
@@ -153,6 +154,9 @@ def whole_model(
 ) -> mujoco.MjModel:
     """Compile one layout of the arena and one state of the task with static geoms.
 
+    Bodies of the arena come after the walker's, as the slots do in `physics_model`: the order of
+    bodies is that of contacts, and a walker that touches itself has others among them.
+
     Args:
         arena, walker, task, config: the parts of the environment.
         layout: the arena's layout, concrete arrays.
@@ -169,7 +173,7 @@ def whole_model(
             )
         ]
         add_static(root, "thing", placed)
-    return _compile(root, root.get_assets())
+    return _compile(root, root.get_assets(), walker_first=True)
 
 
 def add_static(root: mjcf.RootElement, name: str, geoms: Sequence[Mapping[str, Any]]) -> None:
@@ -310,8 +314,19 @@ def contact_sensors(model: mujoco.MjModel) -> slice:
     return slice(begin, begin + len(own))
 
 
-def _compile(root: mjcf.RootElement, assets: dict[str, bytes]) -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_string(root.to_xml_string(), assets)
+def _compile(
+    root: mjcf.RootElement, assets: dict[str, bytes], walker_first: bool = False
+) -> mujoco.MjModel:
+    xml = root.to_xml_string()
+    if walker_first:
+        tree = ElementTree.fromstring(xml)
+        for world in tree.iter("worldbody"):
+            for body in world.findall("body"):
+                if body.get("name") != WALKER:
+                    world.remove(body)
+                    world.append(body)
+        xml = ElementTree.tostring(tree, encoding="unicode")
+    return mujoco.MjModel.from_xml_string(xml, assets)
 
 
 def entries(model: mujoco.MjModel) -> tuple[list[str], list[str]]:
