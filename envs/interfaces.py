@@ -147,6 +147,9 @@ class Walker(Protocol):
         mjx_contacts: maximum number of contacts that MJX solves for, the deepest; None for all.
         end_effectors: names of the bodies at the ends of its limbs.
         feet: names of the geoms that may touch the ground.
+        sensors: names of the sensors that its proprioception reads in `Now.physics.sensordata`.
+        hidden_groups: geom groups that the policy's pictures leave out, so that its eyes do not see
+            the inside of its head; films show them.
     """
 
     @property
@@ -168,6 +171,14 @@ class Walker(Protocol):
 
     @property
     def feet(self) -> Sequence[str]:  # noqa: D102
+        return ()
+
+    @property
+    def sensors(self) -> Sequence[str]:  # noqa: D102
+        return ()
+
+    @property
+    def hidden_groups(self) -> Sequence[int]:  # noqa: D102
         return ()
 
     @abstractmethod

@@ -19,7 +19,7 @@ from envs.interfaces import WALKER, Arena, Boxes, Now, Outcome, Progress, Task, 
 from envs.kinematics import Kinematics, Poses
 from envs.models import SimulationConfig
 from envs.pictures import Pictures
-from envs.vision import VisionConfig, make_eye, see
+from envs.vision import VisionConfig, make_eyes, see
 from vnl_ppo.env import State
 
 PROPRIO, AHEAD = "proprio", "ahead"
@@ -49,7 +49,7 @@ class Locomotion:
 
     Observations: `proprio`, float32[n], is the walker's proprioception and the sensors asked for;
     `vision`, uint8[H, W, C], is the image of its eye, C = 3 for colours and 1 for other modalities
-    (several eyes have a leaf each, named `vision_` and the camera's name); `ahead`, float32[k], if
+    (several eyes have a leaf each, see `envs.vision.VisionConfig`); `ahead`, float32[k], if
     asked for, holds the exact positions of the next obstacles or the target.
 
     An episode is terminated if the task says so or the physics breaks down (`info["failed"]`). It
@@ -96,6 +96,8 @@ class Locomotion:
         row = models.slot_names(arena) if shown.row is not None else ()
         self.looks = models.visual_model(arena, walker, task, simulation, show_slots=bool(row))
         self.pictures = Pictures(self.looks, row)
+        hidden = walker.hidden_groups
+        self.sight = Pictures(self.looks, row, hidden) if hidden else self.pictures
         self.eyes: dict[str, Camera] = {}
         self.film_camera = walker.film_camera
         self.cameras = models.walker_cameras(self.looks)
@@ -105,6 +107,7 @@ class Locomotion:
         ends = [self.model.body(WALKER + name).id for name in walker.end_effectors]
         self._end_effectors = np.array(ends, int)
         self._contacts = models.contact_sensors(self.model)
+        self._felt = models.sensor_entries(self.model, simulation.sensors)
         self._range = models.control_range(self.model)
         self._tells_ahead = ahead
         _check_layouts(arena, task, walker.reach)
@@ -216,10 +219,11 @@ class Locomotion:
     def draw(self, data: Data, camera: Camera) -> jax.Array:
         """Draw the image uint8[H, W, 3] that `camera` takes of one state; an image of one of `eyes`
         is in their modality."""
-        image = self.pictures.draw(camera, self._kinematics(data.physics.qpos), self._visible(data))
+        poses, visible = self._kinematics(data.physics.qpos), self._visible(data)
         if self.vision is None or camera not in self.eyes.values():
-            return image.rgb
-        return jnp.broadcast_to(see(self.vision, self.pictures.scene, image), image.rgb.shape)
+            return self.pictures.draw(camera, poses, visible).rgb
+        image = self.sight.draw(camera, poses, visible)
+        return jnp.broadcast_to(see(self.vision, self.sight.scene, image), image.rgb.shape)
 
     def whole(self, data: Data) -> mujoco.MjModel:
         """Return the model of the whole layout of one state; its `qpos` has the same entries."""
@@ -248,7 +252,7 @@ class Locomotion:
             "heading": jnp.arctan2(now.rotation[1, 0], now.rotation[0, 0]),
             "qpos": data.physics.qpos,
             "qvel": data.physics.qvel,
-            "sensors": data.physics.sensordata[: self._contacts.start],
+            "sensors": data.physics.sensordata[self._felt],
             "ahead": self._ahead(now),
         }
 
@@ -267,11 +271,11 @@ class Locomotion:
 
     def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:
         vision.check()
-        cameras = vision.cameras(self.walker.eye)
-        return {
-            leaf: make_eye(vision, self.camera(name, vision.height, vision.width))
-            for leaf, name in cameras.items()
-        }
+        eyes: dict[str, Camera] = {}
+        for leaf, name in vision.cameras(self.walker.eye).items():
+            camera = self.camera(name, vision.height, vision.width)
+            eyes |= make_eyes(vision, leaf, camera)
+        return eyes
 
     def _now(self, data: Data, poses: Poses, velocity: jax.Array) -> Now:
         return Now(
@@ -290,13 +294,13 @@ class Locomotion:
     def _observe(self, now: Now) -> dict[str, jax.Array]:
         feels = self.walker.proprioception(self.model, now)
         if self.simulation.sensors:
-            felt = now.physics.sensordata[: self._contacts.start]
+            felt = now.physics.sensordata[self._felt]
             feels = jnp.concatenate([feels, felt])
         obs = {PROPRIO: feels}
         for name, eye in self.eyes.items():
             assert self.vision is not None
-            image = self.pictures.draw(eye, now.poses, self._visible_of(now.arena, now.task))
-            obs[name] = see(self.vision, self.pictures.scene, image)
+            image = self.sight.draw(eye, now.poses, self._visible_of(now.arena, now.task))
+            obs[name] = see(self.vision, self.sight.scene, image)
         if self._tells_ahead:
             obs[AHEAD] = self._ahead(now)
         return obs

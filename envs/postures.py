@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 
 from envs.interfaces import Pose
 
@@ -47,3 +48,11 @@ def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return float32[4], the product of two quaternions (w, x, y, z)."""
     w, v, u, t = a[0], a[1:], b[0], b[1:]
     return jnp.concatenate([(w * u - v @ t)[None], w * t + u * v + jnp.cross(v, t)])
+
+
+Z_TO = (
+    np.array([np.sqrt(0.5), 0, np.sqrt(0.5), 0]),
+    np.array([np.sqrt(0.5), -np.sqrt(0.5), 0, 0]),
+    np.array([1.0, 0, 0, 0]),
+)
+"""Quaternions (w, x, y, z) that turn the z axis into the x, y and z axis."""

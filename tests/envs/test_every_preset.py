@@ -37,7 +37,8 @@ class Trial:
 
     def __init__(self, preset):
         self.preset = preset
-        self.env = preset.make(seeing=False, back_end="mujoco", ahead=True)
+        self.told = bool([*preset.arena.ahead_names, *preset.task.ahead_names])
+        self.env = preset.make(seeing=False, back_end="mujoco", ahead=self.told)
         self.rng = np.random.default_rng(0)
         self.traces = {"reset": 0, "step": 0}
         self.reset = hasty(jax.vmap(self._counted("reset")))
@@ -156,7 +157,12 @@ def clearance(world, data, boxes):
     return gaps.min(initial=0 if not boxes else np.inf)
 
 
-@pytest.fixture(scope="module", params=PRESETS)
+SLOW = ("rodent_floor", "humanoid_stand", "humanoid_gaps", "humanoid_walls", "fly_floor")
+"""Presets whose parts are in others too, or that take long to compile."""
+CASES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PRESETS]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def trial(request):
     return Trial(PRESETS[request.param])
 
@@ -341,8 +347,13 @@ def test_pictures_are_those_of_mujocos_renderer(trial, tmp_path, monkeypatch):
     cameras = [*env.eyes.values(), film]
     assert all(name == "vision" or name.startswith("vision_") for name in env.eyes)
 
-    taken, draw = [], env.pictures.draw
-    monkeypatch.setattr(env.pictures, "draw", lambda *args: taken.append(draw(*args)) or taken[-1])
+    taken = []
+
+    def keep(draw):
+        return lambda *args: taken.append(draw(*args)) or taken[-1]
+
+    for pictures in {env.pictures, env.sight}:
+        monkeypatch.setattr(pictures, "draw", keep(pictures.draw))
 
     @hasty
     def look(data):
@@ -362,7 +373,8 @@ def test_pictures_are_those_of_mujocos_renderer(trial, tmp_path, monkeypatch):
     }
     qpos = data.physics.qpos.reshape(LAYOUTS, PICTURES, -1)
     names = [camera.name for camera in cameras]
-    theirs = mujoco_draws(trial.worlds, qpos, names, SIZE, tmp_path)
+    hidden = [*[env.walker.hidden_groups] * len(env.eyes), ()]
+    theirs = mujoco_draws(trial.worlds, qpos, names, SIZE, tmp_path, hidden)
     for i, world in enumerate(trial.worlds):
         ids = their_ids(env, world, pick(data, i * PICTURES))
         for s in range(PICTURES):
@@ -398,6 +410,10 @@ def test_states_are_what_the_environment_says_of_them(trial):
 
 def test_ahead_is_told_where_it_is_asked_for_and_to_no_policy(trial):
     env = trial.env
+    if not trial.told:
+        with pytest.raises(ValueError, match="ahead is asked for, but neither"):
+            trial.preset.make(seeing=False, back_end="mujoco", ahead=True)
+        return
     names = env.truth_attributes["ahead"]["entries"]
     assert env.observation_spec["ahead"].size == len(set(names)) == len(names) > 0
     assert "ahead" not in env.policy_leaves and "proprio" in env.policy_leaves
