@@ -15,6 +15,7 @@ from envs.walkers.ant import Ant
 from envs.walkers.cmu_humanoid import CmuHumanoid
 from envs.walkers.fruit_fly import FruitFly
 from envs.walkers.jumping_ball import JumpingBall
+from envs.walkers.mjcf_file import MjcfWalker
 from envs.walkers.rodent import Rodent
 
 
@@ -76,6 +77,8 @@ ANYWHERE = Floor(spawn_yaw=(-3.1416, 3.1416))
 TARGETS = GoToTarget(moving_target=True, approach=10.0)
 # Its eye is below the edges of walls, and it jumps.
 LOW_BALL = JumpingBall(camera_height=0.0)
+# A body of any height.
+RUN_ANYHOW = RunThroughCorridor(healthy_height=(0.0, 100.0))
 
 # dm_control's numbers for its rodent, its humanoid and its fly, but that the physics steps of the
 # rodent and of the fly are twice as long; docs/animals.md says what that changes.
@@ -110,4 +113,5 @@ PRESETS = {
     "humanoid_gaps": Preset(HUMANOID_GAPS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
     "humanoid_walls": Preset(HUMANOID_WALLS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
     "fly_floor": Preset(Floor(), FruitFly(), FLY_RUN, simulation=FLY_TIME),
+    "mjcf_floor": Preset(Floor(), MjcfWalker(), RUN_ANYHOW),
 }

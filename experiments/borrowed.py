@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def read_borrowed(settings: Settings, env: Env, network: ActorCritic) -> tuple[S
         the settings, in which RUN has become RUN@STEP; arrays by name (see `vnl_ppo.borrowing`).
 
     Raises:
-        ValueError: there is no such run or file, it cannot be read, or it does not fit the network;
-            each difference is named.
+        ValueError: there is no such run or file, it cannot be read, or it does not fit the network
+            (see `_fitting`); each difference is named.
     """
     if not (settings.init_from or settings.encoder_from):
         return settings, {}
@@ -41,9 +42,10 @@ def read_borrowed(settings: Settings, env: Env, network: ActorCritic) -> tuple[S
     weights = jax.eval_shape(lambda: initial_weights(env, network))
     initial: Leaves = {}
     if name := settings.init_from:
+        theirs = _settings_of(name, "--init-from")
         name, found = _of_run(name, "--init-from")
-        borrowing.check_all(found, weights, f"--init-from {name}")
-        initial |= found
+        other_images = _looks_otherwise(theirs, settings)
+        initial |= _fitting(found, weights, f"--init-from {name}", other_images)
         settings = dataclasses.replace(settings, init_from=name)
     if name := settings.encoder_from:
         name, found = _encoders(name, env, network, weights)
@@ -78,6 +80,34 @@ def read_teacher(
     return dataclasses.replace(settings, teacher=name), teacher
 
 
+def _looks_otherwise(theirs: Settings, ours: Settings) -> bool:
+    """Whether the images of two runs have other shapes, by their settings."""
+    shapes = []
+    for settings in (theirs, ours):
+        vision = getattr(settings, "vision", None)
+        size = vision and (vision.height, vision.width, vision.channels, vision.camera)
+        shapes.append((size, settings.frames) if settings.seeing else None)
+    return None not in shapes and shapes[0] != shapes[1]
+
+
+def _fitting(found: Leaves, weights: Weights, source: str, other_images: bool) -> Leaves:
+    """Return what a run takes from another with `--init-from`.
+
+    Between runs that observe and do the same it is everything, or an error: they differ by a
+    setting of the network that was forgotten. Between others it is what fits, and a line on stderr
+    names each part that does not.
+    """
+    if not (other_images or borrowing.of_another_body(found, weights)):
+        borrowing.check_all(found, weights, source)
+        return found
+    taken, others = borrowing.take_fitting(found, weights, source)
+    if is_first():
+        print(f"note: {source}: {len(taken)} arrays fit; new are:", file=sys.stderr)
+        for line in others:
+            print(f"  {line}", file=sys.stderr)
+    return taken
+
+
 def _encoders(name: str, env: Env, network: ActorCritic, weights: Weights) -> tuple[str, Leaves]:
     """Return the name, RUN as RUN@STEP, and the arrays of `--encoder-from`."""
     file = Path(name).expanduser()
@@ -100,10 +130,18 @@ def _encoders(name: str, env: Env, network: ActorCritic, weights: Weights) -> tu
     return name, found
 
 
+def _settings_of(name: str, flag: str) -> Settings:
+    """Return the settings of a run that a flag names."""
+    try:
+        return settings_of(name)
+    except ValueError as error:
+        raise ValueError(f"{flag} {name}: {error}") from error
+
+
 def _of_run(name: str, flag: str) -> tuple[str, Leaves]:
     """Return RUN@STEP and the weights of a run."""
+    config = _settings_of(name, flag).ppo
     try:
-        config = settings_of(name).ppo
         folder, step = run_folder.split_name(name)
         number, found = read_weights(folder, config, int(step) if step else None)
     except ValueError as error:

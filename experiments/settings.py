@@ -87,7 +87,8 @@ class Settings:
     """Length of the video that is made after training, seconds; 0 for none."""
     init_from: str = ""
     """RUN or RUN@STEP: begin a new run with the parameters and the statistics of observations of
-    another, and a new optimiser; empty for drawn ones."""
+    another, and a new optimiser; empty for drawn ones. From another walker, or another world, the
+    layers whose shapes fit are taken, and the others are named."""
     encoder_from: str = ""
     """RUN, RUN@STEP or FILE.safetensors: begin a new run with the parameters of the encoders of
     another; empty for drawn ones. With --network.freeze they stay as they are."""

@@ -256,3 +256,18 @@ SHOWN = Shown()
 
 SIGNS_ENV = Probe(lambda x, action: -((action - x) ** 2), steps=8)
 """An environment for command lines, as `--env tests.probes:SIGNS_ENV`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownToAnother(Shown):
+    """The same for a body with one more action, which smells besides."""
+
+    action_size: int = 2
+    observation_spec = Shown.observation_spec | {"smell": jax.ShapeDtypeStruct((3,), jnp.float32)}
+
+    def reset(self, key):
+        state = super().reset(key)
+        return state.replace(obs={**state.obs, "smell": jnp.full(3, 5.0)})
+
+
+SHOWN_TO_ANOTHER = ShownToAnother()

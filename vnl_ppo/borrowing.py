@@ -22,6 +22,9 @@ OWN = "params.params.encoders_"
 """Prefix of the parameters of the encoders of the policy, or of both policy and value function."""
 VALUES = "params.params.value_encoders_"
 """Prefix of the parameters of the value function's own encoders."""
+STANDS_FOR = 1000.0
+"""Number of observations that borrowed statistics count as, beside others that begin anew."""
+_COUNT, _MEAN, _VARIANCE = "moments.count", "moments.mean.", "moments.variance."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,59 @@ def check_all(found: Specs, weights: Any, source: str) -> None:
         source: where the arrays come from, for the message.
     """
     _check(found, named_leaves(weights), source)
+
+
+def take_fitting(found: Specs, weights: Any, source: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the parts of other weights that fit a network, for a walker with another body.
+
+    A part is a layer, with its kernel and bias, or the statistics of a leaf of observations; it
+    fits if all its arrays have the same names, shapes and dtypes. The statistics of all leaves have
+    one number of observations in common. Where a leaf's begin anew, it becomes at most
+    `STANDS_FOR`, so that they are soon those of what is observed.
+
+    Args:
+        found: the arrays.
+        weights: the network's weights, or their shapes (`jax.eval_shape`).
+        source: where the arrays come from, for the message.
+
+    Returns:
+        the arrays that fit, by name; a line for each part that is only there, is only here, or does
+        not fit, with both shapes.
+
+    Raises:
+        ValueError: no layer fits.
+    """
+    wanted = named_leaves(weights)
+    parts: dict[str, list[str]] = {}
+    for name in sorted({*found, *wanted} - {_COUNT}):
+        parts.setdefault(_part_of(name), []).append(name)
+    taken: dict[str, Any] = {}
+    others = []
+    for part, names in parts.items():
+        differences = _differences({k: x for k, x in found.items() if k in names},
+                                   {k: x for k, x in wanted.items() if k in names})  # fmt: skip
+        if differences:
+            others.append(f"{part}: {', '.join(differences)}")
+        else:
+            taken |= {name: found[name] for name in names}
+    if not any(name.startswith("params.") for name in taken):
+        raise ValueError(f"{source} has no part that fits this network: {'; '.join(others)}")
+    statistics = [name for name in wanted if name.startswith(_MEAN)]
+    known = [name for name in statistics if name in taken]
+    if known and _COUNT in found:
+        count = np.asarray(found[_COUNT])
+        few = np.minimum(count, np.asarray(STANDS_FOR, count.dtype))
+        taken[_COUNT] = count if len(known) == len(statistics) else few
+    return taken, others
+
+
+def _part_of(name: str) -> str:
+    """Return the layer, or `statistics of LEAF`, that an array belongs to."""
+    for prefix in (_MEAN, _VARIANCE):
+        if name.startswith(prefix):
+            return f"statistics of {name.removeprefix(prefix)}"
+    layer, _, array = _short(name).rpartition(".")
+    return layer or array
 
 
 def match_encoders(found: Specs, weights: Any, images: Sequence[str], source: str) -> Encoders:
@@ -99,6 +155,22 @@ def match_encoders(found: Specs, weights: Any, images: Sequence[str], source: st
         {k: x for k, x in found.items() if k in expected or k.startswith(begins)}, expected, source
     )
     return Encoders(names, leaves)
+
+
+def of_another_body(found: Specs, weights: Any) -> bool:
+    """Whether arrays are of a policy that observes or does something else than a network.
+
+    That is so if vectors of its observations, or its actions, have another size or another name.
+    """
+    wanted = named_leaves(weights)
+    bodies = []
+    for arrays in (found, wanted):
+        vectors = {k: x.shape for k, x in arrays.items() if k.startswith(_MEAN)}
+        head = "params.params.policy.Dense_"
+        biases = [k for k in arrays if k.startswith(head) and k.endswith(".bias")]
+        last = max(biases, key=lambda k: int(k.removeprefix(head).partition(".")[0]), default="")
+        bodies.append((vectors, arrays[last].shape if last else None))
+    return bodies[0] != bodies[1]
 
 
 def check_finite(arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -155,6 +227,15 @@ def leaves_of(specs: Specs, known: Sequence[str] = ()) -> list[str]:
 
 
 def _check(found: Specs, wanted: Specs, source: str) -> None:
+    if differences := _differences(found, wanted):
+        raise ValueError(
+            f"{source} does not fit this network: {'; '.join(differences)}; use the settings of "
+            f"the network that it was made with"
+        )
+
+
+def _differences(found: Specs, wanted: Specs) -> list[str]:
+    """Name each difference between arrays that were found and those of this network."""
     there, here = ({k: _described(x) for k, x in specs.items()} for specs in (found, wanted))
     differences = []
     for name in sorted(there.keys() | here.keys()):
@@ -164,11 +245,7 @@ def _check(found: Specs, wanted: Specs, source: str) -> None:
             differences.append(f"{_short(name)} ({there[name]}) is only there")
         elif there[name] != here[name]:
             differences.append(f"{_short(name)} is {there[name]} there and {here[name]} here")
-    if differences:
-        raise ValueError(
-            f"{source} does not fit this network: {'; '.join(differences)}; use the settings of "
-            f"the network that it was made with"
-        )
+    return differences
 
 
 def _described(x: Any) -> str:

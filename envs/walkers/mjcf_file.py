@@ -1,7 +1,8 @@
 """Define a walker from the user's own MJCF file."""
 
+import contextlib
 import dataclasses
-import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,30 +11,25 @@ import jax.numpy as jnp
 import mujoco
 from dm_control import composer, mjcf
 
+from envs.body_file import BodyOfFile, read_body
+from envs.body_names import Wanted
 from envs.interfaces import WALKER, Now, Pose, Walker
 from envs.postures import at_rest, with_free_root
 
+_told: set[str] = set()
+
 
 class Body(composer.Entity):
-    """A dm_control entity with a free joint, whose model is read from a file.
+    """A dm_control entity with a free joint, whose model was read from a file.
 
     Args:
-        path: path of an MJCF file.
+        body: what was read.
     """
 
-    def _build(self, path: str) -> None:
-        # MuJoCo reads it, since what a number means depends on the file's `compiler` (degrees,
-        # order of Euler angles, total mass), of which a composed model has only one. What it
-        # writes says the same in radians and quaternions, with six digits.
-        spec = mujoco.MjSpec.from_file(path)
-        spec.compile()
-        self._root = mjcf.from_xml_string(spec.to_xml(), model_dir=os.path.dirname(path))
+    def _build(self, body: BodyOfFile) -> None:
+        self._root = mjcf.from_xml_string(body.xml, assets=dict(body.assets))
         self._root.model = WALKER.rstrip("/")
-        # These are the world's, and a keyframe lacks the free joint.
-        for part in (self._root.compiler, self._root.visual, self._root.statistic):
-            part.remove()
-        for key in self._root.keyframe.key:
-            key.remove()
+        self._free_joint = dict(body.free_joint)
 
     @property
     def mjcf_model(self) -> mjcf.RootElement:
@@ -41,27 +37,37 @@ class Body(composer.Entity):
         return self._root
 
     def create_root_joints(self, frame: Any) -> None:
-        """Add a free joint to the attachment frame."""
-        frame.add("freejoint")
+        """Add a free joint to the attachment frame, with the attributes of the file's own."""
+        frame.add(self._free_joint.pop("tag"), **self._free_joint)
 
 
 @dataclasses.dataclass(frozen=True)
 class MjcfWalker(Walker):
-    """A walker from an MJCF file whose worldbody holds one tree of bodies, as it stands on z = 0.
+    """A walker from any MJCF file: one of its trees of bodies, as it stands in the file.
 
-    The file has actuators and cameras, but no free joint and no floor. Its settings of the world
-    are ignored except for `option` (gravity, density, ...), of which `--simulation.*` sets a part.
-    `proprio` is qpos without x and y of the root, then qvel: float32[nq - 2 + nv].
+    Floors, lights, other bodies, keyframes and skins are left behind, as is what refers to them; a
+    note on stderr names them. Of the file's settings of the world only `option` stays (gravity,
+    density, ...), of which `--simulation.*` sets a part. The tree's free joint is used, or it gets
+    one. Names that are left empty are found when the walker is made, and are part of its settings
+    from then on. `proprio` is qpos without x and y of the root, then qvel: float32[nq - 2 + nv].
     """
 
     path: str = ""
     """Path of the file, absolute or relative to the working directory."""
-    root: str = "torso"
-    """Name of the body whose position and centre of mass tasks read."""
-    eye: str = "egocentric"
-    """Name of the camera that the policy sees through, fixed to one of the walker's bodies."""
+    tree: str = ""
+    """Name of the body in the file's worldbody to take, with all bodies in it; empty for the only
+    one that actuators move, or of several the only one with a free joint."""
+    root: str = ""
+    """Name of the body whose position and centre of mass tasks read; empty for the one named torso,
+    or else the first of the tree."""
+    eye: str = ""
+    """Name of the camera that the policy sees through, fixed to one of the walker's bodies; empty
+    for the only one, or one named egocentric. Where there is none, one is put before the body's
+    foremost geom (along x, as it stands in the file) at the height of the root, and looks along
+    x."""
     film_camera: str = ""
-    """Name of the camera that films the walker; empty for the eye."""
+    """Name of the camera that films the walker; empty for the first that follows it, and where none
+    does, one that is put behind it."""
     reach: float = 1.0
     """Distance from the root along x and y within which the walker can touch something during a
     control step, metres."""
@@ -69,7 +75,11 @@ class MjcfWalker(Walker):
     """Half-width of the uniform noise on positions at a reset, and standard deviation of the normal
     noise on velocities; 0 for none."""
     feet: tuple[str, ...] = ()
-    """Names of the geoms that collide with the world in MJX; empty for all that can collide."""
+    """Names of the geoms that may touch the ground; empty for the lowest ones, as the body stands
+    in the file."""
+    mjx_geoms: tuple[str, ...] = ()
+    """Names of the geoms that collide with the world in MJX, which is faster with few; empty for
+    all that can collide."""
     self_collisions: bool = True
     """Whether the walker's geoms may collide with each other as in the file; if not, they collide
     only with the world."""
@@ -77,8 +87,6 @@ class MjcfWalker(Walker):
     """Maximum number of contacts that MJX solves for; None for all."""
 
     def __post_init__(self) -> None:
-        if not self.film_camera:
-            object.__setattr__(self, "film_camera", self.eye)
         if self.mjx_contacts is not None and self.mjx_contacts < 1:
             raise ValueError(
                 f"walker.mjx_contacts is {self.mjx_contacts}; it has to be at least 1, or None"
@@ -87,54 +95,44 @@ class MjcfWalker(Walker):
             value = getattr(self, name)
             if not 0 <= value < float("inf") or (name == "reach" and value == 0):
                 raise ValueError(f"walker.{name} is {value}; it has to be {least} and finite")
+        names = ("root", "eye", "film_camera", "feet")
+        if all(getattr(self, name) for name in names):
+            return
+        # A walker may be described before its file is there; `build` says what is wrong.
+        with contextlib.suppress(ValueError):
+            found = self._read()
+            for name in names:
+                object.__setattr__(self, name, getattr(found, name))
+
+    @property
+    def end_effectors(self) -> tuple[str, ...]:
+        """The bodies that `feet` belong to."""
+        return self._read().end_effectors
 
     def build(self) -> composer.Entity:
         """Return the entity that is read from the file.
 
         Raises:
-            ValueError: there is no such file, it cannot be read, or its contents do not fit.
+            ValueError: there is no such file, it cannot be read, or it is not clear which part is
+                meant.
         """
-        if not os.path.isfile(self.path):
-            raise ValueError(
-                f"walker.path is {self.path!r}, but there is no such file; give the path of an "
-                f"MJCF file, from {os.getcwd()} or absolute"
-            )
-        try:
-            body = Body(self.path)
-        except Exception as error:
-            # dm_control raises whatever its parser meets.
-            reason = ", ".join((str(error).strip() or repr(error)).splitlines())
-            raise ValueError(f"walker.path {self.path} cannot be read: {reason}") from error
-        model = body.mjcf_model
-        cameras = (("camera", name) for name in (self.eye, self.film_camera))
-        wanted = [("body", self.root), *cameras, *(("geom", name) for name in self.feet)]
-        for kind, name in wanted:
-            if model.find(kind, name) is None:
-                known = ", ".join(str(x.name) for x in model.find_all(kind)) or "none"
-                raise ValueError(f"{self.path} has no {kind} {name!r}; it has {known}")
-        if model.find_all("joint") and any(
-            getattr(joint, "type", None) == "free" or joint.tag == "freejoint"
-            for joint in model.find_all("joint")
-        ):
-            raise ValueError(
-                f"{self.path} has a free joint; take it out: the walker gets one of its own"
-            )
-        if len(model.worldbody.body) != 1:
-            raise ValueError(
-                f"{self.path} has {len(model.worldbody.body)} bodies in its worldbody; it has to "
-                f"have one, which contains the others"
-            )
-        if any(geom.type == "plane" for geom in model.find_all("geom")):
-            raise ValueError(f"{self.path} has a plane, such as a floor; take it out of the file")
-        if not model.find_all("actuator"):
-            raise ValueError(f"{self.path} has no actuator, so nothing could act; add one")
-        return body
+        found = self._read()
+        for note in found.notes:
+            if note not in _told:
+                _told.add(note)
+                print(f"note: {note}", file=sys.stderr)
+        return Body(found)
+
+    def _read(self) -> BodyOfFile:
+        names = {f.name: getattr(self, f.name) for f in dataclasses.fields(Wanted)}
+        return read_body(self.path, Wanted(**names))
 
     def colliders(self, model: mujoco.MjModel) -> Sequence[str]:
-        """Return `feet`, or all of the walker's geoms that can collide."""
-        if self.feet:
-            return [WALKER + name for name in self.feet]
-        names = [model.geom(g).name for g in range(model.ngeom) if model.geom_contype[g]]
+        """Return `mjx_geoms`, or all of the walker's geoms that can collide."""
+        if self.mjx_geoms:
+            return [WALKER + name for name in self.mjx_geoms]
+        solid = (model.geom_contype | model.geom_conaffinity) != 0
+        names = [model.geom(g).name for g in range(model.ngeom) if solid[g]]
         return [name for name in names if name.startswith(WALKER)]
 
     def reset(

@@ -4,7 +4,9 @@ without a line written."""
 import dataclasses
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import dm_control
 import jax
 import mujoco
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from envs import models, physics
 from envs.interfaces import WALKER, Pose
 from envs.presets import PRESETS
+from envs.walkers.mjcf_file import MjcfWalker
 from tests.envs.renderer import assert_alike, mujoco_draws
 
 LAYOUTS, STARTS, STEPS = 2, 6, 24
@@ -157,14 +160,20 @@ def clearance(world, data, boxes):
     return gaps.min(initial=0 if not boxes else np.inf)
 
 
-SLOW = ("rodent_floor", "humanoid_stand", "humanoid_gaps", "humanoid_walls", "fly_floor")
+# Any file takes the place of the user's. Its geoms collide with each other in many more ways.
+QUADRUPED = Path(dm_control.__file__).parent / "suite" / "quadruped.xml"
+TOES = tuple(f"toe_{end}_{side}" for end in ("front", "back") for side in ("left", "right"))
+USERS = {"mjcf_floor": MjcfWalker(path=str(QUADRUPED), mjx_geoms=TOES, self_collisions=False)}
+SLOW = ("rodent_floor", "humanoid_stand", "humanoid_gaps", "humanoid_walls", "fly_floor", *USERS)
 """Presets whose parts are in others too, or that take long to compile."""
 CASES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PRESETS]
 
 
 @pytest.fixture(scope="module", params=CASES)
 def trial(request):
-    return Trial(PRESETS[request.param])
+    preset = PRESETS[request.param]
+    walker = USERS.get(request.param, preset.walker)
+    return Trial(dataclasses.replace(preset, walker=walker))
 
 
 def arrays(tree):

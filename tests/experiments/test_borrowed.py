@@ -1,5 +1,6 @@
 """Runs that begin with what others learned: `--init-from`, `--encoder-from`, export_encoder.py."""
 
+import dataclasses
 import shutil
 import sys
 
@@ -9,9 +10,10 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import command_line, export_encoder
+from experiments.borrowed import read_borrowed
 from experiments.settings import build
-from vnl_ppo import checkpoint, run_folder
-from vnl_ppo.loading import load, read_weights
+from vnl_ppo import borrowing, checkpoint, run_folder
+from vnl_ppo.loading import initial_weights, load, read_weights
 from vnl_ppo.normalization import init_moments
 from vnl_ppo.policy import Weights, init_params
 from vnl_ppo.runtime import Compilations
@@ -67,6 +69,86 @@ def test_a_new_run_begins_with_anothers_weights(lender, tmp_path):
     # It may begin with an earlier checkpoint, and the run does not need its lender any more.
     early = command_line.prepare(parsed(tmp_path / "early", "--init-from", f"{lender}@0")).initial
     assert same(early, weights(lender, 0), early)
+
+
+OTHER = ("--env", "tests.probes:SHOWN_TO_ANOTHER")
+
+
+def test_another_body_begins_with_what_fits(lender, tmp_path, capsys):
+    new = trained(tmp_path / "new", "--init-from", lender, *OTHER)
+    told = capsys.readouterr().err.splitlines()
+    before, first = weights(lender), weights(new, 0)
+    # The eye, the value's later layers, and what the leaf `truth` is like.
+    name = "params.params.{}".format
+    layers = ("encoders_vision.Dense_0", "value.Dense_1")
+    kept = [name(f"{layer}.{array}") for layer in layers for array in ("kernel", "bias")]
+    kept += ["moments.mean.truth", "moments.variance.truth"]
+    assert same(before, first, kept)
+    assert before["moments.count"] == first["moments.count"] == 128 < borrowing.STANDS_FOR
+    assert told[0] == f"note: --init-from {lender}@128: 7 arrays fit; new are:"
+    assert told[1:] == [
+        "  statistics of smell: moments.mean.smell (float32[3]) is missing there, "
+        "moments.variance.smell (float32[3]) is missing there",
+        "  policy.Dense_0: policy.Dense_0.kernel is float32[7, 4] there and float32[10, 4] here",
+        "  policy.Dense_1: policy.Dense_1.bias is float32[2] there and float32[4] here, "
+        "policy.Dense_1.kernel is float32[4, 2] there and float32[4, 4] here",
+        "  value.Dense_0: value.Dense_0.kernel is float32[7, 4] there and float32[10, 4] here",
+    ]
+    # A layer is taken whole or not at all: the bias of `policy.Dense_0` would fit.
+    bias = name("policy.Dense_0.bias")
+    assert before[bias].shape == first[bias].shape and (first[bias] == 0).all()
+    # After one iteration of 32 steps each, the new leaf's statistics are on their way.
+    assert weights(new)["moments.mean.smell"] == pytest.approx(5 * 128 / 256)
+
+
+def test_many_observations_do_not_outweigh_those_of_a_new_leaf():
+    found = {
+        "params.params.value.Dense_0.bias": np.ones(3, np.float32),
+        "moments.count": np.float32(1e8),
+        "moments.mean.truth": np.ones(2, np.float32),
+        "moments.variance.truth": np.ones(2, np.float32),
+    }
+    nest = lambda flat: {"params": {"params": {"value": {"Dense_0": {"bias": flat}}}}}
+    leaf = {"truth": np.zeros(2, np.float32)}
+    both = leaf | {"smell": np.zeros(3, np.float32)}
+    for leaves, count in ((leaf, 1e8), (both, borrowing.STANDS_FOR)):
+        moments = {"count": np.float32(0), "mean": leaves, "variance": leaves}
+        like = nest(np.zeros(3, np.float32)) | {"moments": moments}
+        taken, _ = borrowing.take_fitting(found, like, "it")
+        assert taken["moments.count"] == count and taken.keys() == found.keys()
+    like = nest(np.zeros(4, np.float32)) | {"moments": moments}
+    with pytest.raises(
+        ValueError, match=r"it has no part that fits .*\[3\] there and .*\[4\] here"
+    ):
+        borrowing.take_fitting(found, like, "it")
+
+
+def test_from_world_to_world_one_animal_takes_all_it_knows(tmp_path, capsys):
+    flags = ["--encoder", "none"]
+    here, there = (command_line.parse([*flags, "--env", x], None) for x in ("gap_ant", "walls_ant"))
+
+    def begins(settings, lent, name):
+        """What a run begins with, and what is told, if it borrows the first weights of another."""
+        run, (env, network) = tmp_path / name, build(lent)
+        run_folder.create(run, command_line.to_dict(lent))
+        first = jax.tree.map(lambda x: x[None], initial_weights(env, network))
+        checkpoint.save(run / run_folder.CHECKPOINTS, 0, {"weights": first})
+        borrows = dataclasses.replace(settings, init_from=str(run))
+        found, initial = read_borrowed(borrows, *build(borrows))
+        assert found.init_from == f"{run}@0"
+        return set(initial), weights(run), capsys.readouterr().err
+
+    taken, lent, told = begins(there, here, "blind")
+    assert taken == set(lent) and told == ""
+    told_ahead = lambda settings: dataclasses.replace(
+        settings,
+        ahead=True,
+        network=dataclasses.replace(settings.network, value_leaves=("ahead", "proprio")),
+    )
+    taken, lent, told = begins(told_ahead(there), told_ahead(here), "told")
+    new = {line.split(":")[0].strip() for line in told.splitlines()[1:]}
+    assert new == {"statistics of ahead", "value.Dense_0"}
+    assert len(set(lent) - taken) == 4
 
 
 def test_a_borrowed_and_frozen_encoder_stays_what_it_was(lender, tmp_path, capsys):
