@@ -125,7 +125,7 @@ def _reason(model: mujoco.MjModel) -> str | None:
             "such actuators; leave them out (--walker.no-adhesion of walkers that have it), or use "
             "'mujoco'."
         )
-    solid = np.flatnonzero(model.geom_contype | model.geom_conaffinity)
+    solid = np.flatnonzero(model.geom_contype | model.geom_conaffinity).tolist()
     round_, edged = (
         [int(g) for g in solid if model.geom_type[g] in kinds] for kinds in (_ROUND, _EDGED)
     )
