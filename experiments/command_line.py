@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from envs.film import FRAMES_PER_SECOND, film, view_of, write
 from experiments.borrowed import read_borrowed, read_teacher
 from experiments.encoder_table import table_of_encoders
+from experiments.hooks import check_hooks, hook_of
 from experiments.output import lasting_output
 from experiments.results import show
 from experiments.settings import (
@@ -57,7 +58,7 @@ from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
 from vnl_ppo.runtime import Compilations, check_devices, check_jax, keep_compilations
 from vnl_ppo.teaching import Teacher
-from vnl_ppo.train import Hook, check_training, train
+from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
 RENAMED = {
@@ -241,11 +242,7 @@ def prepare(settings: Settings, compilations: Compilations | None = None) -> Pre
     check_installed(settings.wandb)
     check(settings.ppo, jax.device_count())
     env, network = build(settings)
-    if settings.record_every:
-        # Imported late: it needs the extra `analysis`.
-        from experiments import recordings
-
-        recordings.check(settings, env)
+    check_hooks(settings, env)
     name = f"{title(settings, env)}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = settings.resume or settings.run_dir or Path("runs") / name
     if settings.run_dir and settings.resume is None and is_first():
@@ -285,7 +282,7 @@ def title(settings: Settings, env: Env) -> str:
 
 _NOT_TRACED = (
     "checkpoints", "video_seconds", "wandb", "init_from", "encoder_from", "record_every",
-    "record_variables",
+    "record_variables", "until",
 )  # fmt: skip
 
 
@@ -329,7 +326,7 @@ def work(settings: Settings, prepared: Prepared) -> None:
         programs=programs,
         initial=initial,
         teacher=teacher,
-        on_iteration=recorder(settings, env, network, folder),
+        on_iteration=hook_of(settings, env, network, folder),
     )
     if is_first():
         made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]
@@ -342,15 +339,6 @@ def work(settings: Settings, prepared: Prepared) -> None:
             print(f"warning: no video: {reason}", file=sys.stderr)
         print(f"done: {', '.join(made)}; tensorboard --logdir {folder}")
     wait_for_all()
-
-
-def recorder(settings: Settings, env: Env, network: ActorCritic, folder: Path) -> Hook | None:
-    """Return the hook that records while the policy learns, if the settings ask for it."""
-    if not settings.record_every:
-        return None
-    from experiments.recordings import Recordings
-
-    return Recordings(settings, env, network, folder)
 
 
 def film_episode(

@@ -95,6 +95,9 @@ class Settings:
     teacher: str = ""
     """RUN or RUN@STEP: learn to act like the policy of another run too, by its own observations,
     such as `ahead` (see --teacher-weight and --teacher-until); empty for no teacher."""
+    until: str = ""
+    """METRIC>=NUMBER, such as "success>=0.8": end the training when this was so in three
+    evaluations in a row (see --num-evals); empty to train for all steps."""
     record_every: int = 0
     """Evaluations from one recording to the next, of 10 episodes, from which variables are decoded
     for TensorBoard (experiments/recordings.py); 0 for none. Needs the extra `analysis`."""
