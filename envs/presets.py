@@ -2,12 +2,14 @@
 
 import dataclasses
 
+from envs.arenas.bowl import Bowl
 from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps
 from envs.arenas.walls import Walls
 from envs.interfaces import Arena, Task, Walker
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
+from envs.tasks.escape import Escape
 from envs.tasks.go_to_target import GoToTarget
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
@@ -81,4 +83,5 @@ PRESETS = {
     "walls_ball": Preset(Walls(), LOW_BALL, RunThroughCorridor(healthy_height=(0.0, 3.0))),
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
+    "bowl_ant": Preset(Bowl(), Ant(), Escape()),
 }
