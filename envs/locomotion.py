@@ -15,10 +15,22 @@ from flax import struct
 
 from envs import models, physics
 from envs.camera import Camera
-from envs.interfaces import WALKER, Arena, Boxes, Now, Outcome, Progress, Task, Visible, Walker
+from envs.interfaces import (
+    WALKER,
+    Arena,
+    Boxes,
+    Now,
+    Outcome,
+    Pose,
+    Progress,
+    Task,
+    Visible,
+    Walker,
+)
 from envs.kinematics import Kinematics, Poses
 from envs.models import SimulationConfig
 from envs.pictures import Pictures
+from envs.surfaces import Surface
 from envs.vision import VisionConfig, make_eyes, see
 from vnl_ppo.env import State
 
@@ -106,11 +118,15 @@ class Locomotion:
         self._root = self.model.body(WALKER + walker.root).id
         ends = [self.model.body(WALKER + name).id for name in walker.end_effectors]
         self._end_effectors = np.array(ends, int)
+        self._head = self.model.body(WALKER + walker.head).id
+        self._upright = np.array([self.model.body(WALKER + n).id for n in walker.upright], int)
+        # Of the visual model, in which the geoms that MJX leaves out are still solid.
+        self._surface = Surface(self.looks)
         self._contacts = models.contact_sensors(self.model)
         self._felt = models.sensor_entries(self.model, simulation.sensors)
         self._range = models.control_range(self.model)
         self._tells_ahead = ahead
-        _check_layouts(arena, task, walker.reach)
+        _check_layouts(arena, task, walker.reach, self.model)
         # Images take long to trace, and their shapes are known.
         self.observation_spec = dict(jax.eval_shape(self.reset, _a_key()).obs)
         if vision:
@@ -153,8 +169,33 @@ class Locomotion:
         layout = self.arena.draw(layout_key)
         pose = self.arena.spawn(layout, jax.random.fold_in(key, 3))
         task = self.task.draw(jax.random.fold_in(key, 4))
-        qpos, qvel = self.walker.reset(self.model, pose, position_key, velocity_key)
+        task = self.task.place(task, self.arena.places(layout), jax.random.fold_in(key, 5))
+        qpos, qvel = self.posture(layout, pose, position_key, velocity_key)
         return self.at(qpos, qvel, layout, task)
+
+    def posture(
+        self, layout: Any, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return `qpos` float32[nq] and `qvel` float32[nv] of the walker at `pose`, raised until it
+        is above the ground if the ground is uneven.
+
+        Args:
+            layout: the arena's layout.
+            pose: the place, as of `Arena.spawn`.
+            position_key, velocity_key: PRNG keys; see `Walker.reset`.
+        """
+        reset = lambda pose: self.walker.reset(self.model, pose, position_key, velocity_key)
+        qpos, qvel = reset(pose)
+        if self.arena.ground(layout, jnp.zeros((1, 2))) is None:
+            return qpos, qvel
+
+        def ground(points: jax.Array) -> jax.Array:
+            heights = self.arena.ground(layout, points)
+            assert heights is not None
+            return heights
+
+        lift = self._surface.lift(self._kinematics(qpos), ground)
+        return reset(dataclasses.replace(pose, position=pose.position.at[2].add(lift)))
 
     def at(self, qpos: jax.Array, qvel: jax.Array, layout: Any, task: Any = ()) -> State:
         """Return the state of an environment with given positions and velocities at time 0.
@@ -289,7 +330,18 @@ class Locomotion:
             (data.physics.sensordata[self._contacts] > 0).any(),
             data.layout,
             data.task,
+            poses.xpos[self._head],
+            poses.xmat[self._upright][:, 2, 2],
+            self.arena.centre(data.layout),
+            self._touched(data.task, poses),
         )
+
+    def _touched(self, task: Any, poses: Poses) -> jax.Array | None:
+        if not self.task.touches:
+            return None
+        things = self.task.visible(task)
+        assert things is not None
+        return self._surface.touches(poses, things.position, things.size[:, 0])
 
     def _observe(self, now: Now) -> dict[str, jax.Array]:
         feels = self.walker.proprioception(self.model, now)
@@ -347,13 +399,21 @@ def _checked(task: Task, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _check_layouts(arena: Arena, task: Task, reach: float) -> None:
+def _check_layouts(arena: Arena, task: Task, reach: float, model: mujoco.MjModel) -> None:
     """Raise a ValueError unless the results of an arena and a task have the right shapes."""
     layout = jax.eval_shape(arena.draw, _a_key())
+    turned = jax.eval_shape(arena.spawn, layout, _a_key()).rotation is not None
+    if turned and not (model.njnt and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE):
+        raise ValueError(
+            f"{type(arena).__name__} starts walkers in any orientation, but this one cannot tilt: "
+            "its first joint is not free; set arena.spawn_rotation to upright"
+        )
+    place = lambda layout, key: task.place(task.draw(key), arena.places(layout), key)
+    state = jax.eval_shape(place, layout, _a_key())
     position = jax.ShapeDtypeStruct((3,), jnp.float32)
     boxes = jax.eval_shape(lambda layout, x: arena.boxes(layout, x, reach), layout, position)
     seen = jax.eval_shape(arena.visible, layout).geoms
-    things = jax.eval_shape(lambda key: task.visible(task.draw(key)), _a_key())
+    things = jax.eval_shape(task.visible, state)
     root = arena.build()
     progress = jax.eval_shape(arena.progress, layout, position)
     for part, name, found, places in (

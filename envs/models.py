@@ -171,6 +171,8 @@ def whole_model(
             for geom, position, size in zip(
                 task.visible_geoms(root), things.position, things.size, strict=True
             )
+            # Those of size 0 are not drawn.
+            if np.any(size)
         ]
         add_static(root, "thing", placed)
     return _compile(root, root.get_assets(), walker_first=True)

@@ -32,7 +32,8 @@ def at_rest(
 
 def with_free_root(qpos: jax.Array, pose: Pose) -> jax.Array:
     """Return `qpos`, float32[nq], moved and turned to `pose`; its first joint has to be free."""
-    turned = multiply(about_z(pose.yaw), qpos[3:7])
+    turn = about_z(pose.yaw) if pose.rotation is None else pose.rotation
+    turned = multiply(turn, qpos[3:7])
     qpos = qpos.at[:3].add(pose.position).at[3:7].set(turned)
     # A unit quaternion.
     return qpos.at[3:7].divide(jnp.linalg.norm(qpos[3:7]))

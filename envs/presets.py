@@ -2,12 +2,14 @@
 
 import dataclasses
 
+from envs.arenas.bowl import Bowl
 from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps
 from envs.arenas.walls import Walls
 from envs.interfaces import Arena, Task, Walker
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
+from envs.tasks.escape import Escape
 from envs.tasks.go_to_target import GoToTarget
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
@@ -114,4 +116,5 @@ PRESETS = {
     "humanoid_walls": Preset(HUMANOID_WALLS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
     "fly_floor": Preset(Floor(), FruitFly(), FLY_RUN, simulation=FLY_TIME),
     "mjcf_floor": Preset(Floor(), MjcfWalker(), RUN_ANYHOW),
+    "bowl_ant": Preset(Bowl(), Ant(), Escape()),
 }

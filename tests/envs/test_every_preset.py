@@ -72,9 +72,9 @@ class Trial:
     def starts(self):
         """The states [N] that all episodes begin with."""
         env, data = self.env, jax.tree.map(repeated, self.first.data)
-        tries = hasty(jax.vmap(jax.vmap(functools.partial(env.walker.reset, env.model))))
+        tries = hasty(jax.vmap(jax.vmap(env.posture, (None, 0, 0, 0))))
         keys = jax.random.split(jax.random.key(1), (2, N, TRIES))
-        qpos, qvel = arrays(tries(self._poses(data.layout, keys[0]), *keys))
+        qpos, qvel = arrays(tries(data.layout, self._poses(data.layout, keys[0]), *keys))
         chosen = np.arange(N), [self._choose(i, tried) for i, tried in enumerate(qpos)]
         states = hasty(jax.vmap(env.at))(qpos[chosen], qvel[chosen], data.layout, data.task)
         # The first of each layout begins as `reset` has it.
@@ -231,7 +231,8 @@ def roll(world, start, controls, num_substeps):
 
 
 def test_slots_equal_the_whole_arena_bit_for_bit(trial):
-    _ = trial.mjx_and_c  # For the next test: it compiles meanwhile.
+    if not trial.env.model.nhfield:
+        _ = trial.mjx_and_c  # For the next test: it compiles meanwhile.
     env, substeps = trial.env, trial.preset.simulation.num_substeps
     bits = np.ascontiguousarray(trial.episodes.data.physics.bits[1:]).view(np.float64)
     assert not trial.episodes.info["failed"].any()
@@ -291,6 +292,8 @@ def test_mjx_follows_c(trial):
     for the difference (tests/envs/test_physics.py); upon edges the two choose other points and
     normals, and only a bound holds.
     """
+    if trial.env.model.nhfield:
+        pytest.skip("on height fields MJX chooses other points: tests/envs/arenas/test_bowl.py")
     try:
         step = trial.mjx_and_c.result()
     except ValueError as error:
