@@ -9,13 +9,15 @@ from typing import Any
 
 from experiments.command_line import parse
 from experiments.settings import settings_of, to_dict
+from experiments.until import evaluations_of, parse_goal
 from vnl_ppo import checkpoint, run_folder
 
 SCRIPT = Path(__file__).with_name("train.py")
 
 
 def is_finished(flags: Sequence[str], run: Path) -> bool:
-    """Return whether the run that `flags` of `train.py` describe has been trained to its end.
+    """Return whether the run that `flags` of `train.py` describe has been trained to its end, or to
+    the goal of --until.
 
     Raises:
         ValueError: the folder `run` holds a run with other settings, or something else.
@@ -27,6 +29,10 @@ def is_finished(flags: Sequence[str], run: Path) -> bool:
         raise ValueError(
             f"{run} is a run with other settings ({', '.join(other)}); give another --output"
         )
+    if own.until:
+        goal = parse_goal(own.until)
+        if goal.reached(list(evaluations_of(run, goal.metric).values())):
+            return True
     last = own.ppo.num_iterations * own.ppo.steps_per_iteration
     return last in checkpoint.steps(run / run_folder.CHECKPOINTS)
 
