@@ -121,10 +121,7 @@ def _main(arguments: list[str]) -> None:
         compilations = keep_compilations()
         print(f"folder of the curriculum: {folder}", flush=True)
         tell(options, stages[0].settings)
-        write(options, stages, arguments)
-        for i in range(len(stages)):
-            train(options, stages, i, compilations)
-            write(options, stages, arguments)
+        train_all(options, stages, arguments, compilations)
     except (ValueError, OSError, NotFiniteError) as error:
         stop(1, f"error: {error}", folder)
     except Interrupted as interrupted:
@@ -133,6 +130,23 @@ def _main(arguments: list[str]) -> None:
         stop(130, "stopped", folder)
     show(table(options, stages))
     print(f"numbers in {folder / NUMBERS}; tensorboard --logdir {folder}")
+
+
+def train_all(
+    options: CurriculumOptions,
+    stages: Sequence[Stage],
+    arguments: Sequence[str],
+    compilations: Compilations,
+) -> None:
+    """Train all stages from where they are; write numbers and series after each.
+
+    Raises:
+        ValueError, OSError: the folder holds something else, or a stage cannot be trained.
+    """
+    write(options, stages, arguments)
+    for i in range(len(stages)):
+        train(options, stages, i, compilations)
+        write(options, stages, arguments)
 
 
 def stop(status: int, message: str, folder: Path | None) -> NoReturn:

@@ -69,7 +69,7 @@ def test_the_worlds_of_the_page_are_made_and_step(folder):
 
 @pytest.mark.slow
 def test_the_commands_of_the_page_run(folder):
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     python = {"python": sys.executable}
     for command in COMMANDS:
         run(folder, *(python.get(word, word) for word in command.split()))

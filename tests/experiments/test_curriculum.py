@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -99,54 +98,25 @@ def test_the_series_counts_the_steps_of_all_stages():
     assert list(over_all_steps(stages)) == expected
 
 
-def start(*arguments):
-    command = [sys.executable, "-m", "experiments.curriculum", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-
-
-def finish(*arguments, status=0):
-    process = start(*arguments)
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == status and "Traceback" not in output, output
-    return output
-
-
-def test_a_killed_curriculum_goes_on_where_it_was(tmp_path):
-    """Its first stage is mastered, as any reward is; the second is killed, and spends its steps."""
-    folder = tmp_path / "mine"
-    command = [
+def of_two_stages(folder):
+    return [
         PROBE, "--stage", "learning_rate=1e-3", "--stage", "learning_rate=1e-4",
         "--measure", "episode_length", "--threshold", "10", "--num-timesteps", "3200", "6400",
-        "--num-evals", "11", "--output", folder, "--",
+        "--num-evals", "11", "--output", str(folder), "--", *SMALL,
     ]  # fmt: skip
-    process = start(*command, *SMALL)
-    second = folder / "stage_2" / run_folder.CHECKPOINTS
-    deadline = time.monotonic() + 300
-    while not checkpoint.steps(second) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
 
-    output = finish("--resume", folder)
-    assert "stage_1: learning_rate=1e-3: done before, mastered" in output
+
+def assert_done(folder):
+    """Both stages were mastered in their first three evaluations: episodes have 10 steps."""
     first, last = json.loads((folder / curriculum.NUMBERS).read_text())["stages"]
-    # Three evaluations, at 0, 320 and 640 steps, of 10 steps an episode each.
     assert first["ended"] == last["ended"] == "mastered"
     assert first["evaluations"] == {"0": 10, "320": 10, "640": 10} and first["steps"] == 640
-    assert list(last["evaluations"].values()) == [10, 10, 10] and last["steps"] == 1280
+    assert last["evaluations"] == {"0": 10, "640": 10, "1280": 10} and last["steps"] == 1280
     settings = run_folder.read_settings(folder / "stage_2")
     assert settings["init_from"] == f"{folder / 'stage_1'}@640"
     assert settings["ppo"]["learning_rate"] == 1e-4
     before = checkpoint.read(folder / "stage_1" / run_folder.CHECKPOINTS, 640)
-    begun = checkpoint.read(second, 0)
+    begun = checkpoint.read(folder / "stage_2" / run_folder.CHECKPOINTS, 0)
     weights = [name for name in before if name.startswith("weights.")]
     assert weights
     for name in weights:
@@ -157,12 +127,52 @@ def test_a_killed_curriculum_goes_on_where_it_was(tmp_path):
     assert [e.value for e in events.Scalars("curriculum/episode_length")] == [10] * 6
     assert evaluations_of(folder / "stage_2", "episode_length") == {0: 10, 640: 10, 1280: 10}
 
-    # The same command again trains nothing; another one is refused, and changes nothing.
-    again = finish(*command, *SMALL)
-    assert again.count("done before, mastered") == 2
-    command[4] = "learning_rate=1e-5"
-    refused = finish(*command, *SMALL, status=1)
-    assert "other settings (ppo.learning_rate); give another --output" in refused
+
+@pytest.mark.usefixtures("shared_compilations")
+def test_a_broken_curriculum_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    folder, whole = tmp_path / "mine", command_line.work
+
+    def work(settings, prepared):
+        if prepared.folder.name == "stage_2":
+            raise KeyboardInterrupt
+        whole(settings, prepared)
+
+    monkeypatch.setattr(command_line, "work", work)
+    with pytest.raises(SystemExit, match="130"):
+        curriculum._main(of_two_stages(folder))
+    assert f"--resume {folder}" in capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(command_line, "work", whole)
+    curriculum._main(["--resume", str(folder)])
+    printed = capsys.readouterr().out
+    assert "stage_1: learning_rate=1e-3: done before, mastered" in printed
+    assert "640 of 3,200" in printed and "1,280 of 6,400" in printed
+    assert_done(folder)
+    # Nothing is trained twice, and a curriculum of other settings is refused.
+    monkeypatch.setattr(command_line, "work", pytest.fail)
+    curriculum._main(of_two_stages(folder))
+    other = of_two_stages(folder)
+    other[4] = "learning_rate=1e-5"
+    with pytest.raises(SystemExit, match="1"):
+        curriculum._main(other)
+    assert "other settings (ppo.learning_rate); give another --out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_curriculum_goes_on_where_it_was(tmp_path):
+    folder = tmp_path / "mine"
+    command = [sys.executable, "-m", "experiments.curriculum"]
+    how = {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+    process = subprocess.Popen([*command, *of_two_stages(folder)], **how)
+    deadline = time.monotonic() + 300
+    while not checkpoint.steps(folder / "stage_2" / run_folder.CHECKPOINTS):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    again = subprocess.run([*command, "--resume", str(folder)], capture_output=True, **how)
+    assert again.returncode == 0, again.stderr
+    assert "stage_1: learning_rate=1e-3: done before, mastered" in again.stdout
+    assert_done(folder)
 
 
 def test_a_folder_that_is_no_curriculum_is_left_alone(tmp_path):
