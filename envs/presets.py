@@ -5,11 +5,13 @@ import dataclasses
 from envs.arenas.bowl import Bowl
 from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps
+from envs.arenas.maze import Maze
 from envs.arenas.walls import Walls
 from envs.interfaces import Arena, Task, Walker
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
 from envs.tasks.escape import Escape
+from envs.tasks.forage import Forage
 from envs.tasks.go_to_target import GoToTarget
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
@@ -84,4 +86,5 @@ PRESETS = {
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
     "bowl_ant": Preset(Bowl(), Ant(), Escape()),
+    "maze_ball": Preset(Maze(reach=0.5), LOW_BALL, Forage()),
 }

@@ -115,9 +115,12 @@ class Trial:
         x = rng.uniform(0, 12, N)
         roots = np.asarray(arena.start) + np.stack([x, 0 * x, 0 * x], -1)
         position, size = self.boxes(layouts, np.float32(roots))
-        # Of the slots of each, the box that is the nearest along x.
-        nearest = np.arange(N), np.abs(position[..., 0] - roots[:, :1]).argmin(1)
-        box, half = position[nearest][:, None], size[nearest][:, None]
+        # Of the slots of each, the box that is the nearest along x; in half of the tries any other,
+        # since nobody fits between that and others of a maze.
+        away = np.abs(position[..., 0] - roots[:, :1])
+        among = np.where(away < BESIDE, rng.uniform(size=(TRIES, *away.shape)), np.inf).argmin(-1)
+        chosen = np.where(np.arange(TRIES)[:, None] % 2, among, away.argmin(1)).T
+        box, half = (x[np.arange(N)[:, None], chosen] for x in (position, size))
         assert np.all(np.abs(box) < BESIDE)
         side, away = rng.choice([-1, 1], (N, TRIES)), rng.uniform(0.1, 1, (N, TRIES)) * reach
         x = box[..., 0] + side * (half[..., 0] + away)
