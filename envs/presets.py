@@ -5,11 +5,13 @@ import dataclasses
 from envs.arenas.bowl import Bowl
 from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps
+from envs.arenas.maze import Maze
 from envs.arenas.walls import Walls
 from envs.interfaces import Arena, Task, Walker
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
 from envs.tasks.escape import Escape
+from envs.tasks.forage import Forage
 from envs.tasks.go_to_target import GoToTarget
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
@@ -118,4 +120,6 @@ PRESETS = {
     "fly_floor": Preset(Floor(), FruitFly(), FLY_RUN, simulation=FLY_TIME),
     "mjcf_floor": Preset(Floor(), MjcfWalker(), RUN_ANYHOW, simulation=ANY_BODY),
     "bowl_ant": Preset(Bowl(), Ant(), Escape()),
+    "bowl_rodent": Preset(Bowl(), Rodent(), Escape(), simulation=RODENT_TIME),
+    "maze_ball": Preset(Maze(reach=0.5), LOW_BALL, Forage()),
 }

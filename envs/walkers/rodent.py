@@ -56,6 +56,8 @@ class Rodent(Walker):
     control step, metres. Its tail reaches 0.27 m from there."""
 
     root = "torso"
+    head = "skull"
+    upright = ("torso", "pelvis")
     eye = "egocentric"
     film_camera = "side"
     self_collisions = True
