@@ -60,10 +60,26 @@ class Pose:
     Attributes:
         position: float32[3], relative to the arena's `start`, metres.
         yaw: float32[], anticlockwise about the vertical, radians.
+        rotation: float32[4], a unit quaternion (w, x, y, z) in place of `yaw`, for walkers whose
+            first joint is free; None for upright walkers.
     """
 
     position: jax.Array
     yaw: jax.Array
+    rotation: jax.Array | None = None
+
+
+@struct.dataclass
+class Places:
+    """The places of an arena at which tasks put targets.
+
+    Attributes:
+        position: float32[G, 3], on the ground, metres.
+        there: bool[G], which of them this layout has.
+    """
+
+    position: jax.Array
+    there: jax.Array
 
 
 @struct.dataclass
@@ -97,6 +113,12 @@ class Now:
             for `contacts`; else false.
         arena: the arena's layout of this episode.
         task: the task's own state.
+        head: float32[3], position of the body `Walker.head`, metres.
+        upright: float32[U], height of the tips of unit vectors along the z axes of the bodies
+            `Walker.upright`: 1 for a body that stands upright, -1 upside down.
+        centre: float32[3], the middle of the arena's layout, `Arena.centre`, metres.
+        touched: bool[V], which of the task's own spheres the walker touches, for tasks that ask for
+            `touches`; else None.
     """
 
     physics: PhysicsState
@@ -109,6 +131,10 @@ class Now:
     fallen: jax.Array
     arena: Any
     task: Any
+    head: jax.Array | None = None
+    upright: jax.Array | None = None
+    centre: jax.Array | None = None
+    touched: jax.Array | None = None
 
 
 @struct.dataclass
@@ -147,6 +173,12 @@ class Walker(Protocol):
         mjx_contacts: maximum number of contacts that MJX solves for, the deepest; None for all.
         end_effectors: names of the bodies at the ends of its limbs.
         feet: names of the geoms that may touch the ground.
+        sensors: names of the sensors that its proprioception reads in `Now.physics.sensordata`.
+        hidden_groups: geom groups that the policy's pictures leave out, so that its eyes do not see
+            the inside of its head; films show them.
+        head: name of the body whose distance `escape` rewards; the root by default.
+        upright: names of the bodies whose z axes have to point up in tasks that reward standing;
+            the root by default.
     """
 
     @property
@@ -169,6 +201,22 @@ class Walker(Protocol):
     @property
     def feet(self) -> Sequence[str]:  # noqa: D102
         return ()
+
+    @property
+    def sensors(self) -> Sequence[str]:  # noqa: D102
+        return ()
+
+    @property
+    def hidden_groups(self) -> Sequence[int]:  # noqa: D102
+        return ()
+
+    @property
+    def head(self) -> str:  # noqa: D102
+        return self.root
+
+    @property
+    def upright(self) -> Sequence[str]:  # noqa: D102
+        return (self.root,)
 
     @abstractmethod
     def build(self) -> composer.Entity:
@@ -251,6 +299,19 @@ class Arena(Protocol):
         """Draw the pose at which the walker starts."""
         return Pose(jnp.zeros(3), jnp.zeros(()))
 
+    def centre(self, layout: Any) -> jax.Array:
+        """Return float32[3], the middle of a layout, from which tasks measure distances, metres."""
+        return jnp.zeros(3)
+
+    def ground(self, layout: Any, points: jax.Array) -> jax.Array | None:
+        """Return float32[...], heights of uneven ground at points float32[..., 2], metres; None for
+        ground on which walkers stand as they are built. Walkers start above uneven ground."""
+        return None
+
+    def places(self, layout: Any) -> Places | None:
+        """Return the places at which tasks put targets; None for an arena that has none."""
+        return None
+
     def boxes(self, layout: Any, position: jax.Array, reach: float) -> Boxes:
         """Return the K boxes that a walker at `position` (float32[3]) can touch within `reach`."""
         return Boxes(jnp.zeros((0, 3)), jnp.zeros((0, 3)))
@@ -284,10 +345,15 @@ class Task(Protocol):
         ahead_names: what the entries of `ahead` are, for analyses; empty for their numbers.
         shown: metrics to print, with their titles.
         contacts: whether it reads `Now.fallen`, which takes sensors.
+        touches: whether it reads `Now.touched`; `visible_geoms` then have to be spheres.
     """
 
     @property
     def contacts(self) -> bool:  # noqa: D102
+        return False
+
+    @property
+    def touches(self) -> bool:  # noqa: D102
         return False
 
     @property
@@ -313,6 +379,19 @@ class Task(Protocol):
     def draw(self, key: jax.Array) -> Any:
         """Draw the task's state at the start of an episode; `()` if it has none."""
         return ()
+
+    def place(self, state: Any, places: Places | None, key: jax.Array) -> Any:
+        """Return a state from `draw` with the task's own objects at places of the arena.
+
+        Args:
+            state: the state, which the task may return as it is.
+            places: the places; None for an arena that has none.
+            key: a PRNG key.
+
+        Raises:
+            ValueError: the task needs places.
+        """
+        return state
 
     def visible(self, state: Any) -> Boxes | None:
         """Return the positions and sizes of `visible_geoms`; None if there are none."""

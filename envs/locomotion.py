@@ -15,11 +15,23 @@ from flax import struct
 
 from envs import models, physics
 from envs.camera import Camera
-from envs.interfaces import WALKER, Arena, Boxes, Now, Outcome, Progress, Task, Visible, Walker
+from envs.interfaces import (
+    WALKER,
+    Arena,
+    Boxes,
+    Now,
+    Outcome,
+    Pose,
+    Progress,
+    Task,
+    Visible,
+    Walker,
+)
 from envs.kinematics import Kinematics, Poses
 from envs.models import SimulationConfig
 from envs.pictures import Pictures
-from envs.vision import VisionConfig, make_eye, see
+from envs.surfaces import Surface
+from envs.vision import VisionConfig, make_eyes, see
 from vnl_ppo.env import State
 
 PROPRIO, AHEAD = "proprio", "ahead"
@@ -49,7 +61,7 @@ class Locomotion:
 
     Observations: `proprio`, float32[n], is the walker's proprioception and the sensors asked for;
     `vision`, uint8[H, W, C], is the image of its eye, C = 3 for colours and 1 for other modalities
-    (several eyes have a leaf each, named `vision_` and the camera's name); `ahead`, float32[k], if
+    (several eyes have a leaf each, see `envs.vision.VisionConfig`); `ahead`, float32[k], if
     asked for, holds the exact positions of the next obstacles or the target.
 
     An episode is terminated if the task says so or the physics breaks down (`info["failed"]`). It
@@ -96,6 +108,8 @@ class Locomotion:
         row = models.slot_names(arena) if shown.row is not None else ()
         self.looks = models.visual_model(arena, walker, task, simulation, show_slots=bool(row))
         self.pictures = Pictures(self.looks, row)
+        hidden = walker.hidden_groups
+        self.sight = Pictures(self.looks, row, hidden) if hidden else self.pictures
         self.eyes: dict[str, Camera] = {}
         self.film_camera = walker.film_camera
         self.cameras = models.walker_cameras(self.looks)
@@ -104,10 +118,15 @@ class Locomotion:
         self._root = self.model.body(WALKER + walker.root).id
         ends = [self.model.body(WALKER + name).id for name in walker.end_effectors]
         self._end_effectors = np.array(ends, int)
+        self._head = self.model.body(WALKER + walker.head).id
+        self._upright = np.array([self.model.body(WALKER + n).id for n in walker.upright], int)
+        # Of the visual model, in which the geoms that MJX leaves out are still solid.
+        self._surface = Surface(self.looks)
         self._contacts = models.contact_sensors(self.model)
+        self._felt = models.sensor_entries(self.model, simulation.sensors)
         self._range = models.control_range(self.model)
         self._tells_ahead = ahead
-        _check_layouts(arena, task, walker.reach)
+        _check_layouts(arena, task, walker.reach, self.model)
         # Images take long to trace, and their shapes are known.
         self.observation_spec = dict(jax.eval_shape(self.reset, _a_key()).obs)
         if vision:
@@ -150,8 +169,33 @@ class Locomotion:
         layout = self.arena.draw(layout_key)
         pose = self.arena.spawn(layout, jax.random.fold_in(key, 3))
         task = self.task.draw(jax.random.fold_in(key, 4))
-        qpos, qvel = self.walker.reset(self.model, pose, position_key, velocity_key)
+        task = self.task.place(task, self.arena.places(layout), jax.random.fold_in(key, 5))
+        qpos, qvel = self.posture(layout, pose, position_key, velocity_key)
         return self.at(qpos, qvel, layout, task)
+
+    def posture(
+        self, layout: Any, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return `qpos` float32[nq] and `qvel` float32[nv] of the walker at `pose`, raised until it
+        is above the ground if the ground is uneven.
+
+        Args:
+            layout: the arena's layout.
+            pose: the place, as of `Arena.spawn`.
+            position_key, velocity_key: PRNG keys; see `Walker.reset`.
+        """
+        reset = lambda pose: self.walker.reset(self.model, pose, position_key, velocity_key)
+        qpos, qvel = reset(pose)
+        if self.arena.ground(layout, jnp.zeros((1, 2))) is None:
+            return qpos, qvel
+
+        def ground(points: jax.Array) -> jax.Array:
+            heights = self.arena.ground(layout, points)
+            assert heights is not None
+            return heights
+
+        lift = self._surface.lift(self._kinematics(qpos), ground)
+        return reset(dataclasses.replace(pose, position=pose.position.at[2].add(lift)))
 
     def at(self, qpos: jax.Array, qvel: jax.Array, layout: Any, task: Any = ()) -> State:
         """Return the state of an environment with given positions and velocities at time 0.
@@ -216,10 +260,11 @@ class Locomotion:
     def draw(self, data: Data, camera: Camera) -> jax.Array:
         """Draw the image uint8[H, W, 3] that `camera` takes of one state; an image of one of `eyes`
         is in their modality."""
-        image = self.pictures.draw(camera, self._kinematics(data.physics.qpos), self._visible(data))
+        poses, visible = self._kinematics(data.physics.qpos), self._visible(data)
         if self.vision is None or camera not in self.eyes.values():
-            return image.rgb
-        return jnp.broadcast_to(see(self.vision, self.pictures.scene, image), image.rgb.shape)
+            return self.pictures.draw(camera, poses, visible).rgb
+        image = self.sight.draw(camera, poses, visible)
+        return jnp.broadcast_to(see(self.vision, self.sight.scene, image), image.rgb.shape)
 
     def whole(self, data: Data) -> mujoco.MjModel:
         """Return the model of the whole layout of one state; its `qpos` has the same entries."""
@@ -248,7 +293,7 @@ class Locomotion:
             "heading": jnp.arctan2(now.rotation[1, 0], now.rotation[0, 0]),
             "qpos": data.physics.qpos,
             "qvel": data.physics.qvel,
-            "sensors": data.physics.sensordata[: self._contacts.start],
+            "sensors": data.physics.sensordata[self._felt],
             "ahead": self._ahead(now),
         }
 
@@ -267,11 +312,11 @@ class Locomotion:
 
     def _eyes(self, vision: VisionConfig) -> dict[str, Camera]:
         vision.check()
-        cameras = vision.cameras(self.walker.eye)
-        return {
-            leaf: make_eye(vision, self.camera(name, vision.height, vision.width))
-            for leaf, name in cameras.items()
-        }
+        eyes: dict[str, Camera] = {}
+        for leaf, name in vision.cameras(self.walker.eye).items():
+            camera = self.camera(name, vision.height, vision.width)
+            eyes |= make_eyes(vision, leaf, camera)
+        return eyes
 
     def _now(self, data: Data, poses: Poses, velocity: jax.Array) -> Now:
         return Now(
@@ -285,18 +330,29 @@ class Locomotion:
             (data.physics.sensordata[self._contacts] > 0).any(),
             data.layout,
             data.task,
+            poses.xpos[self._head],
+            poses.xmat[self._upright][:, 2, 2],
+            self.arena.centre(data.layout),
+            self._touched(data.task, poses),
         )
+
+    def _touched(self, task: Any, poses: Poses) -> jax.Array | None:
+        if not self.task.touches:
+            return None
+        things = self.task.visible(task)
+        assert things is not None
+        return self._surface.touches(poses, things.position, things.size[:, 0])
 
     def _observe(self, now: Now) -> dict[str, jax.Array]:
         feels = self.walker.proprioception(self.model, now)
         if self.simulation.sensors:
-            felt = now.physics.sensordata[: self._contacts.start]
+            felt = now.physics.sensordata[self._felt]
             feels = jnp.concatenate([feels, felt])
         obs = {PROPRIO: feels}
         for name, eye in self.eyes.items():
             assert self.vision is not None
-            image = self.pictures.draw(eye, now.poses, self._visible_of(now.arena, now.task))
-            obs[name] = see(self.vision, self.pictures.scene, image)
+            image = self.sight.draw(eye, now.poses, self._visible_of(now.arena, now.task))
+            obs[name] = see(self.vision, self.sight.scene, image)
         if self._tells_ahead:
             obs[AHEAD] = self._ahead(now)
         return obs
@@ -343,13 +399,21 @@ def _checked(task: Task, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _check_layouts(arena: Arena, task: Task, reach: float) -> None:
+def _check_layouts(arena: Arena, task: Task, reach: float, model: mujoco.MjModel) -> None:
     """Raise a ValueError unless the results of an arena and a task have the right shapes."""
     layout = jax.eval_shape(arena.draw, _a_key())
+    turned = jax.eval_shape(arena.spawn, layout, _a_key()).rotation is not None
+    if turned and not (model.njnt and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE):
+        raise ValueError(
+            f"{type(arena).__name__} starts walkers in any orientation, but this one cannot tilt: "
+            "its first joint is not free; set arena.spawn_rotation to upright"
+        )
+    place = lambda layout, key: task.place(task.draw(key), arena.places(layout), key)
+    state = jax.eval_shape(place, layout, _a_key())
     position = jax.ShapeDtypeStruct((3,), jnp.float32)
     boxes = jax.eval_shape(lambda layout, x: arena.boxes(layout, x, reach), layout, position)
     seen = jax.eval_shape(arena.visible, layout).geoms
-    things = jax.eval_shape(lambda key: task.visible(task.draw(key)), _a_key())
+    things = jax.eval_shape(task.visible, state)
     root = arena.build()
     progress = jax.eval_shape(arena.progress, layout, position)
     for part, name, found, places in (

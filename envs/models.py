@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from xml.etree import ElementTree
 
 import jax
 import mujoco
@@ -105,7 +106,7 @@ def physics_model(
     For `mjx` fewer pairs of geoms collide, since MJX computes all pairs at every step: only those
     of `Walker.colliders`, the slots and `Arena.colliders`.
 
-    With `contacts`, the last sensors, named `CONTACTS`, tell how many contacts each geom of the
+    With `contacts`, sensors named `CONTACTS` and a number tell how many contacts each geom of the
     walker but its feet has with the world.
 
     Raises:
@@ -153,6 +154,9 @@ def whole_model(
 ) -> mujoco.MjModel:
     """Compile one layout of the arena and one state of the task with static geoms.
 
+    Bodies of the arena come after the walker's, as the slots do in `physics_model`: the order of
+    bodies is that of contacts, and a walker that touches itself has others among them.
+
     Args:
         arena, walker, task, config: the parts of the environment.
         layout: the arena's layout, concrete arrays.
@@ -167,9 +171,11 @@ def whole_model(
             for geom, position, size in zip(
                 task.visible_geoms(root), things.position, things.size, strict=True
             )
+            # Those of size 0 are not drawn.
+            if np.any(size)
         ]
         add_static(root, "thing", placed)
-    return _compile(root, root.get_assets())
+    return _compile(root, root.get_assets(), walker_first=True)
 
 
 def add_static(root: mjcf.RootElement, name: str, geoms: Sequence[Mapping[str, Any]]) -> None:
@@ -225,7 +231,7 @@ def _attach(
         )
     body.create_root_joints(frame)
     frame.pos = arena.start
-    _keep_sensors(root, config.sensors)
+    _keep_sensors(root, walker.sensors, config.sensors)
     return body.mjcf_model
 
 
@@ -261,16 +267,17 @@ def _set_options(root: mjcf.RootElement, config: SimulationConfig) -> None:
     )
 
 
-def _keep_sensors(root: mjcf.RootElement, names: Sequence[str]) -> None:
+def _keep_sensors(root: mjcf.RootElement, own: Sequence[str], asked_for: Sequence[str]) -> None:
     # Sensors that nobody reads cost time, and nothing depends on them.
     sensors = {sensor.full_identifier: sensor for sensor in root.find_all("sensor")}
-    for name in names:
-        if name not in sensors:
-            raise ValueError(
-                f"simulation.sensors has {name!r}; the walker has {', '.join(sorted(sensors))}"
-            )
+    own = [WALKER + name for name in own]
+    for names, of in ((own, "the walker's `sensors`"), (asked_for, "simulation.sensors")):
+        for name in names:
+            if name not in sensors:
+                known = ", ".join(sorted(sensors))
+                raise ValueError(f"{of} has {name!r}; the walker has {known}")
     for name, sensor in sensors.items():
-        if name not in names:
+        if name not in own and name not in asked_for:
             sensor.remove()
 
 
@@ -293,15 +300,35 @@ def _add_contact_sensors(root: mjcf.RootElement, arena: Arena, walker: Walker) -
         root.sensor.add("contact", name=f"{CONTACTS}_{i}", data="found", num=1, **pair)
 
 
+def sensor_entries(model: mujoco.MjModel, names: Sequence[str]) -> np.ndarray:
+    """Return int[n], which numbers of `sensordata` are those of `names`, in the model's order."""
+    ids = sorted(model.sensor(name).id for name in names)
+    starts, sizes = model.sensor_adr[ids], model.sensor_dim[ids]
+    parts = [start + np.arange(size) for start, size in zip(starts, sizes, strict=True)]
+    return np.concatenate([np.zeros(0, int), *parts])
+
+
 def contact_sensors(model: mujoco.MjModel) -> slice:
     """Return which numbers of `sensordata` tell of contacts."""
     own = [i for i in range(model.nsensor) if model.sensor(i).name.startswith(CONTACTS)]
     begin = int(model.sensor_adr[own[0]]) if own else model.nsensordata
-    return slice(begin, model.nsensordata)
+    # Each is one number, and they follow each other; sensors of the walker may come after them.
+    return slice(begin, begin + len(own))
 
 
-def _compile(root: mjcf.RootElement, assets: dict[str, bytes]) -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_string(root.to_xml_string(), assets)
+def _compile(
+    root: mjcf.RootElement, assets: dict[str, bytes], walker_first: bool = False
+) -> mujoco.MjModel:
+    xml = root.to_xml_string()
+    if walker_first:
+        tree = ElementTree.fromstring(xml)
+        for world in tree.iter("worldbody"):
+            for body in world.findall("body"):
+                if body.get("name") != WALKER:
+                    world.remove(body)
+                    world.append(body)
+        xml = ElementTree.tostring(tree, encoding="unicode")
+    return mujoco.MjModel.from_xml_string(xml, assets)
 
 
 def entries(model: mujoco.MjModel) -> tuple[list[str], list[str]]:

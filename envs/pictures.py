@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import mujoco
 
 from envs.camera import Camera, Image, Scene, render
+from envs.camera.scene import VISIBLE_GROUPS
 from envs.interfaces import Boxes, Visible
 from envs.kinematics import Poses
 
@@ -17,11 +18,15 @@ class Pictures:
     Args:
         model: a model with textures. Its last geoms may be those that `Visible.geoms` moves.
         row: names of geoms that the boxes of `Visible.row` look like.
+        hidden: geom groups that are left out besides those that MuJoCo's renderer leaves out.
     """
 
-    def __init__(self, model: mujoco.MjModel, row: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: mujoco.MjModel, row: Sequence[str] = (), hidden: Sequence[int] = ()
+    ) -> None:
         self.model = model
-        self.scene = Scene.from_model(model, row=row)
+        groups = [group for group in VISIBLE_GROUPS if group not in hidden]
+        self.scene = Scene.from_model(model, row=row, groups=groups)
 
     def camera(self, name: str | int, height: int, width: int) -> Camera:
         """Return a camera of the model by its full name or number; see `Camera.from_model`."""
@@ -42,12 +47,12 @@ class Pictures:
                 `visible` moves.
             visible: the geoms that differ between episodes; None for none.
             pose: float32[3] and float32[3, 3], the camera's position, metres, and its axes as
-                columns; None for its pose in `poses`.
+                columns; None for its pose in `poses`, moved and turned as `Camera.placed` does.
         """
         scene, visible = self.scene, visible or Visible()
         drawn, lights = scene.geom_ids, scene.light_ids
         if pose is None:
-            pose = poses.cam_xpos[camera.number], poses.cam_xmat[camera.number]
+            pose = camera.placed(poses.cam_xpos[camera.number], poses.cam_xmat[camera.number])
         position, rotation = poses.geom_xpos, poses.geom_xmat
         size = jnp.asarray(scene.sizes)
         if visible.geoms is not None:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 
 from envs.interfaces import Pose
 
@@ -31,7 +32,8 @@ def at_rest(
 
 def with_free_root(qpos: jax.Array, pose: Pose) -> jax.Array:
     """Return `qpos`, float32[nq], moved and turned to `pose`; its first joint has to be free."""
-    turned = multiply(about_z(pose.yaw), qpos[3:7])
+    turn = about_z(pose.yaw) if pose.rotation is None else pose.rotation
+    turned = multiply(turn, qpos[3:7])
     qpos = qpos.at[:3].add(pose.position).at[3:7].set(turned)
     # A unit quaternion.
     return qpos.at[3:7].divide(jnp.linalg.norm(qpos[3:7]))
@@ -47,3 +49,11 @@ def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return float32[4], the product of two quaternions (w, x, y, z)."""
     w, v, u, t = a[0], a[1:], b[0], b[1:]
     return jnp.concatenate([(w * u - v @ t)[None], w * t + u * v + jnp.cross(v, t)])
+
+
+Z_TO = (
+    np.array([np.sqrt(0.5), 0, np.sqrt(0.5), 0]),
+    np.array([np.sqrt(0.5), -np.sqrt(0.5), 0, 0]),
+    np.array([1.0, 0, 0, 0]),
+)
+"""Quaternions (w, x, y, z) that turn the z axis into the x, y and z axis."""

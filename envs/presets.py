@@ -2,18 +2,25 @@
 
 import dataclasses
 
+from envs.arenas.bowl import Bowl
 from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps
+from envs.arenas.maze import Maze
 from envs.arenas.walls import Walls
 from envs.interfaces import Arena, Task, Walker
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
+from envs.tasks.escape import Escape
+from envs.tasks.forage import Forage
 from envs.tasks.go_to_target import GoToTarget
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
 from envs.walkers.ant import Ant
+from envs.walkers.cmu_humanoid import CmuHumanoid
+from envs.walkers.fruit_fly import FruitFly
 from envs.walkers.jumping_ball import JumpingBall
 from envs.walkers.mjcf_file import MjcfWalker
+from envs.walkers.rodent import Rodent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +85,26 @@ LOW_BALL = JumpingBall(camera_height=0.0)
 RUN_ANYHOW = RunThroughCorridor(healthy_height=(0.0, 100.0))
 ANY_BODY = SimulationConfig(iterations=20, ls_iterations=20)
 
+# dm_control's numbers for its rodent, its humanoid and its fly, but that the physics steps of the
+# rodent and of the fly are twice as long; docs/animals.md says what that changes.
+RODENT_TIME = SimulationConfig(physics_timestep=0.002, control_timestep=0.02)
+HUMANOID_TIME = SimulationConfig(physics_timestep=0.005, control_timestep=0.03)
+FLY_TIME = SimulationConfig(physics_timestep=0.0002, control_timestep=0.002)
+RODENT_GAPS = Gaps(width=2.0, platform_length=(0.4, 0.8), gap_length=(0.05, 0.2))
+HUMANOID_GAPS = Gaps(
+    "default", 10.0, 100.0, platform_length=(0.3, 2.5), gap_length=(0.5, 1.25), num_slots=4
+)
+HUMANOID_WALLS = Walls(10.0, 100.0, wall_gap=(4.0, 4.0), wall_width=(1.0, 7.0), wall_height=3.0)
+# The terms of the notebook's reward are 0; what is left is dm_control's.
+AT_SPEED = RunThroughCorridor(
+    forward=0.0, control=0.0, healthy=0.0, time=0.0, target=1.0, healthy_height=(-1.0, 3.0)
+)
+RODENT_RUN = dataclasses.replace(AT_SPEED, target_velocity=1.0, end_effector_height=-0.3)
+HUMANOID_RUN = dataclasses.replace(AT_SPEED, end_effector_height=-0.5, only_feet=True)
+STAND = dataclasses.replace(AT_SPEED, target_velocity=0.0, healthy_height=(0.7, 2.0))
+# In centimetres.
+FLY_RUN = dataclasses.replace(AT_SPEED, target_velocity=2.0, healthy_height=(0.03, 1.0))
+
 PRESETS = {
     "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
     "stones_ant": Preset(STONES, Ant(), RunThroughCorridor()),
@@ -85,5 +112,14 @@ PRESETS = {
     "walls_ball": Preset(Walls(), LOW_BALL, RunThroughCorridor(healthy_height=(0.0, 3.0))),
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
+    "rodent_floor": Preset(Floor(), Rodent(), RODENT_RUN, simulation=RODENT_TIME),
+    "rodent_gaps": Preset(RODENT_GAPS, Rodent(), RODENT_RUN, simulation=RODENT_TIME),
+    "humanoid_stand": Preset(Floor(), CmuHumanoid(), STAND, simulation=HUMANOID_TIME),
+    "humanoid_gaps": Preset(HUMANOID_GAPS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
+    "humanoid_walls": Preset(HUMANOID_WALLS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
+    "fly_floor": Preset(Floor(), FruitFly(), FLY_RUN, simulation=FLY_TIME),
     "mjcf_floor": Preset(Floor(), MjcfWalker(), RUN_ANYHOW, simulation=ANY_BODY),
+    "bowl_ant": Preset(Bowl(), Ant(), Escape()),
+    "bowl_rodent": Preset(Bowl(), Rodent(), Escape(), simulation=RODENT_TIME),
+    "maze_ball": Preset(Maze(reach=0.5), LOW_BALL, Forage()),
 }

@@ -1,6 +1,7 @@
 """Turn the images of the walker's cameras into observations."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -24,6 +25,13 @@ class VisionConfig:
     """Height of the image, pixels."""
     width: int = 64
     """Width of the image, pixels."""
+    binocular: bool = False
+    """Whether each eye is two cameras, to the left and to the right of the one in the model."""
+    baseline: float = 0.0
+    """Distance between the two cameras of a binocular eye, metres."""
+    vergence: float = 0.0
+    """Angle between the optical axes of the two cameras, degrees: above 0 they cross in front of
+    the eye, below 0 each looks to its own side."""
     modality: Literal["rgb", "gray", "depth", "segmentation"] = "rgb"
     """Contents of a pixel, in bytes. rgb: three colours; gray: brightness; depth: along the optical
     axis, 255 for max_depth and beyond; segmentation: a gray level for each geom, 0 for the sky."""
@@ -39,7 +47,10 @@ class VisionConfig:
         return 3 if self.modality == "rgb" else 1
 
     def cameras(self, eye: str) -> dict[str, str]:
-        """Return the camera's name by leaf: `vision`, or several `vision_CAMERA`; default `eye`."""
+        """Return the camera's name by leaf: `vision`, or several `vision_CAMERA`; default `eye`.
+
+        A binocular eye has two leaves, with `_left` and `_right` added to its name.
+        """
         names = [name.strip() for name in (self.camera or eye).split(",")]
         if len(names) == 1:
             return {"vision": names[0]}
@@ -58,14 +69,35 @@ class VisionConfig:
                 raise ValueError(
                     f"vision.{name} is {pixels}; it has to be at most {MAX_PIXELS} pixels"
                 )
+        if not 0 <= self.baseline < math.inf:
+            raise ValueError(f"vision.baseline is {self.baseline} m; it has to be 0 or more")
+        if not abs(self.vergence) < 180:
+            raise ValueError(
+                f"vision.vergence is {self.vergence} degrees; it has to lie between -180 and 180"
+            )
+        if self.binocular != bool(self.baseline or self.vergence):
+            raise ValueError(
+                f"vision.binocular is {self.binocular}, vision.baseline {self.baseline} m and "
+                f"vision.vergence {self.vergence} degrees; binocular eyes need at least one of the "
+                "two, and other eyes have neither"
+            )
         names = [name.strip() for name in self.camera.split(",")]
         if len(set(names)) < len(names):
             raise ValueError(f"vision.camera is {self.camera!r}; it names a camera twice")
 
 
-def make_eye(config: VisionConfig, camera: Camera) -> Camera:
-    """Return `camera` with the supersampling of `config`."""
-    return dataclasses.replace(camera, supersample=config.supersample)
+def make_eyes(config: VisionConfig, leaf: str, camera: Camera) -> dict[str, Camera]:
+    """Return the cameras of one eye by leaf, with the supersampling of `config`: `camera` itself,
+    or one on each side of it."""
+    camera = dataclasses.replace(camera, supersample=config.supersample)
+    if not config.binocular:
+        return {leaf: camera}
+    half, turn = config.baseline / 2, math.radians(config.vergence) / 2
+    # Where the axes cross ahead, the left camera is turned to the right.
+    return {
+        f"{leaf}_left": dataclasses.replace(camera, shift=-half, turn=-turn),
+        f"{leaf}_right": dataclasses.replace(camera, shift=half, turn=turn),
+    }
 
 
 def see(config: VisionConfig, scene: Scene, image: Image) -> jax.Array:

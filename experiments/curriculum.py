@@ -33,7 +33,7 @@ from experiments import command_line
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
 from experiments.settings import Settings, build, from_dict, settings_of, to_dict
-from experiments.sight import differing
+from experiments.training_runs import differing
 from experiments.until import EVALUATIONS, Goal, evaluations_of, read_goal
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.distributed import DistributedConfig

@@ -182,6 +182,13 @@ def build(settings: Settings) -> tuple[Env, ActorCritic]:
     check_numbers(settings, large=("ppo.num_timesteps",))
     if settings.video_seconds < 0:
         raise ValueError(f"video_seconds is {settings.video_seconds}; it has to be 0 or more")
+    modality = settings.vision.modality if hasattr(settings, "vision") else "rgb"
+    if settings.ppo.image_hue and modality != "rgb":
+        # Three stacked images of one channel would be taken for the colours of one.
+        raise ValueError(
+            f"image_hue is {settings.ppo.image_hue}, but vision.modality is {modality}, which has "
+            f"no colours; set it to 0, or use --vision.modality rgb"
+        )
     given = {name: getattr(settings, name) for name in (*PARTS, "ahead") if hasattr(settings, name)}
     env = catalogue.make(
         settings.env,

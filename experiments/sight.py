@@ -25,7 +25,6 @@ goes on where it was broken off, and can be evaluated, filmed and loaded as any 
 
 import dataclasses
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,10 +36,10 @@ import tyro
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs, share
-from experiments.command_line import parse
 from experiments.lesions import SenseLesion
 from experiments.results import pyplot, show, write_numbers
-from experiments.settings import build, settings_of, to_dict
+from experiments.settings import build, settings_of
+from experiments.training_runs import train_to_end
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.evaluation import acting, run_episodes
 from vnl_ppo.loading import load_into
@@ -122,7 +121,8 @@ def main() -> None:
             for seed in options.seeds
         }
         for (name, seed), run in runs.items():
-            train(options, name, seed, run)
+            flags = flags_of(options, name, seed, run)
+            train_to_end(flags, run, title=f"{name}, seed {seed}")
         keep_compilations()
         found = [measure(options, name, seed, run) for (name, seed), run in runs.items()]
     except (ValueError, OSError) as error:
@@ -144,43 +144,6 @@ def flags_of(options: SightOptions, condition: str, seed: int, run: Path) -> lis
     flags = [f"{told}@{last}" if flag == "{told}" else flag for flag in flags]
     steps = ["--num-timesteps", str(options.num_timesteps), "--seed", str(seed)]
     return ["--env", options.env, *flags, *steps]
-
-
-def train(options: SightOptions, condition: str, seed: int, run: Path) -> None:
-    """Train a run to its end, in a process of its own.
-
-    Raises:
-        ValueError: it failed, or there is a run with other settings in its place.
-    """
-    flags = flags_of(options, condition, seed, run)
-    arguments = [*flags, "--run-dir", str(run), "--quiet"]
-    if run.is_dir():
-        own, wanted = settings_of(str(run)), parse(flags, None)
-        if other := differing(to_dict(own), to_dict(wanted)):
-            raise ValueError(
-                f"{run} is a run with other settings ({', '.join(other)}); give another --output"
-            )
-        last = own.ppo.num_iterations * own.ppo.steps_per_iteration
-        if last in checkpoint.steps(run / run_folder.CHECKPOINTS):
-            return
-        arguments = ["--resume", str(run), "--quiet"]
-    script = Path(__file__).with_name("train.py")
-    print(f"{condition}, seed {seed}: python experiments/train.py {shlex.join(arguments)}")
-    status = subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
-    if status:
-        raise ValueError(f"training {run} ended with status {status}; see above")
-
-
-def differing(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the names of the settings that differ, such as ppo.num_timesteps."""
-    names = []
-    for name in sorted({*one, *two}):
-        x, y = one.get(name), two.get(name)
-        if isinstance(x, Mapping) and isinstance(y, Mapping):
-            names += differing(x, y, f"{prefix}{name}.")
-        elif x != y:
-            names.append(prefix + name)
-    return names
 
 
 def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict[str, Any]:

@@ -39,11 +39,11 @@ class Goal:
         return len(last) == EVALUATIONS and all(x >= self.least for x in last)
 
 
-def read_goal(text: str, env: Env) -> Goal:
-    """Return the goal that a setting names.
+def parse_goal(text: str) -> Goal:
+    """Return the goal that METRIC>=NUMBER says.
 
     Raises:
-        ValueError: it is written in another way, or evaluations have no such metric.
+        ValueError: it is written in another way.
     """
     metric, sign, number = (part.strip() for part in text.partition(">="))
     try:
@@ -52,13 +52,22 @@ def read_goal(text: str, env: Env) -> Goal:
         least = math.nan
     if not sign or not math.isfinite(least):
         raise ValueError(f"--until is {text!r}; write METRIC>=NUMBER, such as success>=0.8")
-    known = metrics_of(env)
-    if metric not in known:
-        raise ValueError(
-            f"--until names {metric!r}, which evaluations do not measure; "
-            f"{known_names(metric, known)}"
-        )
     return Goal(metric, least)
+
+
+def read_goal(text: str, env: Env) -> Goal:
+    """Return the goal that a setting names.
+
+    Raises:
+        ValueError: it is written in another way, or evaluations have no such metric.
+    """
+    goal, known = parse_goal(text), metrics_of(env)
+    if goal.metric not in known:
+        raise ValueError(
+            f"--until names {goal.metric!r}, which evaluations do not measure; "
+            f"{known_names(goal.metric, known)}"
+        )
+    return goal
 
 
 def metrics_of(env: Env) -> list[str]:

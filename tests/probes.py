@@ -254,6 +254,10 @@ class Shown:
 SHOWN = Shown()
 
 
+SIGNS_ENV = Probe(lambda x, action: -((action - x) ** 2), steps=8)
+"""An environment for command lines, as `--env tests.probes:SIGNS_ENV`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ShownToAnother(Shown):
     """The same for a body with one more action, which smells besides."""

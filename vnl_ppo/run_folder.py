@@ -3,15 +3,21 @@
 config.json  events.out.tfevents.*  checkpoints/<step>/  videos/<step>.mp4
 """
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows.
+    fcntl = None  # type: ignore[assignment]
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
@@ -85,6 +91,36 @@ def check_free(folder: Path) -> None:
             f"run folder {folder} exists and is not empty; name another with --run-dir, or resume "
             f"that run with --resume {folder}"
         )
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path | None) -> Iterator[None]:
+    """Keep other processes from training in a run's folder inside this context.
+
+    The operating system ends the hold with the process, however that ends. Where a file system
+    knows no locks, nothing is kept.
+
+    Args:
+        folder: the run's folder; None for nothing to hold.
+
+    Raises:
+        ValueError: another process trains there.
+    """
+    with contextlib.ExitStack() as held:
+        if fcntl and folder:
+            # Over NFS an exclusive lock takes a file that is open for writing.
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                config = held.enter_context((folder / CONFIG).open("r+"))
+                try:
+                    fcntl.flock(config, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise ValueError(
+                        f"another process is training in {folder}; wait until it ends, or stop it "
+                        f"first"
+                    ) from error
+                except OSError:
+                    pass
+        yield
 
 
 def make_unused(folder: Path) -> Path:

@@ -108,7 +108,8 @@ def train(
         the trained weights; of several seeds those of the first.
 
     Raises:
-        ValueError: a setting is invalid, or the checkpoint is of another network.
+        ValueError: a setting is invalid, the checkpoint is of another network, or another process
+            trains in the folder.
         PeerLostError: another process ended.
         Interrupted: a signal came.
         NotFiniteError: the run keeps producing numbers that are not finite; a checkpoint is saved.
@@ -130,6 +131,7 @@ def train(
     hook = _CallersHook(on_iteration)
     try:
         with (
+            run_folder.alone_in(folder if first_process else None),
             Reporter(
                 folder if first_process else None,
                 total,

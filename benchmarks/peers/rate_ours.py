@@ -2,7 +2,8 @@
 
     python rate_ours.py ENV SECONDS '{"num_envs": 256, ...}'
 
-ENV is as in worlds.py, or gap_ant. The last line is one JSON object (report.py).
+ENV is as in worlds.py, or a preset: gap_ant (blind) or gap_ant:vision. The last line is one JSON
+object (report.py).
 """
 
 import json
@@ -10,9 +11,7 @@ import sys
 import time
 
 import jax
-import worlds
 from hyper_parameters import HIDDEN, NO_CLIPPING
-from pixels import IMAGE
 from report import report, resident_bytes
 
 import envs
@@ -33,14 +32,21 @@ def main(name: str, seconds: float, settings: dict[str, float]) -> None:
     """Train for so many seconds and report."""
     imported = resident_bytes()
     keep_compilations()
-    blind_ant = name == "gap_ant"
-    env = envs.make(name, seeing=False) if blind_ant else Foreign(worlds.make(name))
+    preset, _, sense = name.partition(":")
+    is_preset = preset in envs.names()
+    if is_preset:
+        env = envs.make(preset, seeing=bool(sense))
+    else:
+        # Brax is not needed for the rest.
+        import worlds
+
+        env = Foreign(worlds.make(name))
     own = {"max_grad_norm": NO_CLIPPING, "env_chunk_size": CHUNKS.get(name, 0)}
     config = PPOConfig(**own | settings)
+    images = [leaf for leaf, x in env.observation_spec.items() if len(x.shape) == 3]
+    eyes = {leaf: make_encoder("nature_cnn", features=HIDDEN[0]) for leaf in images}
     # Brax's policy and value have an eye each.
-    sees = IMAGE in env.observation_spec
-    eyes = {IMAGE: make_encoder("nature_cnn", features=HIDDEN[0])} if sees else {}
-    network = ActorCritic(env.action_size, eyes, HIDDEN, HIDDEN, share_encoders=False)
+    network = ActorCritic(env.action_size, eyes, HIDDEN, HIDDEN, share_encoders=is_preset)
     ppo = make_ppo(env, network, config)
     begin = time.perf_counter()
     step = compile_step(ppo)

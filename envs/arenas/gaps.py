@@ -24,8 +24,6 @@ START_LENGTH = 6.0
 """Metres; `3 * _CORRIDOR_X_PADDING` in dm_control's corridors."""
 HALF_THICKNESS = 0.16
 """Metres, of a platform, whose top is at z = 0; `_WALL_THICKNESS` in dm_control's corridors."""
-NUM_SLOTS = 3
-"""Number of platforms in the physics at a time. An ant can touch three at once."""
 PARKED = 1e4
 """Position along x of platforms that a layout does not use, metres."""
 END_MARGIN = 1.0
@@ -75,6 +73,9 @@ class Gaps(Arena):
     """Width of the platforms along y, metres; None for that of the corridor."""
     platform_shift: tuple[float, float] = (0.0, 0.0)
     """Lowest and highest shift of a platform along y, metres; drawn for each but the first."""
+    num_slots: int = 3
+    """Number of platforms in the physics at a time: 3 for an ant, more for a walker that reaches
+    further than the shortest platform and gap."""
 
     start = (5.0, 0.0, 0.0)
     reductions = {"gaps_crossed": "last"}
@@ -85,7 +86,7 @@ class Gaps(Arena):
         return self.platform_width is not None or self.platform_shift != (0.0, 0.0)
 
     def check(self, reach: float) -> None:
-        """Raise a ValueError for invalid settings, or more than `NUM_SLOTS` platforms in reach."""
+        """Raise a ValueError for invalid settings, or more than `num_slots` platforms in reach."""
         if self.aesthetic not in AESTHETICS:
             known = " or ".join(AESTHETICS)
             raise ValueError(f"arena.aesthetic is {self.aesthetic!r}; it has to be {known}")
@@ -107,13 +108,16 @@ class Gaps(Arena):
                 f"such platforms do not fit between walls {self.width} m apart; use smaller ones, "
                 f"or a larger arena.width"
             )
+        if self.num_slots < 2:
+            raise ValueError(f"arena.num_slots is {self.num_slots}; it has to be at least 2")
         pitch = self.platform_length[0] + self.gap_length[0]
-        if reach > pitch:
+        if reach > 0.5 * (self.num_slots - 1) * pitch:
             raise ValueError(
                 f"walker.reach is {reach} m, but the shortest platform and the shortest gap "
-                f"make {pitch:g} m: a walker could touch more than the {NUM_SLOTS} platforms that "
-                "the physics sees; use longer platforms or gaps, or a smaller reach if the walker "
-                "allows"
+                f"make {pitch:g} m: a walker could touch more than the {self.num_slots} platforms "
+                "that the physics sees; set arena.num_slots to "
+                f"{1 + math.ceil(2 * reach / pitch)}, use longer platforms or gaps, or a smaller "
+                "reach if the walker allows"
             )
         least = self.start[0] + END_MARGIN
         if self.length <= least:
@@ -149,12 +153,12 @@ class Gaps(Arena):
         return root
 
     def slots(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
-        """Return three platforms around the start."""
+        """Return `num_slots` platforms around the start."""
         # They are a floor under the walker until an environment moves them, and do not change the
         # model's extent, by which MuJoCo scales near and far.
         return [
             {"pos": [self.start[0] + x, 0, -HALF_THICKNESS], **self._platform(root, 1.0)}
-            for x in (-2.0, 0.0, 2.0)
+            for x in np.linspace(-2.0, 2.0, self.num_slots).tolist()
         ]
 
     def visible_geoms(self, root: mjcf.RootElement) -> Sequence[Mapping[str, Any]]:
@@ -188,9 +192,9 @@ class Gaps(Arena):
         return Layout(jnp.where(used, starts, PARKED), jnp.where(used, ends, PARKED), shift)
 
     def boxes(self, layout: Layout, position: jax.Array, reach: float) -> Boxes:
-        """Return the three platforms around `position`. A slot without a platform is far away and
-        has a length: a box of size 0 would divide by zero in MJX's collisions."""
-        near = window(layout, position[0], reach)
+        """Return the `num_slots` platforms around `position`. A slot without a platform is far away
+        and has a length: a box of size 0 would divide by zero in MJX's collisions."""
+        near = window(layout, position[0], reach, self.num_slots)
         boxes = self._boxes(near)
         length = jnp.where(near.starts >= PARKED, 1.0, boxes.size[:, 0])
         return Boxes(boxes.position, boxes.size.at[:, 0].set(length))
@@ -283,23 +287,25 @@ def gaps_crossed(layout: Layout, x: jax.Array) -> jax.Array:
     return jnp.sum(is_gap & (far_edges < x), dtype=jnp.int32)
 
 
-def window(layout: Layout, x: jax.Array, reach: float) -> Layout:
-    """Return the three platforms that a walker with its root at `x` can touch.
+def window(layout: Layout, x: jax.Array, reach: float, slots: int = 3) -> Layout:
+    """Return the platforms that a walker with its root at `x` can touch.
 
-    They are the first platform whose end is not behind `x - reach` and the next two. No other can
-    be touched while `reach` is at most the shortest platform plus the shortest gap: the three then
-    span at least two of each, or one gap less at the seam (`Gaps.check` holds that).
+    They are the first platform whose end is not behind `x - reach` and the next ones. No other can
+    be touched while twice the `reach` is at most `slots - 1` times the shortest platform plus the
+    shortest gap, since so many of each, or one gap less at the seam, lie between the end of the
+    first and the start of the one after the last (`Gaps.check` holds that).
 
     Args:
         layout: the corridor.
         x: float32[], metres.
         reach: metres.
+        slots: number of platforms.
 
     Returns:
-        Layout with P = 3; platforms past the last are parked.
+        Layout with P = `slots`; platforms past the last are parked.
     """
     first = jnp.sum(layout.ends < x - reach, dtype=jnp.int32)
-    indices = first + jnp.arange(NUM_SLOTS)
+    indices = first + jnp.arange(slots)
     take = lambda a, fill: jnp.take(a, indices, mode="fill", fill_value=fill)
     return Layout(
         starts=take(layout.starts, PARKED),

@@ -28,6 +28,8 @@ class Camera:
         far: distance along the optical axis beyond which nothing is drawn, metres.
         supersample: the colour of a pixel is the mean of supersample x supersample rays.
         number: number of the camera in the model; `FREE` if it is none of the model's.
+        shift: distance along its own x axis, to its right, from the camera in the model, metres.
+        turn: angle about its own y axis, to its left, from the camera in the model, radians.
     """
 
     height: int = 64
@@ -38,6 +40,8 @@ class Camera:
     far: float = float(FAR)
     supersample: int = 1
     number: int = FREE
+    shift: float = 0.0
+    turn: float = 0.0
 
     def __post_init__(self) -> None:
         """Raise a ValueError that names the first invalid value."""
@@ -110,6 +114,21 @@ class Camera:
     def focal(self) -> float:
         """Focal length, pixels."""
         return 0.5 * self.height / float(np.tan(np.deg2rad(self.fovy) / 2))
+
+    def placed(self, position: jax.Array, rotation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the pose of this camera, given that of the camera in the model.
+
+        Args:
+            position: float32[3], metres.
+            rotation: float32[3, 3], axes as columns.
+        """
+        if self.shift:
+            position = position + self.shift * rotation[:, 0]
+        if self.turn:
+            right, up, back = rotation.T
+            cos, sin = float(np.cos(self.turn)), float(np.sin(self.turn))
+            rotation = jnp.stack([cos * right - sin * back, up, cos * back + sin * right], axis=-1)
+        return position, rotation
 
     def rays(self) -> Rays:
         """Return one ray per pixel, row by row from the top left; R = height * width."""

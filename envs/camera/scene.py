@@ -156,7 +156,9 @@ class Scene:
         indices = [distinct.index(look) for look in looks]
         placed = [*range(len(ids)), *[-1] * len(row_ids)]
         textures = {
-            surface: Texture(surface, place, look.repeats, look.uniform, int(kinds[place]))
+            surface: Texture(
+                surface, place, look.repeats, look.uniform, int(kinds[place]) if place >= 0 else BOX
+            )
             for surface, place, look in zip(indices, placed, looks, strict=True)
             if look.geom is not None
         }

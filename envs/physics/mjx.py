@@ -2,13 +2,23 @@
 
 import copy
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from mujoco import mjx
 
 from envs.physics.state import PhysicsState, default_slabs, is_bad, mocap_geoms
+
+_ROUND = (int(mujoco.mjtGeom.mjGEOM_ELLIPSOID), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
+_EDGED = (
+    int(mujoco.mjtGeom.mjGEOM_BOX),
+    int(mujoco.mjtGeom.mjGEOM_MESH),
+    int(mujoco.mjtGeom.mjGEOM_HFIELD),
+)
+"""Kinds of geoms of which MJX cannot collide one with the other."""
 
 
 class MjxPhysics:
@@ -35,10 +45,8 @@ class MjxPhysics:
             # Only make_data looks for the collision functions that the geoms need.
             self._data = mjx.make_data(model, impl="jax")
         except (NotImplementedError, ValueError) as error:
-            raise ValueError(
-                f"the 'mjx' back end cannot run this model: {error}. Use 'mujoco', or change the "
-                "model's options."
-            ) from error
+            reason = _reason(model) or f"{error}. Use 'mujoco', or change the model's options."
+            raise ValueError(f"the 'mjx' back end cannot run this model: {reason}") from error
         self.model = copy.copy(model)
         self.num_substeps = num_substeps
         self._geoms = mocap_geoms(model)
@@ -106,3 +114,41 @@ class MjxPhysics:
         broke = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act)
         kept = jax.tree.map(lambda old, now: jnp.where(broke, old, now), state, new)
         return dataclasses.replace(kept, failed=state.failed | broke)
+
+
+def _reason(model: mujoco.MjModel) -> str | None:
+    """Return why MJX cannot run a model, by the name of a part, and what helps; None if it is none
+    of the reasons known here."""
+    for i in np.flatnonzero(model.actuator_trntype == mujoco.mjtTrn.mjTRN_BODY):
+        return (
+            f"actuator {model.actuator(i).name!r} sticks a body to what it touches, and MJX has no "
+            "such actuators; leave them out (--walker.no-adhesion of walkers that have it), or use "
+            "'mujoco'."
+        )
+    solid = np.flatnonzero(model.geom_contype | model.geom_conaffinity).tolist()
+    round_, edged = (
+        [int(g) for g in solid if model.geom_type[g] in kinds] for kinds in (_ROUND, _EDGED)
+    )
+    for one, other in itertools.product(round_, edged):
+        if _may_touch(model, one, other):
+            kinds = [_kind(model, g) for g in (one, other)]
+            names = [model.geom(g).name for g in (one, other)]
+            article = "an" if kinds[0] == "ellipsoid" else "a"
+            return (
+                f"geom {names[0]!r} is {article} {kinds[0]}, and MJX has no collisions of it with "
+                f"the {kinds[1]} {names[1]!r}; put a capsule in its place (--walker.capsules of "
+                "walkers that have it), or use 'mujoco'."
+            )
+    return None
+
+
+def _may_touch(model: mujoco.MjModel, one: int, other: int) -> bool:
+    apart = model.geom_bodyid[one] != model.geom_bodyid[other]
+    first = model.geom_contype[one] & model.geom_conaffinity[other]
+    second = model.geom_contype[other] & model.geom_conaffinity[one]
+    return bool(apart and (first or second))
+
+
+def _kind(model: mujoco.MjModel, geom: int) -> str:
+    name = mujoco.mjtGeom(int(model.geom_type[geom])).name.removeprefix("mjGEOM_").lower()
+    return {"hfield": "height field"}.get(name, name)

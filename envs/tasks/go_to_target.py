@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dm_control import mjcf
 from flax import struct
 
-from envs.interfaces import Arena, Boxes, Now, Outcome, Task, check_range
+from envs.interfaces import Arena, Boxes, Now, Outcome, Places, Task, check_range
 from envs.layouts import FAR
 
 NUM_TARGETS = 32
@@ -64,7 +64,8 @@ class GoToTarget(Task):
     """Distance from the root, in x and y, within which the target counts as reached, metres."""
     target_area: float = 4.0
     """Half the side of the square around the world's origin in which targets are drawn uniformly,
-    metres. dm_control takes half the floor's size: 4 of its 8 m."""
+    metres. dm_control takes half the floor's size: 4 of its 8 m. In an arena that has places for
+    targets, such as a maze, they are drawn among those instead."""
     moving_target: bool = False
     """Whether a target that was reached moves to a new position."""
     steps_before_moving_target: int = 10
@@ -109,6 +110,14 @@ class GoToTarget(Task):
         area = self.target_area
         places = jax.random.uniform(key, shape, jnp.float32, -area, area)
         return Targets(places, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def place(self, state: Targets, places: Places | None, key: jax.Array) -> Targets:
+        """Draw the targets among the arena's places for them, if it has any; see `Task.place`."""
+        if places is None:
+            return state
+        shares = places.there / places.there.sum()
+        chosen = jax.random.choice(key, len(shares), (len(state.places),), p=shares)
+        return Targets(places.position[chosen, :2], state.moves, state.steps)
 
     def visible(self, state: Targets) -> Boxes:
         """Return the ball, which stands on the floor at the target's position."""

@@ -36,7 +36,8 @@ class RunThroughCorridor(Task):
     """Weight of max(0, 1 - |v - v*| / v*), dm_control's reward, where v is the x-velocity of the
     centre of mass and v* the target velocity."""
     target_velocity: float = 3.0
-    """v*, m/s: 3 for dm_control's corridors and humanoids, 1 for its rodent in gaps."""
+    """v*, m/s: 3 for dm_control's corridors and humanoids, 1 for its rodent in gaps. 0 rewards
+    standing: the weight is then of max(0, 1 - |v|), v in m/s."""
     healthy_height: tuple[float, float] = (0.0, 1.0)
     """Lowest and highest height of the root, metres; outside, the episode is terminated."""
     end_effector_height: float | None = None
@@ -58,9 +59,9 @@ class RunThroughCorridor(Task):
             raise ValueError(
                 f"task.healthy_height is {lowest} to {highest} m; the first has to be the smaller"
             )
-        if not 0 < self.target_velocity < float("inf"):
+        if not 0 <= self.target_velocity < float("inf"):
             raise ValueError(
-                f"task.target_velocity is {self.target_velocity} m/s; it has to be above 0"
+                f"task.target_velocity is {self.target_velocity} m/s; it has to be 0 or more"
             )
 
     @property
@@ -92,7 +93,8 @@ class RunThroughCorridor(Task):
             failed |= now.fallen
         own = {}
         if self.target:
-            away = jnp.abs(now.velocity[0] - self.target_velocity) / self.target_velocity
+            margin = self.target_velocity or 1.0
+            away = jnp.abs(now.velocity[0] - self.target_velocity) / margin
             own["target_reward"] = self.target * jnp.maximum(0.0, 1.0 - away)
         metrics = {
             "forward_reward": forward,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,35 @@ from dm_control.locomotion import walkers
 
 from envs.interfaces import WALKER, Now, Pose, Walker
 from envs.postures import at_rest, with_free_root
+from envs.proprioception import STANDARD, Anatomy, observe
 
 ENDS, SIDES = ("front", "back"), ("left", "right")
+LEGS = ("front_left", "front_right", "back_right", "back_left")
+"""In dm_control's order."""
+# In the order of the model.
+TOUCHED = ("front_left", "back_left", "back_right", "front_right")
+Proprio = Literal["notebook", "full"]
+OBSERVED = (
+    *("joints_pos", "joints_vel", "body_height", "end_effectors_pos", "appendages_pos"),
+    *("world_zaxis", "bodies_quats", "bodies_pos"),
+    *STANDARD,
+)
+"""dm_control's observables of its ant in corridors, in dm_control's order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ant(Walker):
     """dm_control's ant with 8 motors.
 
-    `proprio` is float32[27]: qpos without x and y, then qvel.
+    `proprio` is float32[27], qpos without x and y, then qvel. With `proprio=full` it is
+    float32[153], dm_control's observables in the order of `OBSERVED`: positions and velocities of 8
+    joints (rad, rad/s), height of the torso (m), positions of the 4 feet, twice (m, in the torso's
+    frame), the vertical in the torso's frame, quaternions and positions of 13 bodies in the torso's
+    frame, gyro (rad/s), velocimeter (m/s), accelerometer (m/s^2) and 9 places that touch (0 or 1).
     """
 
+    proprio: Proprio = "notebook"
+    """What it feels of its body: notebook (qpos and qvel) or full (dm_control's observables)."""
     reset_noise: float = 1e-2
     """Half-width of the uniform noise on positions at a reset, and standard deviation of the normal
     noise on velocities; 0 for none."""
@@ -41,10 +60,35 @@ class Ant(Walker):
     mjx_contacts = 24
 
     def __post_init__(self) -> None:
+        if self.proprio not in get_args(Proprio):
+            known = " or ".join(get_args(Proprio))
+            raise ValueError(f"walker.proprio is {self.proprio!r}; it has to be {known}")
         if not 0 <= self.reset_noise < float("inf"):
             raise ValueError(f"walker.reset_noise is {self.reset_noise}; it has to be 0 or more")
         if not 0 < self.reach < float("inf"):
             raise ValueError(f"walker.reach is {self.reach} m; it has to be positive and finite")
+
+    @property
+    def sensors(self) -> Sequence[str]:
+        """The sensors that the full proprioception reads."""
+        if self.proprio == "notebook":
+            return ()
+        parts = [f"{leg}_{part}" for leg in TOUCHED for part in ("leg", "ankle")]
+        touch = [f"{part}_touch" for part in ("torso", *parts)]
+        return (*touch, "torso_vel", "torso_gyro", "torso_accel")
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """The parts that the full proprioception is about."""
+        feet = tuple(f"{leg}_foot" for leg in LEGS)
+        parts = [f"{leg}_{part}" for leg in LEGS for part in ("leg", "aux", "foot")]
+        return Anatomy(
+            self.root,
+            end_effectors=feet,
+            appendages=feet,
+            bodies=("torso", *parts),
+            sensors=tuple(self.sensors),
+        )
 
     def build(self) -> composer.Entity:
         """Return `dm_control.locomotion.walkers.Ant`."""
@@ -63,5 +107,7 @@ class Ant(Walker):
         return with_free_root(qpos, pose), qvel
 
     def proprioception(self, model: mujoco.MjModel, now: Now) -> jax.Array:
-        """Return float32[27]; see the class."""
+        """Return float32[27] or float32[153]; see the class."""
+        if self.proprio == "full":
+            return observe(model, now, self.anatomy, OBSERVED)
         return jnp.concatenate([now.physics.qpos[2:], now.physics.qvel])

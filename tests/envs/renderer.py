@@ -31,7 +31,8 @@ for i, states in enumerate(given["qpos"]):
         for qpos in states:
             data.qpos[:] = qpos
             mujoco.mj_forward(model, data)
-            for camera in given["cameras"]:
+            for camera, hidden in zip(given["cameras"], given["hidden"]):
+                option.geomgroup[:3] = ~hidden
                 renderer.update_scene(data, camera.item(), option)
                 for flag in ("SHADOW", "REFLECTION", "HAZE"):
                     renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = 0
@@ -55,6 +56,7 @@ def mujoco_draws(
     cameras: Sequence[str] | Sequence[int],
     size: tuple[int, int],
     folder: Path,
+    hidden: Sequence[Sequence[int]] | None = None,
 ) -> Image:
     """Draw states with `mujoco.Renderer`, without what our camera leaves out: shadows, reflections,
     haze, sites, tendons and skins. Skips the test where there is no GL library.
@@ -67,6 +69,7 @@ def mujoco_draws(
         cameras: C names or numbers.
         size: height and width, pixels.
         folder: an empty one.
+        hidden: geom groups, of 0 to 2, that each camera does not see; None for none.
 
     Returns:
         leaves [M, S, C, height, width, ...]; labels are the geoms' ids, -1 for all else.
@@ -76,7 +79,8 @@ def mujoco_draws(
         quality.offsamples, quality.numslices, quality.numstacks = 4, SLICES, SLICES // 2
         quality.numquads = QUADS
         mujoco.mj_saveModel(model, str(folder / f"{i}.mjb"))
-    np.savez(folder / "states.npz", qpos=qpos, size=size, cameras=cameras)
+    unseen = np.array([np.isin(range(3), groups) for groups in hidden or [()] * len(cameras)])
+    np.savez(folder / "states.npz", qpos=qpos, size=size, cameras=cameras, hidden=unseen)
     chosen = os.environ.get("MUJOCO_GL")
     reasons = []
     for gl in (chosen,) if chosen else GL:

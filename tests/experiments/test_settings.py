@@ -241,6 +241,14 @@ def test_an_unknown_environment_is_refused_in_one_sentence(own, name, message):
         assert "\n" not in str(error.value)
 
 
+def test_hues_of_images_without_colours_are_refused():
+    settings = defaults_for("walls_ball", seeing=True)
+    gray = dataclasses.replace(settings.vision, modality="gray")
+    hue = dataclasses.replace(settings.ppo, image_hue=0.1)
+    with pytest.raises(ValueError, match=r"image_hue is 0.1, but vision.modality is gray"):
+        build(dataclasses.replace(settings, vision=gray, ppo=hue, frames=3))
+
+
 def test_without_a_name_the_command_line_asks_for_one():
     with pytest.raises(ValueError, match="name an environment: --env gap_ant"):
         parse([], None)

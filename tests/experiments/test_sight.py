@@ -14,6 +14,7 @@ from experiments.analysis.shares import over_runs, share
 from experiments.command_line import parse
 from experiments.settings import BUILDER, to_dict
 from experiments.sight import CONDITIONS, SightOptions
+from experiments.training_runs import differing, train_to_end
 from vnl_ppo import run_folder
 
 
@@ -108,13 +109,14 @@ def test_a_run_of_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):
     settings = parse(sight.flags_of(options, "blind", 0, Path("runs/blind/seed_0")), None)
     run_folder.create(tmp_path / "run", to_dict(settings), BUILDER)
     again = sight.settings_of(str(tmp_path / "run"))
-    assert sight.differing(to_dict(again), to_dict(settings)) == []
+    assert differing(to_dict(again), to_dict(settings)) == []
     for changed, name in (
         (dataclasses.replace(options, num_timesteps=8000), "ppo.num_timesteps"),
         (dataclasses.replace(options, flags="--task.control 0.3"), "task.control"),
     ):
         with pytest.raises(ValueError, match=rf"other settings \({name}\); give another --output"):
-            sight.train(changed, "blind", 0, tmp_path / "run")
+            flags = sight.flags_of(changed, "blind", 0, tmp_path / "run")
+            train_to_end(flags, tmp_path / "run")
 
 
 @pytest.mark.slow

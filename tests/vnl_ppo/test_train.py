@@ -4,6 +4,8 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import typing
 from pathlib import Path
@@ -406,6 +408,26 @@ def test_a_folder_in_use_is_never_touched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(ValueError, match=r"not a run folder: it has no config\.json"):
         run_folder.read_settings(tmp_path)
+
+
+def test_two_processes_do_not_train_in_one_folder(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    # A process of its own, as a process may open what it holds itself.
+    holding = (
+        "import sys; from pathlib import Path; from vnl_ppo.run_folder import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('holds', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holding, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"holds\n"
+        with pytest.raises(ValueError, match="another process is training in"):
+            train(ENV, network(), CONFIG, folder, resume=True, quiet=True)
+        assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+        # A process that is killed holds nothing.
+        other.kill()
+    train(ENV, network(), CONFIG, folder, resume=True, quiet=True)
 
 
 def test_a_torn_config_is_named(tmp_path):

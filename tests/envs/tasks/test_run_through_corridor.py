@@ -214,7 +214,7 @@ def test_rules_that_the_walker_cannot_keep_are_refused():
     for settings, why in [
         ({"only_feet": True}, "JumpingBall names no feet"),
         ({"end_effector_height": -0.5}, "names no end effectors"),
-        ({"target_velocity": 0.0}, "task.target_velocity is 0.0 m/s"),
+        ({"target_velocity": -1.0}, "task.target_velocity is -1.0 m/s"),
     ]:
         with pytest.raises(ValueError, match=why):
             Locomotion(Gaps(), JumpingBall(), RunThroughCorridor(**settings))

@@ -1,0 +1,118 @@
+"""Measure how time and memory of training grow with environments, pixels, seeds and devices.
+
+    python benchmarks/growth.py [--only environments pixels] [--picture docs/growth.png]
+
+One setting at a time is changed from a base: the gap ant, 128 environments, 64x64 pixels, one seed,
+one device. Each point is a process of its own, which trains for a few seconds; all points are
+measured round by round, so that a slow spell of the machine meets all of them. Compilation is
+reported apart. Bytes are those that XLA plans as the peak of a training iteration, and the resident
+memory of the process. The last line is one JSON object: for each axis its points, and the slope of
+the logarithm of an iteration's seconds over that of the setting, which is 1 where time is linear.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from machine import machine
+
+BASE = {"environments": 128, "pixels": 64, "seeds": 1, "devices": 1}
+AXES = {
+    "environments": [64, 128, 256, 512, 1024, 2048, 4096],
+    # Heights; the last is 240x320, the others are squares. The first is the least that the network
+    # takes.
+    "pixels": [36, 64, 128, 240],
+    "seeds": [1, 2, 4, 8],
+    "devices": [1, 2],
+}
+POINT = Path(__file__).parent / "peers" / "growth_point.py"
+
+
+def main() -> None:
+    """Measure all points, round by round, and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS")
+    parser.add_argument("--largest", type=int, default=4096, help="number of environments")
+    parser.add_argument("--seconds", type=float, default=5, help="that each point trains")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--picture", type=Path, help="to draw the figure into")
+    arguments = parser.parse_args()
+    points = [
+        (axis, value)
+        for axis in arguments.only
+        for value in AXES[axis]
+        if axis != "environments" or value <= arguments.largest
+    ]
+    found: dict[tuple[str, int], list[dict[str, float]]] = {point: [] for point in points}
+    for _ in range(arguments.rounds):
+        for axis, value in points:
+            found[axis, value].append(measure(BASE | {axis: value}, arguments.seconds))
+            print(axis, value, found[axis, value][-1], file=sys.stderr, flush=True)
+    axes = {axis: summary(axis, found) for axis in arguments.only}
+    if arguments.picture:
+        draw(axes, arguments.picture)
+    print(json.dumps({"benchmark": "growth", "base": BASE, "axes": axes} | machine()))
+
+
+def measure(settings: dict[str, int], seconds: float) -> dict[str, float]:
+    """Train one point in a process of its own.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    command = [sys.executable, "-W", "ignore", str(POINT), json.dumps(settings), str(seconds)]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"error: {settings} failed with {done.returncode}; see above")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def summary(axis: str, found: dict[tuple[str, int], list[dict[str, float]]]) -> dict[str, object]:
+    """Return the points of an axis, medians over rounds, and the slope in logarithms."""
+    points = []
+    for (name, value), rounds in found.items():
+        if name == axis:
+            medians = {k: statistics.median(r[k] for r in rounds) for k in rounds[0]}
+            points.append({"value": value, **medians})
+    x = [math.log(p["value"]) for p in points]
+    y = [math.log(p["iteration_seconds"]) for p in points]
+    slope = statistics.linear_regression(x, y).slope
+    return {"points": points, "slope_of_iteration_seconds": slope}
+
+
+def draw(axes: dict[str, dict], path: Path) -> None:
+    """Draw seconds and bytes for each environment step over each setting."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    drawn, panels = plt.subplots(2, len(axes), figsize=(3 * len(axes), 5), squeeze=False)
+    for column, (axis, x) in zip(panels.T, axes.items(), strict=True):
+        values = [p["value"] for p in x["points"]]
+        for panel, key, scale in (
+            (column[0], "seconds_per_env_step", 1e6),
+            (column[1], "planned_bytes_per_env", 2**-20),
+        ):
+            panel.loglog(values, [scale * p[key] for p in x["points"]], "o-", base=2)
+            panel.set_xticks(values, [str(v) for v in values], fontsize=7)
+            panel.minorticks_off()
+            panel.spines[["top", "right"]].set_visible(False)
+            panel.set_ylim(bottom=0.5 * min(scale * p[key] for p in x["points"]))
+        column[1].set_xlabel(axis)
+    panels[0, 0].set_ylabel("microseconds per environment step")
+    panels[1, 0].set_ylabel("planned MiB per environment")
+    drawn.tight_layout()
+    drawn.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

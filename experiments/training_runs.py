@@ -1,0 +1,86 @@
+"""Train one run of several to its end, in a process of its own, however often it is broken off."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.command_line import parse
+from experiments.settings import settings_of, to_dict
+from experiments.until import evaluations_of, parse_goal
+from vnl_ppo import checkpoint, run_folder
+
+SCRIPT = Path(__file__).with_name("train.py")
+
+
+def is_finished(flags: Sequence[str], run: Path) -> bool:
+    """Return whether the run that `flags` of `train.py` describe has been trained to its end, or to
+    the goal of --until.
+
+    Raises:
+        ValueError: the folder `run` holds a run with other settings, or something else.
+    """
+    if not run.is_dir() or not any(run.iterdir()):
+        return False
+    own, wanted = settings_of(str(run)), parse(flags, None)
+    if other := differing(to_dict(own), to_dict(wanted)):
+        raise ValueError(
+            f"{run} is a run with other settings ({', '.join(other)}); give another --output"
+        )
+    if own.until:
+        goal = parse_goal(own.until)
+        if goal.reached(list(evaluations_of(run, goal.metric).values())):
+            return True
+    last = own.ppo.num_iterations * own.ppo.steps_per_iteration
+    return last in checkpoint.steps(run / run_folder.CHECKPOINTS)
+
+
+def train_to_end(flags: Sequence[str], run: Path, title: str = "", log: Path | None = None) -> None:
+    """Begin a run, or go on with one that was broken off; one at its end is left as it is.
+
+    Args:
+        flags: flags of `train.py` that describe the run, all but its folder.
+        run: the run's folder.
+        title: what the run is, to be printed.
+        log: a file that the output is appended to; None to show it.
+
+    Raises:
+        ValueError: it failed, or there is a run with other settings in its place.
+    """
+    if is_finished(flags, run):
+        return
+    begun = (run / run_folder.CONFIG).is_file()
+    arguments = ["--resume", str(run)] if begun else [*flags, "--run-dir", str(run)]
+    arguments.append("--quiet")
+    command = f"python experiments/train.py {shlex.join(arguments)}"
+    print(f"{title}: {command}" if title else command, flush=True)
+    whole = [sys.executable, str(SCRIPT), *arguments]
+    if log is None:
+        status = subprocess.run(whole, check=False).returncode
+    else:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as output:
+            status = subprocess.run(whole, check=False, stdout=output, stderr=output).returncode
+    if status:
+        where = f"{log}: {last_line(log)}" if log else "see above"
+        raise ValueError(f"training {run} ended with status {status}; {where}")
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a file that says something; empty if none does."""
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")
+
+
+def differing(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the names of the settings that differ, such as ppo.num_timesteps."""
+    names = []
+    for name in sorted({*one, *two}):
+        x, y = one.get(name), two.get(name)
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            names += differing(x, y, f"{prefix}{name}.")
+        elif x != y:
+            names.append(prefix + name)
+    return names
