@@ -37,8 +37,10 @@ def arenas(draw):
         gap_length=(gap, gap + draw(number(0.0, 1.0))),
         platform_width=platform,
         platform_shift=(-draw(st.floats(0.0, 1.0)) * room, draw(st.floats(0.0, 1.0)) * room),
+        num_slots=draw(st.integers(2, 5)),
     )
-    return arena, draw(st.floats(0.3, 1.0)) * (shortest + gap)
+    most = 0.5 * (arena.num_slots - 1) * (shortest + gap)
+    return arena, draw(st.floats(0.3, 1.0)) * most
 
 
 def drawn(seed, arena):
@@ -85,7 +87,8 @@ def test_a_corridor_is_what_dm_control_builds(arena_and_reach, seed):
 def test_the_window_holds_every_platform_within_reach(arena_and_reach, seed, x):
     arena, reach = arena_and_reach
     starts, ends, layout = drawn(seed, arena)
-    near = gaps.window(layout, jnp.float32(x), reach)
+    near = gaps.window(layout, jnp.float32(x), reach, arena.num_slots)
+    assert len(near.starts) == arena.num_slots
     shift_of = lambda a: np.zeros_like(a.starts) if a.shift is None else np.asarray(a.shift)
     shifts, shown = shift_of(layout), shift_of(near)
     seen = {tuple(map(float, p)) for p in zip(near.starts, near.ends, shown, strict=True)}

@@ -181,6 +181,16 @@ def test_target_velocity_is_rewarded_as_by_dm_control(strict, start, theirs):
     assert min(rewards) == 0 and max(rewards) > 0.8
 
 
+def test_a_target_velocity_of_0_rewards_standing(strict, start):
+    poses = strict._kinematics(jnp.asarray(strict.model.qpos0, jnp.float32))
+    now = strict._now(jax.tree.map(lambda x: x[0], start.data), poses, jnp.zeros(3))
+    stand = dataclasses.replace(DM_CONTROL, target_velocity=0.0)
+    for velocity, expected in ((0.0, 1.0), (-0.25, 0.75), (0.5, 0.5), (2.0, 0.0)):
+        moving = dataclasses.replace(now, velocity=jnp.array([velocity, 3.0, 1.0]))
+        outcome = stand.judge(moving, jnp.zeros(8), strict.arena, strict.dt)
+        assert outcome.reward == pytest.approx(expected)
+
+
 def test_episodes_end_as_by_dm_controls_rules(strict):
     """The rules by hand, on MuJoCo's own contacts of each whole corridor."""
     number = 64
