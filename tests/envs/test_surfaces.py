@@ -23,6 +23,7 @@ XML = """<mujoco><worldbody>
 <geom name="geom" type="{kind}" size="{size}"/>
 <body mocap="true"><geom name="point" type="sphere" size="{point}"/></body>
 </worldbody></mujoco>"""
+from_surface = jax.jit(distance, static_argnums=0)
 length = st.floats(0.0625, 0.625, width=32)
 coordinate = st.floats(-1.5, 1.5, width=32)
 
@@ -37,7 +38,7 @@ def test_distances_are_mujocos(kind, size, point):
     data.mocap_pos[0] = point
     mujoco.mj_kinematics(model, data)
     theirs = mujoco.mj_geomDistance(model, data, 0, 1, 10.0, None) + POINT
-    ours = float(distance(kind, np.float32(size), jnp.array(point, jnp.float32)))
+    ours = float(from_surface(kind, np.float32(size), np.float32(point)))
     if theirs > 2 * POINT:
         assert ours == pytest.approx(theirs, abs=2e-4)
     else:
@@ -68,15 +69,15 @@ def test_balls_are_touched_where_mujoco_finds_contacts(walker):
     mujoco.mj_kinematics(model, data)
     qpos = data.qpos.copy()
     middle = data.body(f"walker/{walker.root}").xpos
-    balls = middle + rng.uniform(-1.5, 1.5, (300, 3))
-    radius = rng.uniform(0.05, 0.6, 300)
+    balls = middle + rng.uniform(-1.5, 1.5, (150, 3))
+    radius = rng.uniform(0.05, 0.6, 150)
     poses = look(jnp.asarray(qpos, jnp.float32))
     touched = np.asarray(
         surface.touches(poses, jnp.asarray(balls, jnp.float32), jnp.asarray(radius, jnp.float32))
     )
     theirs = [ball_touches(model, data, own, *ball) for ball in zip(balls, radius, strict=True)]
     np.testing.assert_array_equal(touched, theirs)
-    assert 10 < touched.sum() < 290
+    assert 3 < touched.sum() < 147
 
 
 def ball_touches(model, data, own, middle, radius):
