@@ -19,6 +19,7 @@ from lxml import etree
 
 from envs import body_names
 from envs.body_names import Wanted
+from envs.mjcf_defaults import collides
 
 _SECTIONS = ("contact", "tendon", "equality", "actuator", "sensor")
 """Sections of a file whose elements refer to parts of bodies."""
@@ -87,7 +88,7 @@ def _read(path: str, shown: str, wanted: Wanted, *version: int) -> BodyOfFile:
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     left, free_joint = _cut(root, top, shown)
-    solid = [geom.name for geom in top.find_all("geom") if _collides(geom)]
+    solid = [geom.name for geom in top.find_all("geom") if collides(geom)]
     found = body_names.find_parts(model, data, top, solid, wanted, shown)
     _keep_masses(model, top)
     for body, camera in found.cameras:
@@ -151,7 +152,7 @@ def _cut(
     for pair in root.contact.pair:
         # What met the file's floor meets every arena, and still nothing of its own body.
         for geom, other in ((pair.geom1, pair.geom2), (pair.geom2, pair.geom1)):
-            if other in gone and geom not in gone and not _collides(geom):
+            if other in gone and geom not in gone and not collides(geom):
                 geom.set_attributes(contype=0, conaffinity=1)
     # Cameras may look at what is gone; a tendon that is gone takes its actuators with it.
     parts = [x for name in _SECTIONS for x in getattr(root, name).all_children()]
@@ -172,7 +173,7 @@ def _cut(
     if any(x in gone for x in _skins(root)):
         # Cameras draw geoms only: what a skin covers is not to be seen otherwise.
         for geom in top.find_all("geom"):
-            if _collides(geom):
+            if collides(geom):
                 geom.group = 0
     left: dict[str, list[str]] = defaultdict(list)
     whole = [x for x in gone if x.parent not in gone]
@@ -203,27 +204,6 @@ def _kind(element: mjcf.Element) -> str:
     """Return what an element is called in a note, such as `sensor`, whatever sensor it is."""
     section = element.parent.tag
     return section if section in _SECTIONS else element.tag
-
-
-def _collides(geom: mjcf.Element) -> bool:
-    """Whether a geom collides, by its own attributes or those of its classes."""
-    return any(_with_defaults(geom, name, 1) for name in ("contype", "conaffinity"))
-
-
-def _with_defaults(element: mjcf.Element, name: str, otherwise: Any) -> Any:
-    """Return an attribute, taken from the element's default classes if it does not have it."""
-    if (value := getattr(element, name)) is not None:
-        return value
-    default = element.dclass
-    parent = element.parent
-    while default is None and parent is not None and parent.tag == "body":
-        default, parent = parent.childclass, parent.parent
-    default = default or element.root.default
-    while default is not None and default.tag == "default":
-        if (value := getattr(getattr(default, element.tag), name)) is not None:
-            return value
-        default = default.parent
-    return otherwise
 
 
 def _references(element: mjcf.Element) -> list[mjcf.Element]:

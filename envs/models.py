@@ -21,6 +21,7 @@ import numpy as np
 from dm_control import mjcf
 
 from envs.interfaces import WALKER, Arena, Task, Walker
+from envs.mjcf_defaults import collides
 
 _SOLVERS = {"newton": "Newton", "cg": "CG"}
 _CONES = ("pyramidal", "elliptic")
@@ -239,10 +240,10 @@ def _slotted(arena: Arena, walker: Walker, config: SimulationConfig) -> mjcf.Roo
     root = arena.build()
     body = _attach(root, arena, walker, config)
     if not walker.self_collisions:
-        # The world's geoms meet the walker's and nothing else.
-        for geom in root.worldbody.find_all("geom", exclude_attachments=True):
+        # The world's geoms meet the walker's and nothing else; what only shows meets nothing.
+        for geom in filter(collides, root.worldbody.find_all("geom", exclude_attachments=True)):
             geom.set_attributes(contype=0, conaffinity=1)
-        for geom in body.find_all("geom"):
+        for geom in filter(collides, body.find_all("geom")):
             geom.set_attributes(contype=1, conaffinity=0)
     if walker.mjx_contacts is not None:
         # MJX alone reads it.

@@ -197,3 +197,26 @@ class Beetle(Ant):
 def test_a_walker_under_another_name_is_refused():
     with pytest.raises(ValueError, match="is named 'beetle'; its `build` has to name it 'walker'"):
         physics_model(ARENA, Beetle(), CONFIG)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decorated(Ant):
+    """An ant with two geoms that only show, one by its own attributes and one by its class."""
+
+    def build(self):
+        body = super().build()
+        root = body.mjcf_model
+        seen = root.default.add("default", dclass="seen")
+        seen.geom.set_attributes(contype=0, conaffinity=0)
+        torso = root.find("body", "torso")
+        torso.add("geom", name="hat", type="sphere", size=[0.1], contype=0, conaffinity=0)
+        torso.add("geom", name="bow", type="sphere", size=[0.1], dclass="seen")
+        return body
+
+
+def test_what_only_shows_meets_nothing():
+    model = physics_model(ARENA, Decorated(), CONFIG)
+    for name in ("hat", "bow"):
+        geom = model.geom(WALKER + name)
+        assert geom.contype[0] == geom.conaffinity[0] == 0
+    assert model.geom(WALKER + "torso").contype[0] == 1
