@@ -24,6 +24,9 @@ def with_defaults(element: mjcf.Element, name: str, otherwise: Any) -> Any:
     parent = element.parent
     while default is None and parent is not None and parent.tag == "body":
         default, parent = parent.childclass, parent.parent
+    if isinstance(default, str):
+        # A class that was given by its name.
+        default = element.root.find("default", default)
     default = default or element.root.default
     while default is not None and default.tag == "default":
         if (value := getattr(getattr(default, element.tag), name)) is not None:
