@@ -219,4 +219,4 @@ def test_what_only_shows_meets_nothing():
     for name in ("hat", "bow"):
         geom = model.geom(WALKER + name)
         assert geom.contype[0] == geom.conaffinity[0] == 0
-    assert model.geom(WALKER + "torso").contype[0] == 1
+    assert model.geom(WALKER + ANT.feet[0]).contype[0] == 1
