@@ -245,6 +245,19 @@ def test_a_walker_that_cannot_tilt_is_refused_where_it_would_have_to():
 # Physics.
 
 
+@pytest.mark.parametrize("kind", ["ellipsoid", "cylinder"])
+def test_mjx_refuses_what_it_cannot_collide_with_a_height_field(kind):
+    root = Bowl(terrains=1, margin=0.0).build()
+    root.option.set_attributes(noslip_iterations=0, cone="pyramidal")
+    body = root.worldbody.add("body", name="walker", pos=(0, 0, 1))
+    body.add("freejoint")
+    body.add("geom", type=kind, size=(0.1, 0.2, 0.3))
+    model = mujoco.MjModel.from_xml_string(root.to_xml_string(), root.get_assets())
+    sentence = f"'mjx' back end cannot run this model: .*HFIELD.*{kind.upper()}.*. Use 'mujoco'"
+    with pytest.raises(ValueError, match=sentence):
+        physics.make_physics("mjx", model, 5)
+
+
 @pytest.mark.slow
 def test_mjx_follows_c_but_for_the_points_of_contact():
     """Each control step starts from where C is. In C a capsule meets a height field in up to 50
