@@ -22,13 +22,13 @@ from envs.interfaces import (
     Now,
     Outcome,
     Pose,
-    Progress,
     Task,
     Visible,
     Walker,
 )
 from envs.kinematics import Kinematics, Poses
 from envs.models import SimulationConfig
+from envs.part_checks import a_key, check_layouts, checked_outcome
 from envs.pictures import Pictures
 from envs.surfaces import Surface
 from envs.vision import VisionConfig, make_eyes, see
@@ -104,7 +104,7 @@ class Locomotion:
         self.model = models.physics_model(
             arena, walker, simulation, self.back_end, contacts=task.contacts
         )
-        shown = jax.eval_shape(arena.visible, jax.eval_shape(arena.draw, _a_key()))
+        shown = jax.eval_shape(arena.visible, jax.eval_shape(arena.draw, a_key()))
         row = models.slot_names(arena) if shown.row is not None else ()
         self.looks = models.visual_model(arena, walker, task, simulation, show_slots=bool(row))
         self.pictures = Pictures(self.looks, row)
@@ -126,9 +126,9 @@ class Locomotion:
         self._felt = models.sensor_entries(self.model, simulation.sensors)
         self._range = models.control_range(self.model)
         self._tells_ahead = ahead
-        _check_layouts(arena, task, walker.reach, self.model)
+        check_layouts(arena, task, walker.reach, self.model)
         # Images take long to trace, and their shapes are known.
-        self.observation_spec = dict(jax.eval_shape(self.reset, _a_key()).obs)
+        self.observation_spec = dict(jax.eval_shape(self.reset, a_key()).obs)
         if vision:
             self.eyes = self._eyes(vision)
             picture = jax.ShapeDtypeStruct(
@@ -214,7 +214,7 @@ class Locomotion:
         now = self._now(data, poses, jnp.zeros(3))
         zero = jnp.zeros(())
         action = jnp.zeros(self.action_size)
-        outcome = _checked(self.task, self.task.judge(now, action, self.arena, self.dt))
+        outcome = checked_outcome(self.task, self.task.judge(now, action, self.arena, self.dt))
         metrics = jax.tree.map(jnp.zeros_like, self._metrics(outcome))
         info = {"truncation": zero, "failed": simulated.failed}
         return State(data, self._observe(now), zero, zero, metrics, info)
@@ -382,62 +382,3 @@ class Locomotion:
     def _metrics(self, outcome: Outcome) -> dict[str, jax.Array]:
         own = {"obstacles_passed": outcome.passed, "success": outcome.success}
         return {k: jnp.asarray(x, jnp.float32) for k, x in {**outcome.metrics, **own}.items()}
-
-
-def _checked(task: Task, outcome: Outcome) -> Outcome:
-    """Return a task's `Outcome`; raise a ValueError unless it is one, with single numbers."""
-    of = f"{type(task).__name__}.judge"
-    if not isinstance(outcome, Outcome):
-        raise ValueError(f"{of} returns a {type(outcome).__name__}; it has to be an Outcome")
-    fields = ("reward", "failed", "truncated", "success", "passed")
-    numbers = {name: getattr(outcome, name) for name in fields} | dict(outcome.metrics)
-    for name, x in numbers.items():
-        if jnp.shape(x):
-            raise ValueError(
-                f"{of} returns {name} of shape {list(jnp.shape(x))}; it has to be a single number"
-            )
-    return outcome
-
-
-def _check_layouts(arena: Arena, task: Task, reach: float, model: mujoco.MjModel) -> None:
-    """Raise a ValueError unless the results of an arena and a task have the right shapes."""
-    layout = jax.eval_shape(arena.draw, _a_key())
-    turned = jax.eval_shape(arena.spawn, layout, _a_key()).rotation is not None
-    if turned and not (model.njnt and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE):
-        raise ValueError(
-            f"{type(arena).__name__} starts walkers in any orientation, but this one cannot tilt: "
-            "its first joint is not free; set arena.spawn_rotation to upright"
-        )
-    place = lambda layout, key: task.place(task.draw(key), arena.places(layout), key)
-    state = jax.eval_shape(place, layout, _a_key())
-    position = jax.ShapeDtypeStruct((3,), jnp.float32)
-    boxes = jax.eval_shape(lambda layout, x: arena.boxes(layout, x, reach), layout, position)
-    seen = jax.eval_shape(arena.visible, layout).geoms
-    things = jax.eval_shape(task.visible, state)
-    root = arena.build()
-    progress = jax.eval_shape(arena.progress, layout, position)
-    for part, name, found, places in (
-        (arena, "boxes", boxes, len(arena.slots(root))),
-        (arena, "visible", seen, len(arena.visible_geoms(root))),
-        (task, "visible", things, len(task.visible_geoms(root))),
-    ):
-        of = type(part).__name__
-        where = "slots" if name == "boxes" else "visible_geoms"
-        for field in ("position", "size"):
-            shape = getattr(found, field).shape if found is not None else (0, 3)
-            if shape != (places, 3):
-                raise ValueError(
-                    f"{of}.{name} has {field} of shape {list(shape)}, but {of}.{where} names "
-                    f"{places} geoms: it has to be [{places}, 3]"
-                )
-    told = jax.eval_shape(arena.ahead, layout, position)
-    if len(told.shape) != 1:
-        raise ValueError(
-            f"{type(arena).__name__}.ahead returns shape {list(told.shape)}; it has to be a vector"
-        )
-    if not isinstance(progress, Progress):
-        raise ValueError(f"{type(arena).__name__}.progress has to return a Progress")
-
-
-def _a_key() -> jax.Array:
-    return jax.eval_shape(lambda: jax.random.key(0))
