@@ -77,16 +77,14 @@ def row_hit(
     drawn = platforms[:, 1] > platforms[:, 0]
     repeats = 0.5 * row.repeats[0] * platforms[:, 0]
     phases = jnp.round(repeats * _PHASES).astype(jnp.int32) & np.int32(_PHASES - 1)
-    # A ray may enter boxes that end after x. From inside the slab it meets the end faces alone, so
-    # there boxes have to start after x.
-    inside = jnp.bool_(True)
-    for at, (low, high) in zip(origin[1:], (row.y, row.z), strict=True):
-        inside &= (np.float32(low) <= at) & (at <= np.float32(high))
+    # A ray may enter boxes that end after x. One that is between the bounds of y and z before `near`
+    # meets end faces alone from there on: its boxes have to start after x.
+    within = side < near
     towards, away = platforms - origin[0], origin[0] - platforms[:, ::-1]
     ends, keys = [], []
     for span in (towards, away):
-        start = jnp.maximum(span[:, 0], 0)
-        ends.append(jnp.where(drawn, jnp.where(inside, start, span[:, 1]), -FAR))
+        start = jnp.where(drawn, jnp.maximum(span[:, 0], 0), FAR)
+        ends.append(jnp.where(drawn, span[:, 1], -FAR))
         # The phase replaces the lowest bits of the start, which are 1/30,000 of it.
         key = jax.lax.bitcast_convert_type(start, jnp.int32)
         keys.append((key & np.int32(-_PHASES)) | phases if row.repeats[0] else key)
@@ -95,7 +93,8 @@ def row_hit(
     for i in range(len(platforms)):
         end = jnp.where(forth, ends[0][i], ends[1][i])
         key = jnp.where(forth, keys[0][i], keys[1][i])
-        least = jnp.minimum(least, jnp.where(end > x, key, least))
+        bound = jnp.where(within, jax.lax.bitcast_convert_type(key, jnp.float32), end)
+        least = jnp.minimum(least, jnp.where(bound > x, key, least))
     start = jax.lax.bitcast_convert_type(least, jnp.float32)
     ahead = jnp.maximum(start - x, 0) * _reciprocal(pace)
     depth = enter + ahead
