@@ -77,8 +77,8 @@ def row_hit(
     drawn = platforms[:, 1] > platforms[:, 0]
     repeats = 0.5 * row.repeats[0] * platforms[:, 0]
     phases = jnp.round(repeats * _PHASES).astype(jnp.int32) & np.int32(_PHASES - 1)
-    # A ray may enter boxes that end after x. One that is between the bounds of y and z before `near`
-    # meets end faces alone from there on: its boxes have to start after x.
+    # A ray may enter boxes that end after x. One that comes between the bounds of y and z before
+    # `near` meets end faces alone from there on: its boxes have to start after x.
     within = side < near
     towards, away = platforms - origin[0], origin[0] - platforms[:, ::-1]
     ends, keys = [], []
