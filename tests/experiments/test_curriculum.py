@@ -128,6 +128,7 @@ def assert_done(folder):
     assert evaluations_of(folder / "stage_2", "episode_length") == {0: 10, 640: 10, 1280: 10}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_compilations")
 def test_a_broken_curriculum_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     folder, whole = tmp_path / "mine", command_line.work
