@@ -254,9 +254,12 @@ def figure(summary: Mapping[str, Any], path: Path) -> None:
     drawn, (curves, ends) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 2))
     entries: list[tuple[str, Mapping[str, Any], str]] = []
     for i, (name, x) in enumerate(summary["conditions"].items()):
-        steps = [step / 1e6 for step in map(int, x["runs"][0]["curve"])]
-        values = np.array([list(run["curve"].values()) for run in x["runs"]])
+        # A slow run has checkpoints in between, and one that was broken off has one at its break.
+        common = set.intersection(*(set(run["curve"]) for run in x["runs"]))
+        steps = [step for step in x["runs"][0]["curve"] if step in common]
+        values = np.array([[run["curve"][step] for step in steps] for run in x["runs"]])
         spread = [over_runs(column) for column in values.T]
+        steps = [int(step) / 1e6 for step in steps]
         curves.plot(steps, values.mean(axis=0), color=f"C{i}", label=name)
         low, high = ([getattr(e, end) for e in spread] for end in ("low", "high"))
         curves.fill_between(steps, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
