@@ -414,3 +414,11 @@ def check_range(name: str, values: tuple[float, float], least: float = -float("i
     if not (least <= low <= high < math.inf and low > -math.inf):
         more = f", the lowest at least {least:g}" if least > -float("inf") else ""
         raise ValueError(f"{name} is ({low}, {high}); it has to be (lowest, highest){more}")
+
+
+def check_noise_and_reach(reset_noise: float, reach: float, unit: str = "m") -> None:
+    """Raise a ValueError unless a walker has a `reset_noise` of 0 or more and a positive `reach`."""
+    if not 0 <= reset_noise < math.inf:
+        raise ValueError(f"walker.reset_noise is {reset_noise}; it has to be 0 or more, and finite")
+    if not 0 < reach < math.inf:
+        raise ValueError(f"walker.reach is {reach} {unit}; it has to be positive and finite")

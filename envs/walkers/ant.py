@@ -10,7 +10,7 @@ import mujoco
 from dm_control import composer
 from dm_control.locomotion import walkers
 
-from envs.interfaces import WALKER, Now, Pose, Walker
+from envs.interfaces import WALKER, Now, Pose, Walker, check_noise_and_reach
 from envs.postures import at_rest, with_free_root
 from envs.proprioception import STANDARD, Anatomy, observe
 
@@ -63,10 +63,7 @@ class Ant(Walker):
         if self.proprio not in get_args(Proprio):
             known = " or ".join(get_args(Proprio))
             raise ValueError(f"walker.proprio is {self.proprio!r}; it has to be {known}")
-        if not 0 <= self.reset_noise < float("inf"):
-            raise ValueError(f"walker.reset_noise is {self.reset_noise}; it has to be 0 or more")
-        if not 0 < self.reach < float("inf"):
-            raise ValueError(f"walker.reach is {self.reach} m; it has to be positive and finite")
+        check_noise_and_reach(self.reset_noise, self.reach)
 
     @property
     def sensors(self) -> Sequence[str]:

@@ -10,7 +10,7 @@ from dm_control import composer
 from dm_control.locomotion.walkers import cmu_humanoid
 
 from envs.capsules import put_capsules
-from envs.interfaces import WALKER, Now, Pose, Walker
+from envs.interfaces import WALKER, Now, Pose, Walker, check_noise_and_reach
 from envs.postures import at_rest, multiply, with_free_root
 from envs.proprioception import STANDARD, Anatomy, observe
 
@@ -70,10 +70,7 @@ class CmuHumanoid(Walker):
     hidden_groups = (1,)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.reset_noise < float("inf"):
-            raise ValueError(f"walker.reset_noise is {self.reset_noise}; it has to be 0 or more")
-        if not 0 < self.reach < float("inf"):
-            raise ValueError(f"walker.reach is {self.reach} m; it has to be positive and finite")
+        check_noise_and_reach(self.reset_noise, self.reach)
 
     @property
     def anatomy(self) -> Anatomy:

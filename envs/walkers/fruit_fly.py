@@ -10,7 +10,7 @@ from dm_control import composer
 from dm_control.locomotion.walkers import fruitfly_v2
 
 from envs.capsules import put_capsules
-from envs.interfaces import WALKER, Now, Pose, Walker
+from envs.interfaces import WALKER, Now, Pose, Walker, check_noise_and_reach
 from envs.postures import at_rest, with_free_root
 from envs.proprioception import STANDARD, Anatomy, observe
 
@@ -77,10 +77,7 @@ class FruitFly(Walker):
     )
 
     def __post_init__(self) -> None:
-        if not 0 <= self.reset_noise < float("inf"):
-            raise ValueError(f"walker.reset_noise is {self.reset_noise}; it has to be 0 or more")
-        if not 0 < self.reach < float("inf"):
-            raise ValueError(f"walker.reach is {self.reach} cm; it has to be positive and finite")
+        check_noise_and_reach(self.reset_noise, self.reach, "cm")
 
     @property
     def hidden_groups(self) -> Sequence[int]:

@@ -10,7 +10,7 @@ import numpy as np
 from dm_control import composer
 from dm_control.locomotion import walkers
 
-from envs.interfaces import WALKER, Now, Pose, Walker
+from envs.interfaces import WALKER, Now, Pose, Walker, check_noise_and_reach
 from envs.postures import at_rest
 
 JOINTS = ("root_x/", "root_y/", "root_z/", "steer", "kick", "roll")
@@ -51,10 +51,7 @@ class JumpingBall(Walker):
     mjx_contacts = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.reset_noise < float("inf"):
-            raise ValueError(f"walker.reset_noise is {self.reset_noise}; it has to be 0 or more")
-        if not 0 < self.reach < float("inf"):
-            raise ValueError(f"walker.reach is {self.reach} m; it has to be positive and finite")
+        check_noise_and_reach(self.reset_noise, self.reach)
         if not abs(self.camera_height) < float("inf"):
             raise ValueError(f"walker.camera_height is {self.camera_height} m; it has to be finite")
 

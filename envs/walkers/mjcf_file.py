@@ -13,7 +13,7 @@ from dm_control import composer, mjcf
 
 from envs.body_file import BodyOfFile, read_body
 from envs.body_names import Wanted
-from envs.interfaces import WALKER, Now, Pose, Walker
+from envs.interfaces import WALKER, Now, Pose, Walker, check_noise_and_reach
 from envs.postures import at_rest, with_free_root
 
 _told: set[str] = set()
@@ -91,10 +91,7 @@ class MjcfWalker(Walker):
             raise ValueError(
                 f"walker.mjx_contacts is {self.mjx_contacts}; it has to be at least 1, or None"
             )
-        for name, least in (("reach", "above 0"), ("reset_noise", "0 or more")):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf") or (name == "reach" and value == 0):
-                raise ValueError(f"walker.{name} is {value}; it has to be {least} and finite")
+        check_noise_and_reach(self.reset_noise, self.reach)
         names = ("root", "eye", "film_camera", "feet")
         if all(getattr(self, name) for name in names):
             return
