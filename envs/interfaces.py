@@ -417,7 +417,7 @@ def check_range(name: str, values: tuple[float, float], least: float = -float("i
 
 
 def check_noise_and_reach(reset_noise: float, reach: float, unit: str = "m") -> None:
-    """Raise a ValueError unless a walker has a `reset_noise` of 0 or more and a positive `reach`."""
+    """Raise a ValueError unless `reset_noise` is 0 or more and `reach` is positive, both finite."""
     if not 0 <= reset_noise < math.inf:
         raise ValueError(f"walker.reset_noise is {reset_noise}; it has to be 0 or more, and finite")
     if not 0 < reach < math.inf:
