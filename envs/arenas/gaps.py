@@ -237,14 +237,16 @@ class Gaps(Arena):
         Their sizes equal those of `boxes` bit for bit.
         """
         root = self.build()
-        platforms = root.worldbody.add("body", name="ground")
         starts, ends = (np.asarray(x, np.float32) for x in (layout.starts, layout.ends))
         shift = np.zeros_like(starts) if layout.shift is None else np.asarray(layout.shift)
         half = np.float32(0.5)
         for i in np.flatnonzero(starts < PARKED):
-            platforms.add(
+            name = "start_floor" if i == 0 else f"floor_{i - 1}"
+            # A body each, as the slots: of geoms of one body MuJoCo looks for contacts in another
+            # order, which changes last bits where a walker's hand or foot touches two at once.
+            root.worldbody.add("body", name=name).add(
                 "geom",
-                name="start_floor" if i == 0 else f"floor_{i - 1}",
+                name=name,
                 pos=[half * (starts[i] + ends[i]), shift[i], np.float32(-HALF_THICKNESS)],
                 **self._platform(root, half * (ends[i] - starts[i])),
             )

@@ -210,9 +210,10 @@ class Maze(Arena):
         root = self.build()
         walls = self._boxes(layout)
         position, size = np.asarray(walls.position), np.asarray(walls.size)
-        body = root.find("body", "maze_body")
         for i in np.flatnonzero(position[:, 0] < PARKED):
             place = {"pos": position[i], "size": size[i]}
+            # A body each, as the slots: else MuJoCo finds contacts in another order.
+            body = root.worldbody.add("body", name=f"wall_{i}")
             body.add("geom", name=f"wall_{i}", **{**self._wall(0), **place})
         return root
 

@@ -215,10 +215,11 @@ class Walls(Arena):
         root = self.build()
         boxes = self._boxes(layout)
         position, size = np.asarray(boxes.position), np.asarray(boxes.size)
-        walls = root.find("body", "walls")
         for i in np.flatnonzero(np.asarray(layout.x) < PARKED):
             place = {"pos": position[i], "size": size[i]}
-            walls.add("geom", name=f"wall_{i}", **{**self._wall(0), **place})
+            # A body each, as the slots: else MuJoCo finds contacts in another order.
+            body = root.worldbody.add("body", name=f"wall_{i}")
+            body.add("geom", name=f"wall_{i}", **{**self._wall(0), **place})
         return root
 
     def _wall(self, index: int) -> dict[str, Any]:
