@@ -13,13 +13,12 @@ the logarithm of an iteration's seconds over that of the setting, which is 1 whe
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 from machine import machine
+from peers.processes import finish, start
 
 BASE = {"environments": 128, "pixels": 64, "seeds": 1, "devices": 1}
 AXES = {
@@ -30,7 +29,6 @@ AXES = {
     "seeds": [1, 2, 4, 8],
     "devices": [1, 2],
 }
-POINT = Path(__file__).parent / "peers" / "growth_point.py"
 
 
 def main() -> None:
@@ -53,26 +51,15 @@ def main() -> None:
     found: dict[tuple[str, int], list[dict[str, float]]] = {point: [] for point in points}
     for _ in range(arguments.rounds):
         for axis, value in points:
-            found[axis, value].append(measure(BASE | {axis: value}, arguments.seconds))
+            point = start(
+                sys.executable, "growth_point.py", BASE | {axis: value}, arguments.seconds
+            )
+            found[axis, value].append(json.loads(finish(point).splitlines()[-1]))
             print(axis, value, found[axis, value][-1], file=sys.stderr, flush=True)
     axes = {axis: summary(axis, found) for axis in arguments.only}
     if arguments.picture:
         draw(axes, arguments.picture)
     print(json.dumps({"benchmark": "growth", "base": BASE, "axes": axes} | machine()))
-
-
-def measure(settings: dict[str, int], seconds: float) -> dict[str, float]:
-    """Train one point in a process of its own.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    command = [sys.executable, "-W", "ignore", str(POINT), json.dumps(settings), str(seconds)]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"error: {settings} failed with {done.returncode}; see above")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def summary(axis: str, found: dict[tuple[str, int], list[dict[str, float]]]) -> dict[str, object]:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
-from mujoco import rollout
+from bare_rollout import bare_rollout, place_slots
 from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
@@ -92,45 +92,9 @@ def batched(engine: physics.Physics, arena: Gaps | None, n: int, settings: Setti
     return run
 
 
-def bare_rollout(model: mujoco.MjModel, num_substeps: int, settings: Settings) -> Run:
-    """A Python loop over `mujoco.rollout`, one call for each control step."""
-    n = settings.num_envs
-    full = mujoco.mjtState.mjSTATE_FULLPHYSICS
-    threads = usable_cores()
-    datas = [mujoco.MjData(model) for _ in range(threads)]
-    start = np.zeros((n, mujoco.mj_stateSize(model, full)))
-    mujoco.mj_getState(model, datas[0], start[0], full)
-    start[:] = start[0]
-    ctrl = np.asarray(actions(jax.random.key(settings.seed), n, settings), np.float64)
-    pool = rollout.Rollout(nthread=threads)
-
-    def run() -> int:
-        state = start
-        for action in ctrl:
-            held = np.repeat(action[:, None], num_substeps, axis=1)
-            states, _ = pool.rollout(model, datas, state, held)
-            state = states[:, -1]
-        return n * settings.control_steps * num_substeps
-
-    return run
-
-
 def actions(key: jax.Array, n: int, settings: Settings) -> jax.Array:
     """float32[T, n, 8], uniform in [-1, 1]."""
     return jax.random.uniform(key, (settings.control_steps, n, 8), minval=-1.0, maxval=1.0)
-
-
-def with_slots(model: mujoco.MjModel, layout: Layout, arena: Gaps) -> mujoco.MjModel:
-    """`model` with its slots where the walker starts in `layout`."""
-    boxes = arena.boxes(layout, jnp.asarray(arena.start), ANT.reach)
-    position, size = np.asarray(boxes.position), np.asarray(boxes.size)
-    for i, name in enumerate(slot_names(arena)):
-        body, geom = model.body(name).id, model.geom(name).id
-        model.body_pos[body] = position[i]
-        model.geom_size[geom] = size[i]
-        model.geom_rbound[geom] = np.linalg.norm(size[i])
-        model.geom_aabb[geom, 3:] = size[i]
-    return model
 
 
 def options(model: mujoco.MjModel) -> dict[str, object]:
@@ -158,11 +122,14 @@ def main(settings: Settings) -> dict[str, object]:
     notebook = MjxPhysics(whole_model(*parts, layout, ()), substeps)
 
     n, few = settings.num_envs, settings.notebook_envs
-    bare_model = with_slots(physics_model(arena, ANT, simulation), layout, arena)
+    bare_model = physics_model(arena, ANT, simulation)
+    boxes = jax.tree.map(np.asarray, arena.boxes(layout, jnp.asarray(arena.start), ANT.reach))
+    place_slots(bare_model, slot_names(arena), boxes.position, boxes.size)
+    ctrl = np.asarray(actions(jax.random.key(settings.seed), n, settings), np.float64)
     groups = [
         {
             "mujoco": batched(c_engine, arena, n, settings),
-            "bare_rollout": bare_rollout(bare_model, substeps, settings),
+            "bare_rollout": bare_rollout(bare_model, mujoco.MjData(bare_model), ctrl, substeps),
             "mjx": batched(mjx_engine, arena, n, settings),
         },
         {

@@ -20,8 +20,8 @@ import jax
 import mujoco
 import numpy as np
 import tyro
+from bare_rollout import bare_rollout, place_slots
 from machine import machine
-from mujoco import rollout
 from turns import rates
 
 import vnl_ppo  # noqa: F401 - sets JAX up for hosts with few cores
@@ -114,40 +114,13 @@ def ours(env: Locomotion, settings: Settings) -> Callable[[], int]:
 
 
 def bare(env: Locomotion, settings: Settings) -> Callable[[], int]:
-    """Return a run of a Python loop over `mujoco.rollout`, one call for each control step."""
-    substeps, threads = env.simulation.num_substeps, usable_cores()
+    """Return a run of the bare loop, from the start of the first episode."""
     first: Any = jax.tree.map(lambda x: np.asarray(x[0]), starts(env, settings))
-    model = placed(env, first)
-    full = mujoco.mjtState.mjSTATE_FULLPHYSICS
-    datas = [mujoco.MjData(model) for _ in range(threads)]
-    datas[0].qpos[:], datas[0].qvel[:] = first.qpos, first.qvel
-    start = np.zeros((settings.num_envs, mujoco.mj_stateSize(model, full)))
-    mujoco.mj_getState(model, datas[0], start[0], full)
-    start[:] = start[0]
+    place_slots(env.model, slot_names(env.arena), first.mocap_pos, first.geom_size)
+    data = mujoco.MjData(env.model)
+    data.qpos[:], data.qvel[:] = first.qpos, first.qvel
     ctrl = np.asarray(controls(env, settings), np.float64)
-    pool = rollout.Rollout(nthread=threads)
-
-    def run() -> int:
-        state = start
-        for action in ctrl:
-            held = np.repeat(action[:, None], substeps, axis=1)
-            states, _ = pool.rollout(model, datas, state, held)
-            state = states[:, -1]
-        return settings.num_envs * settings.control_steps * substeps
-
-    return run
-
-
-def placed(env: Locomotion, first: physics.PhysicsState) -> mujoco.MjModel:
-    """Return the environment's model with its slots where they are in a state."""
-    model = env.model
-    for i, name in enumerate(slot_names(env.arena)):
-        body, geom, size = model.body(name).id, model.geom(name).id, first.geom_size[i]
-        model.body_pos[body] = first.mocap_pos[i]
-        model.geom_size[geom] = size
-        model.geom_rbound[geom] = np.linalg.norm(size)
-        model.geom_aabb[geom, 3:] = size
-    return model
+    return bare_rollout(env.model, data, ctrl, env.simulation.num_substeps)
 
 
 if __name__ == "__main__":

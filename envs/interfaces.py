@@ -131,9 +131,9 @@ class Now:
     fallen: jax.Array
     arena: Any
     task: Any
-    head: jax.Array | None = None
-    upright: jax.Array | None = None
-    centre: jax.Array | None = None
+    head: jax.Array
+    upright: jax.Array
+    centre: jax.Array
     touched: jax.Array | None = None
 
 

@@ -33,7 +33,7 @@ from experiments import command_line
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
 from experiments.settings import Settings, build, from_dict, settings_of, to_dict
-from experiments.training_runs import differing
+from experiments.training_runs import differing, split_command
 from experiments.until import EVALUATIONS, Goal, evaluations_of, read_goal
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.distributed import DistributedConfig
@@ -175,20 +175,19 @@ def command_of(arguments: Sequence[str]) -> list[str]:
             f"--output of one"
         ) from error
     # The folder may have been moved.
-    place = command.index("--") if "--" in command else len(command)
-    own = [x for x in command[:place] if not x.startswith("--output=")]
+    own, flags = split_command(command)
+    own = [x for x in own if not x.startswith("--output=")]
     if "--output" in own:
         del own[own.index("--output") : own.index("--output") + 2]
-    return [*own, "--output", str(path), *command[place:]]
+    return [*own, "--output", str(path), *(["--", *flags] if flags else [])]
 
 
 def parse(arguments: Sequence[str]) -> tuple[CurriculumOptions, list[str]]:
     """Return the options, and the flags of `train.py` behind `--`."""
-    arguments = list(arguments)
-    place = arguments.index("--") if "--" in arguments else len(arguments)
-    options = tyro.cli(CurriculumOptions, args=arguments[:place], description=__doc__)
+    own, flags = split_command(arguments)
+    options = tyro.cli(CurriculumOptions, args=own, description=__doc__)
     options.check()
-    return options, arguments[place + 1 :]
+    return options, flags
 
 
 def stages_of(options: CurriculumOptions, flags: Sequence[str]) -> list[Stage]:

@@ -23,7 +23,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ from experiments.analysis.shares import over_runs
 from experiments.command_line import parse
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
-from experiments.training_runs import is_finished, train_to_end
+from experiments.training_runs import is_finished, last_line, split_command, train_to_end
 from vnl_ppo import run_folder
 
 Cluster = Literal["", "slurm", "local"]
@@ -63,8 +63,8 @@ class SweepOptions:
     measures: tuple[str, ...] = ()
     """Series that the table shows, such as eval/success; empty for the usual ones."""
     cluster: Cluster = ""
-    """Where the runs are trained: empty for this machine, slurm for jobs of SLURM, local for
-    submitit's processes here, all at once. The last two need the extra `cluster`."""
+    """Place of the trainings: empty for this machine, slurm for jobs of SLURM, local for submitit's
+    processes here, all at once. The last two need the extra `cluster`."""
     slurm: tuple[str, ...] = ()
     """Options of jobs by submitit's names, NAME=VALUE each, such as timeout_min=120."""
 
@@ -130,13 +130,6 @@ def main() -> None:
             print(f"failed: {name}: {reason}", file=sys.stderr)
         if failed:
             sys.exit(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again")
-
-
-def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments before and after the first --."""
-    arguments = list(arguments)
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    return arguments[:at], arguments[at + 1 :]
 
 
 def runs_of(options: SweepOptions, flags: Sequence[str]) -> list[Run]:
@@ -285,10 +278,12 @@ def train_on_cluster(options: SweepOptions, runs: Sequence[Run]) -> dict[str, st
     waiting = [run for run in runs if not is_finished(run.flags, run.folder)]
     failed: dict[str, str] = {}
     for _ in range(options.attempts):
-        submit: Callable[[Run], Any] = lambda run: executor.submit(
-            train_to_end, run.flags, run.folder.absolute(), run.name, run.log.absolute()
-        )
-        jobs = {run.name: submit(run) for run in waiting}
+        jobs = {
+            run.name: executor.submit(
+                train_to_end, run.flags, run.folder.absolute(), run.name, run.log.absolute()
+            )
+            for run in waiting
+        }
         print(f"{len(jobs)} jobs: {', '.join(str(job.job_id) for job in jobs.values())}")
         try:
             errors = {name: job.exception() for name, job in jobs.items()}
@@ -297,15 +292,11 @@ def train_on_cluster(options: SweepOptions, runs: Sequence[Run]) -> dict[str, st
             for job in jobs.values():
                 job.cancel(check=False)
             raise
-        failed = {name: _last(str(error)) for name, error in errors.items() if error}
+        failed = {name: last_line(str(error)) for name, error in errors.items() if error}
         waiting = [run for run in waiting if run.name in failed]
         if not waiting:
             break
     return failed
-
-
-def _last(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), text)
 
 
 def report(

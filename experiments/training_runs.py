@@ -64,13 +64,20 @@ def train_to_end(flags: Sequence[str], run: Path, title: str = "", log: Path | N
         with log.open("a") as output:
             status = subprocess.run(whole, check=False, stdout=output, stderr=output).returncode
     if status:
-        where = f"{log}: {last_line(log)}" if log else "see above"
+        where = f"{log}: {last_line(log.read_text(errors='replace'))}" if log else "see above"
         raise ValueError(f"training {run} ended with status {status}; {where}")
 
 
-def last_line(path: Path) -> str:
-    """Return the last line of a file that says something; empty if none does."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments before and after the first --, which begins flags of `train.py`."""
+    arguments = list(arguments)
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text that is not blank; empty if all are."""
+    lines = [line.strip() for line in text.splitlines()]
     return next((line for line in reversed(lines) if line), "")
 
 

@@ -26,6 +26,7 @@ from experiments.curriculum import CurriculumOptions, Stage
 from experiments.output import lasting_output
 from experiments.results import pyplot, show, write_numbers
 from experiments.settings import build, settings_of
+from experiments.training_runs import split_command
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import run_episodes
 from vnl_ppo.health import NotFiniteError
@@ -84,15 +85,15 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> None:
     try:
-        place = arguments.index("--") if "--" in arguments else len(arguments)
-        options = tyro.cli(TransferOptions, args=arguments[:place], description=__doc__)
+        own, flags = split_command(arguments)
+        options = tyro.cli(TransferOptions, args=own, description=__doc__)
         options.check()
         planned = {}
         for kind in KINDS:
             for seed in options.seeds:
-                given = arguments_of(options, kind, seed, arguments[place + 1 :])
-                parsed, flags = curriculum.parse(given)
-                planned[kind, seed] = (parsed, curriculum.stages_of(parsed, flags), given)
+                given = arguments_of(options, kind, seed, flags)
+                parsed, of_stages = curriculum.parse(given)
+                planned[kind, seed] = (parsed, curriculum.stages_of(parsed, of_stages), given)
         compilations = keep_compilations()
         for (kind, seed), (parsed, stages, given) in planned.items():
             print(f"{kind}, seed {seed}: {stages[0].run.parent}", flush=True)

@@ -127,7 +127,7 @@ def _reason(model: mujoco.MjModel) -> str | None:
         )
     solid = np.flatnonzero(model.geom_contype | model.geom_conaffinity).tolist()
     round_, edged = (
-        [int(g) for g in solid if model.geom_type[g] in kinds] for kinds in (_ROUND, _EDGED)
+        [g for g in solid if model.geom_type[g] in kinds] for kinds in (_ROUND, _EDGED)
     )
     for one, other in itertools.product(round_, edged):
         if _may_touch(model, one, other):

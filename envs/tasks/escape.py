@@ -62,14 +62,12 @@ class Escape(Task):
 
     def ahead(self, now: Now) -> jax.Array:
         """Return float32[3]; see the class."""
-        assert now.centre is not None
         vector = (now.rotation * (now.centre - now.root)[:, None]).sum(0)
         length = jnp.linalg.norm(vector)
         return vector * jnp.minimum(1.0, FAR / jnp.maximum(length, FAR))
 
     def judge(self, now: Now, action: jax.Array, arena: Arena, dt: float) -> Outcome:
         """Return the reward; see the class."""
-        assert now.head is not None and now.upright is not None and now.centre is not None
         distance = jnp.linalg.norm(now.head - now.centre)
         escape = jnp.minimum(1.0, distance / self.radius)
         cosine = math.cos(math.radians(self.upright_angle))

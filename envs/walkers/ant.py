@@ -40,7 +40,7 @@ class Ant(Walker):
     """
 
     proprio: Proprio = "notebook"
-    """What it feels of its body: notebook (qpos and qvel) or full (dm_control's observables)."""
+    """Contents of `proprio`: notebook (qpos and qvel) or full (dm_control's observables)."""
     reset_noise: float = 1e-2
     """Half-width of the uniform noise on positions at a reset, and standard deviation of the normal
     noise on velocities; 0 for none."""

@@ -38,7 +38,8 @@ class Body(composer.Entity):
 
     def create_root_joints(self, frame: Any) -> None:
         """Add a free joint to the attachment frame, with the attributes of the file's own."""
-        frame.add(self._free_joint.pop("tag"), **self._free_joint)
+        attributes = dict(self._free_joint)
+        frame.add(attributes.pop("tag"), **attributes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What walkers feel of themselves, against dm_control's own observables on the same states."""
+"""Compare proprioception with dm_control's own observables on the same states."""
 
 import dataclasses
 import functools
@@ -79,7 +79,7 @@ class Animal:
         return steps[::5]
 
     def observes(self, name):
-        """What dm_control observes, with its corruptor but not its buffer, float64[n]."""
+        """Return dm_control's observation, with its corruptor but not its buffer, float64[n]."""
         theirs = getattr(self.theirs.observables, name)
         value = theirs.observation_callable(self.dm, np.random.RandomState(0))()
         return np.asarray(value, float).reshape(-1)

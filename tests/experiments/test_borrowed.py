@@ -128,7 +128,7 @@ def test_from_world_to_world_one_animal_takes_all_it_knows(tmp_path, capsys):
     here, there = (command_line.parse([*flags, "--env", x], None) for x in ("gap_ant", "walls_ant"))
 
     def begins(settings, lent, name):
-        """What a run begins with, and what is told, if it borrows the first weights of another."""
+        """Return what a run begins with, and what it tells, if it borrows from another."""
         run, (env, network) = tmp_path / name, build(lent)
         run_folder.create(run, command_line.to_dict(lent))
         first = jax.tree.map(lambda x: x[None], initial_weights(env, network))

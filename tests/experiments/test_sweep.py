@@ -10,7 +10,8 @@ import pytest
 
 from experiments.command_line import parse
 from experiments.settings import BUILDER, to_dict
-from experiments.sweep import SweepOptions, folder_name, read_axis, runs_of, split_command
+from experiments.sweep import SweepOptions, folder_name, read_axis, runs_of
+from experiments.training_runs import split_command
 from vnl_ppo import run_folder
 
 ROOT = Path(__file__).parents[2]

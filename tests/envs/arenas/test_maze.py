@@ -87,7 +87,7 @@ def test_the_rest_of_the_world_is_dm_controls():
 
 @pytest.mark.slow
 def test_starts_have_dm_controls_distribution():
-    """Of one maze: theirs respawns in it 1,000 times."""
+    """Compare starts in one maze, in which dm_control's walker is put 1,000 times."""
     arena, walker = Maze(mazes=1), walkers.JumpingBallWithHead()
     theirs = arenas.mazes.MazeWithTargets(maze=_generator(arena), xy_scale=2.0)
     task = random_goal_maze.NullGoalMaze(walker, theirs)

@@ -41,7 +41,7 @@ def now(food, touched=(), root=(0.0, 0.0, 0.5), rotation=None, fallen=False):
     root = jnp.asarray(root, jnp.float32)
     rotation = jnp.eye(3) if rotation is None else jnp.asarray(rotation, jnp.float32)
     own = (None, None, root, rotation, root, jnp.zeros(3), jnp.zeros((0, 3)), fallen, (), food)
-    return Now(*own, touched=mask)
+    return Now(*own, head=root, upright=rotation[2:, 2], centre=jnp.zeros(3), touched=mask)
 
 
 def judge(task, *args, **kwargs):

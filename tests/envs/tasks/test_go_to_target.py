@@ -32,7 +32,8 @@ def now(root, task, rotation=None, velocity=(0.0, 0.0, 0.0)):
     root = jnp.asarray(root, jnp.float32)
     rotation = jnp.eye(3) if rotation is None else jnp.asarray(rotation, jnp.float32)
     velocity = jnp.asarray(velocity, jnp.float32)
-    return Now(None, None, root, rotation, root, velocity, jnp.zeros((0, 3)), False, (), task)
+    own = (None, None, root, rotation, root, velocity, jnp.zeros((0, 3)), False, (), task)
+    return Now(*own, head=root, upright=rotation[2:, 2], centre=jnp.zeros(3))
 
 
 def judge(task, *args, action=(0.0, 0.0), **kwargs):

@@ -134,7 +134,7 @@ def test_a_fly_without_adhesion_has_the_other_actuators():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in PRESETS if n.startswith(("rodent", "hum", "fly"))])
 def test_a_thousand_random_steps_have_no_warning(name):
-    """Of MuJoCo, whose warnings set `failed`, nor a number that is not finite."""
+    """Step at random; MuJoCo's warnings set `failed`, and all numbers have to be finite."""
     env = PRESETS[name].make(seeing=False, back_end="mujoco")
     keys = jax.random.split(jax.random.key(0), 4)
     start = jax.jit(jax.vmap(env.reset))(keys)
