@@ -1,9 +1,10 @@
 """Collect images of an environment in files, as bytes, and draw batches of them.
 
-A folder holds three arrays of NumPy, of T steps of N environments that act at once:
+A folder holds four arrays of NumPy, of T steps of N environments that act at once:
 
     images.npy   uint8[T, N, H, W, C]
     actions.npy  float32[T, N, A], the action after each image
+    targets.npy  float32[T, N, D], the leaves of the observation that a network is to tell, or D = 0
     goes_on.npy  bool[T, N], whether the image of the next step is of the same episode
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,18 +25,20 @@ from vnl_ppo.evaluation import Actor
 from vnl_ppo.observations import flatten
 from vnl_ppo.rollout import advance, is_broken, select, start_episodes
 
-IMAGES, ACTIONS, GOES_ON = "images.npy", "actions.npy", "goes_on.npy"
+ARRAYS = ("images.npy", "actions.npy", "targets.npy", "goes_on.npy")
 _BLOCK = 20
 """Steps that are in memory at a time."""
 
 
 class Batch(NamedTuple):
-    """A batch of images uint8[B, H, W, C], the actions after them float32[B, A], and what came
-    then, uint8[B, H, W, C]."""
+    """A batch of images uint8[B, H, W, C], the actions after them float32[B, A], what came then,
+    uint8[B, H, W, C], and what is to be told of the images, float32[B, D] of mean 0 and standard
+    deviation 1."""
 
     images: Any
     actions: Any
     after: Any
+    targets: Any
 
 
 def collect(
@@ -48,6 +51,7 @@ def collect(
     episode_length: int,
     seed: int,
     tracked: Callable[[Iterable[int]], Iterable[int]] = lambda x: x,
+    targets: Sequence[str] = (),
 ) -> None:
     """Let a policy act and write what one leaf of its observations shows.
 
@@ -64,6 +68,7 @@ def collect(
         episode_length: steps after which an episode begins anew.
         seed: of episodes and actions.
         tracked: shows the progress of an iteration, such as `rich.progress.track`.
+        targets: names of leaves, vectors, to write beside the images.
 
     Raises:
         FileExistsError: the folder exists.
@@ -76,10 +81,10 @@ def collect(
     part.mkdir(parents=True)
     blocks = -(-num_images // (_BLOCK * num_envs))
     files: dict[str, np.ndarray] = {}
-    episodes, step = _stepper(env, actor, leaf, num_envs, episode_length, seed)
+    episodes, step = _stepper(env, actor, leaf, targets, num_envs, episode_length, seed)
     for number in tracked(range(blocks)):
         episodes, found = step(episodes, number)
-        for name, x in zip((IMAGES, ACTIONS, GOES_ON), jax.device_get(found), strict=True):
+        for name, x in zip(ARRAYS, jax.device_get(found), strict=True):
             if name not in files:
                 files[name] = np.lib.format.open_memmap(
                     part / name, mode="w+", dtype=x.dtype, shape=(blocks * _BLOCK, *x.shape[1:])
@@ -91,7 +96,13 @@ def collect(
 
 
 def _stepper(
-    env: Env, actor: Actor, leaf: str, num_envs: int, episode_length: int, seed: int
+    env: Env,
+    actor: Actor,
+    leaf: str,
+    targets: Sequence[str],
+    num_envs: int,
+    episode_length: int,
+    seed: int,
 ) -> tuple[Any, Callable[[Any, int], tuple[Any, Any]]]:
     """Return first episodes, and a function (episodes, number) -> episodes, arrays [T, N, ...]."""
     key = jax.random.key(seed)
@@ -109,7 +120,9 @@ def _stepper(
             acted = dataclasses.replace(episodes, memory=decision.memory)
             moved, faults = advance(env, acted, action)
             ends = (moved.state.done > 0) | is_broken(faults) | (moved.length >= episode_length)
-            return select(ends, fresh, moved), (flatten(obs)[leaf], action, ~ends)
+            seen = flatten(obs)
+            told = jnp.concatenate([jnp.zeros((num_envs, 0)), *(seen[k] for k in targets)], axis=-1)
+            return select(ends, fresh, moved), (seen[leaf], action, told, ~ends)
 
         return jax.lax.scan(take_step, episodes, jnp.arange(_BLOCK))
 
@@ -120,7 +133,8 @@ def _stepper(
 class FrameFiles:
     """Images that `collect` wrote, which stay on disk.
 
-    The last tenth of the steps is held out.
+    Episodes that begin in the last tenth of the steps are held out; where none does, the last tenth
+    itself is.
 
     Args:
         folder: the folder.
@@ -131,24 +145,30 @@ class FrameFiles:
 
     def __init__(self, folder: Path) -> None:
         try:
-            self._images, self._actions, goes_on = (
-                np.load(folder / name, mmap_mode="r", allow_pickle=False)
-                for name in (IMAGES, ACTIONS, GOES_ON)
+            self._images, self._actions, targets, goes_on = (
+                np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in ARRAYS
             )
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{folder} cannot be read ({error}); remove it, and the frames are collected again"
             ) from error
-        if not self._images.shape[:2] == self._actions.shape[:2] == goes_on.shape:
+        if len({x.shape[:2] for x in (self._images, self._actions, targets, goes_on)}) > 1:
             raise ValueError(f"{folder}: the files do not belong together; remove the folder")
         times, envs = np.nonzero(goes_on[:-1])
-        held_out = times >= 0.9 * len(goes_on)
+        last_tenth = 0.9 * len(goes_on)
+        begins = np.arange(1, len(goes_on))[:, None] * ~goes_on[:-1]
+        began = np.maximum.accumulate(np.pad(begins, ((1, 0), (0, 0))))[times, envs]
+        held_out = began >= last_tenth if (began >= last_tenth).any() else times >= last_tenth
+        trained = times < last_tenth
         self._kept = {True: (times[held_out], envs[held_out])}
-        self._kept[False] = (times[~held_out], envs[~held_out])
-        if not held_out.any() or held_out.all():
+        self._kept[False] = (times[trained], envs[trained])
+        if not held_out.any() or not trained.any():
             raise ValueError(
                 f"{folder} has too few images that follow each other; collect more of them"
             )
+        known = targets[self._kept[False]]
+        # An entry that never changes is 0 then, and not a division by 0.
+        self._targets = (targets - known.mean(0)) / np.maximum(known.std(0), 1e-6)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -165,4 +185,6 @@ class FrameFiles:
         times, envs = self._kept[held_out]
         chosen = np.random.default_rng(seed).integers(0, len(times), size)
         t, n = times[chosen], envs[chosen]
-        return Batch(self._images[t, n], self._actions[t, n], self._images[t + 1, n])
+        return Batch(
+            self._images[t, n], self._actions[t, n], self._images[t + 1, n], self._targets[t, n]
+        )

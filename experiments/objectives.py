@@ -1,4 +1,4 @@
-"""Define objectives that teach an encoder from images alone, without rewards."""
+"""Define objectives that teach an encoder from images, without rewards."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ VIEWS = PPOConfig(image_brightness=0.2, image_contrast=0.2, image_hue=0.05)
 """Strengths of the random changes that make the two views of an image; a shift and a cutout, which
 depend on its size, come on top."""
 
-Output = tuple[jax.Array, dict[str, jax.Array], jax.Array]
-"""The loss; metrics by name; pairs of images float32[B, 2, h, w, C] in 0 to 1 to look at."""
+Output = tuple[jax.Array, dict[str, jax.Array], jax.Array | None]
+"""The loss; metrics by name, of which `r2` may have an entry for each target; pairs of images
+float32[B, 2, h, w, C] in 0 to 1 to look at, or None for none."""
 
 
 class Objective(nn.Module):
@@ -92,6 +93,25 @@ class Contrastive(Objective):
         return loss, {"accuracy": accuracy}, pairs
 
 
+class Supervised(Objective):
+    """Tell leaves of the observation that the image comes with, such as `ahead`.
+
+    The loss is the mean squared error of targets of standard deviation 1. R^2 on images that are
+    held out says how much an encoder of this kind can tell of each entry at all.
+    """
+
+    @nn.compact
+    def __call__(self, batch: Batch, key: jax.Array) -> Output:
+        """See `Objective`."""
+        hidden = nn.swish(nn.Dense(256, name="head_0")(self.features(batch.images, key)))
+        told = nn.Dense(batch.targets.shape[-1], name="head_1")(hidden)
+        errors = jnp.square(told - batch.targets).mean(0)
+        variances = jnp.square(batch.targets - batch.targets.mean(0)).mean(0)
+        # An entry that is the same in the whole batch cannot be told.
+        r2 = jnp.where(variances > 1e-6, 1 - errors / variances, jnp.nan)
+        return errors.mean(), {"r2": r2}, None
+
+
 def painted(x: jax.Array, images: jax.Array) -> Output:
     """Paint images from vectors; call it in a module's compact method.
 
@@ -129,4 +149,5 @@ OBJECTIVES: dict[str, Any] = {
     "autoencoder": Autoencoder,
     "predict": Predict,
     "contrastive": Contrastive,
+    "supervised": Supervised,
 }

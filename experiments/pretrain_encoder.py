@@ -1,7 +1,9 @@
-"""Teach an encoder from images alone, before any reward; write it to a file for `--encoder-from`.
+"""Teach an encoder from images, before any reward; write it to a file for `--encoder-from`.
 
 python experiments/pretrain_encoder.py --env walls_ant --encoder impala --objective autoencoder
 python experiments/pretrain_encoder.py --from runs/mine --objective predict    # its policy acts
+python experiments/pretrain_encoder.py --env walls_ball --ahead --objective supervised \
+    --targets ahead
 python experiments/pretrain_encoder.py --resume runs/walls_ant_autoencoder-20260101-120000
 python experiments/train.py --env walls_ant --encoder impala --network.freeze vision \
     --encoder-from runs/walls_ant_autoencoder-20260101-120000/encoder.safetensors
@@ -55,12 +57,14 @@ from vnl_ppo.runtime import check_jax, keep_compilations
 from vnl_ppo.serialization import check_numbers, from_plain, to_plain
 
 FRAMES, ENCODER = "frames", "encoder.safetensors"
-_WORLD = (*PARTS, "physics", "frames")
+_WORLD = (*PARTS, "ahead", "physics", "frames")
 """Settings of the environment that are options here too, where no run brings its own."""
 _LOGGED = 10
 """Steps between logs of the training."""
 _SHOWN = 6
 """Images in a picture of reconstructions."""
+_HELD_OUT = 16
+"""Batches of images that are held out in an evaluation."""
 _T = TypeVar("_T")
 
 
@@ -72,9 +76,12 @@ class PretrainOptions:
     """Name of the environment, as for train.py; empty for that of --from."""
     encoder: Annotated[str, OF_LEAVES] = "nature_cnn"
     """The encoder, as for train.py."""
-    objective: Literal["autoencoder", "predict", "contrastive"] = "autoencoder"
-    """Objective: paint the image (autoencoder), paint the next image after the action (predict), or
-    tell views of one image from those of others (contrastive)."""
+    objective: Literal["autoencoder", "predict", "contrastive", "supervised"] = "autoencoder"
+    """Objective: paint the image (autoencoder), paint the next image after the action (predict),
+    tell views of one image from those of others (contrastive), or tell other leaves of the
+    observation (supervised)."""
+    targets: tuple[str, ...] = ()
+    """Leaves that supervised has to tell, such as ahead."""
     policy: Annotated[str, tyro.conf.arg(name="from")] = RANDOM
     """RUN or RUN@STEP whose policy acts, and whose environment it is; random for random actions."""
     leaf: str = ""
@@ -111,6 +118,11 @@ class PretrainOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}; it has to be at least 1")
         if self.objective == "contrastive" and self.batch_size < 2:
             raise ValueError("batch_size is 1; contrastive has to tell at least 2 images apart")
+        if (self.objective == "supervised") != bool(self.targets):
+            raise ValueError(
+                f"objective is {self.objective} and targets are {', '.join(self.targets) or 'none'}"
+                f"; supervised needs --targets LEAF, and no other objective takes them"
+            )
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it has to be 0 or more")
         if self.learning_rate <= 0:
@@ -218,6 +230,7 @@ def pretrain(options: PretrainOptions, world: Settings) -> Path:
     """
     env, network = build(world)
     leaf = _leaf(options, env, network)
+    entries = _entries(options, env)
     actor = acting_at_random(env.action_size)
     if options.policy != RANDOM and not (options.resume and (options.resume / FRAMES).is_dir()):
         actor = _actor(options.policy)
@@ -230,12 +243,14 @@ def pretrain(options: PretrainOptions, world: Settings) -> Path:
             collect(
                 env, actor, leaf, folder / FRAMES, options.images, options.envs,
                 world.ppo.episode_length, options.seed, partial(_tracked, quiet=options.quiet),
+                options.targets,
             )  # fmt: skip
         except KeyboardInterrupt:
             what = "stopped while images were collected, which will begin again"
             raise Interrupted(f"{what}\n{_how_to_go_on(folder)}", signal.SIGINT) from None
     frames = FrameFiles(folder / FRAMES)
-    training = _Training(OBJECTIVES[options.objective](network.encoders[leaf]), options, frames)
+    objective = OBJECTIVES[options.objective](network.encoders[leaf])
+    training = _Training(objective, options, frames, entries)
     params = training.run(folder)
     arrays = {
         f"{leaf}/{name.replace('.', '/')}": np.asarray(x)
@@ -271,6 +286,21 @@ def _leaf(options: PretrainOptions, env: Env, network: ActorCritic) -> str:
     return leaf
 
 
+def _entries(options: PretrainOptions, env: Env) -> list[str]:
+    """Return names of all entries of the targets; raise a ValueError if one is no vector."""
+    spec = flatten(env.observation_spec)
+    vectors = [k for k, x in spec.items() if jnp.issubdtype(x.dtype, jnp.floating) and x.ndim == 1]
+    for name in options.targets:
+        if name not in vectors:
+            raise ValueError(
+                f"--targets has {name!r}; leaves that are vectors are {', '.join(vectors)}"
+                + ("; --ahead adds ahead" if name == "ahead" else "")
+            )
+    known = getattr(env, "truth_attributes", {})
+    named = {k: known.get(k, {}).get("entries", range(spec[k].shape[0])) for k in options.targets}
+    return [f"{name}/{entry}" for name, entries in named.items() for entry in entries]
+
+
 def _folder(options: PretrainOptions, world: Settings) -> Path:
     """Return the run's folder, and make that of a new run."""
     if options.resume:
@@ -299,8 +329,10 @@ def _tracked(blocks: Iterable[_T], quiet: bool) -> Iterable[_T]:
 class _Training:
     """Gradient steps on batches that depend on the seed and the number of the step alone."""
 
-    def __init__(self, objective: Any, options: PretrainOptions, frames: FrameFiles) -> None:
-        self.options, self.frames = options, frames
+    def __init__(
+        self, objective: Any, options: PretrainOptions, frames: FrameFiles, entries: Sequence[str]
+    ) -> None:
+        self.options, self.frames, self.entries = options, frames, entries
         optimizer = optax.adam(options.learning_rate)
         self.key = jax.random.key(options.seed)
 
@@ -357,7 +389,7 @@ class _Training:
                 last = done == options.steps or signals.number
                 if done % _LOGGED == 0 or last:
                     pace = (done - first) / (time.perf_counter() - start)
-                    own = {f"train/{k}": float(x) for k, x in jax.device_get(metrics).items()}
+                    own = {f"train/{k}": np.nanmean(x).item() for k, x in metrics.items()}
                     own["perf/steps_per_second"] = pace
                     report.training(done, own, (options.steps - done) / pace)
                 if done % options.every == 0 or last:
@@ -378,11 +410,24 @@ class _Training:
 
     def _evaluate(self, params: Any, step: int, report: Reporter) -> None:
         """Log metrics and a picture of images that are held out."""
-        batch = self.frames.batch((self.options.seed, 2), self.options.batch_size, held_out=True)
-        metrics, pairs = jax.device_get(self.look(params, batch, self.key))
-        report.scalars(step, {f"eval/{k}": float(x) for k, x in metrics.items()})
-        values = "  ".join(f"{k} {float(x):.4f}" for k, x in metrics.items())
-        report.line(f"{step:>11,} steps  held out: {values}")
+        options, found, pairs = self.options, [], None
+        for number in range(_HELD_OUT):
+            seed = (options.seed, 2, number)
+            batch = self.frames.batch(seed, options.batch_size, held_out=True)
+            metrics, pairs = jax.device_get(self.look(params, batch, self.key))
+            found.append(metrics)
+        means = {k: np.mean([x[k] for x in found], axis=0) for k in found[0]}
+        values = {k: np.nanmean(x).item() for k, x in means.items()}
+        if self.entries:
+            values |= dict(
+                zip([f"r2/{k}" for k in self.entries], means["r2"].tolist(), strict=True)
+            )
+        values = {k: x for k, x in values.items() if np.isfinite(x)}
+        report.scalars(step, {f"eval/{k}": x for k, x in values.items()})
+        told = "  ".join(f"{k} {x:.4f}" for k, x in values.items())
+        report.line(f"{step:>11,} steps  held out: {told}")
+        if pairs is None:
+            return
         # Above what was to be painted, or one view; below what was painted, or the other.
         channels = 3 if pairs.shape[-1] % 3 == 0 else 1
         rows = [np.concatenate(list(x), 1) for x in np.swapaxes(pairs[:_SHOWN], 0, 1)]

@@ -69,6 +69,56 @@ def test_frames_are_bytes_on_disk_in_order(tmp_path):
         FrameFiles(folder)
 
 
+def test_what_is_held_out_is_of_other_episodes(tmp_path):
+    """Episodes of 5 steps; the last tenth of 60 steps begins amid one."""
+    folder = tmp_path / "frames"
+    collect(Counting(), acting_at_random(1), "vision", folder, 120, 2, 1000, 0, targets=["truth"])
+    targets = np.load(folder / "targets.npy")
+    assert targets.shape == (60, 2, 2) and np.abs(targets).max() <= 1
+    # Make the image tell its own step.
+    images = np.load(folder / "images.npy", mmap_mode="r+")
+    images[:] = np.arange(60)[:, None, None, None, None]
+    images.flush()
+    goes_on = np.load(folder / "goes_on.npy")
+    goes_on[51:54] = [[False], [True], [True]]
+    np.save(folder / "goes_on.npy", goes_on)
+    frames = FrameFiles(folder)
+    held_out = frames.batch((0,), 500, held_out=True)
+    # Episodes begin at 52, which is before the last tenth, at 55, and not again before the end.
+    assert set(held_out.images[:, 0, 0, 0]) == {55, 56, 57, 58}
+    trained = frames.batch((0,), 5000)
+    assert trained.images.max() == 53
+    np.testing.assert_allclose(trained.targets.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(trained.targets.std(0), 1, atol=0.05)
+
+
+def test_supervised_tells_what_the_image_shows(tmp_path):
+    more = "--objective supervised --targets truth --steps 800 --every 800 --images 2000"
+    given = [*SMALL.split(), "--run-dir", str(tmp_path / "run"), *more.split()]
+    options, world = parse(given)
+    pretrain(options, world)
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    found = {k: events.Scalars(f"eval/r2{k}")[-1].value for k in ("", "/truth/0", "/truth/1")}
+    assert min(found.values()) > 0.95
+    np.testing.assert_allclose(found[""], (found["/truth/0"] + found["/truth/1"]) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("--objective supervised", "supervised needs --targets"),
+        ("--targets truth", "no other objective takes them"),
+        ("--objective supervised --targets ahead", "has 'ahead'; .* are truth; --ahead adds ahead"),
+        ("--objective supervised --targets vision", "has 'vision'; .* are truth$"),
+    ],
+)
+def test_targets_that_cannot_be_told_are_refused(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message):
+        options, world = parse([*SMALL.split(), "--run-dir", str(tmp_path / "run"), *given.split()])
+        pretrain(options, world)
+    assert not (tmp_path / "run").exists()
+
+
 def test_info_nce_is_that_of_its_formula():
     u = jnp.eye(4)
     loss, accuracy = info_nce(3 * u, u, 0.5)
@@ -94,7 +144,7 @@ def test_predict_paints_what_the_action_does():
     """An action that decides on the next image alone."""
     action = np.random.default_rng(0).uniform(-1, 1, (64, 1)).astype(np.float32)
     after = jax.vmap(picture_of)(jnp.asarray(action[:, 0]))
-    batch = Batch(jnp.zeros((64, 4, 4, 3), jnp.uint8), action, after)
+    batch = Batch(jnp.zeros((64, 4, 4, 3), jnp.uint8), action, after, None)
     model = OBJECTIVES["predict"](Pixels())
     key = jax.random.key(0)
     params = model.init(key, batch, key)
