@@ -1,6 +1,6 @@
 """Draw the map of gaps of docs/sight.md: what knowing is worth, for gap lengths and rules.
 
-python docs/gap_map.py runs/gap_map/sweep.json
+    python docs/gap_map.py runs/gap_map/sweep.json
 
 The file is that of the sweep in docs/sight.md, whose variants are called `blind RULES` and `told
 RULES`. Draws gap_map.png and writes gap_map.json beside this script, and prints the table.

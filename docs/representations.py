@@ -1,6 +1,6 @@
 """Join analyses of several seeds: the table and the figure of docs/representations.md.
 
-python docs/representations.py walls_ball=10.analysis.json,11.analysis.json gap_ant=FILE,FILE
+    python docs/representations.py walls_ball=10.analysis.json,11.analysis.json gap_ant=FILE,FILE
 
 Each file is one of `analyse.py TRAINED UNTRAINED`: the first recording is that of a trained policy,
 the second of the same network before training, which was shown the same images (`--replay`). The

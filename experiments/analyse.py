@@ -1,7 +1,7 @@
 """Analyse recordings: what can be read from where, how units are tuned, how layers compare.
 
-python experiments/analyse.py runs/mine/recordings/300000.zarr
-python experiments/analyse.py trained.zarr untrained.zarr --variables truth.ahead truth.heading
+    python experiments/analyse.py runs/mine/recordings/300000.zarr
+    python experiments/analyse.py trained.zarr untrained.zarr --variables truth.ahead truth.heading
 
 Numbers go to STEP.analysis.json and figures to STEP.figures/ beside the first recording:
 

@@ -1,15 +1,15 @@
 """Train in stages: each has other settings, and begins with what the one before has learned.
 
-python experiments/curriculum.py gap_ant --stage arena.gap_length=0.05,0.2
-    --stage arena.gap_length=0.2,0.5 --measure obstacles_passed --threshold 3 --output runs/gaps
-python experiments/curriculum.py walls_ball --stage "arena.gap=1,2" --stage "arena.gap=0.6,1"
-    --output runs/walls -- --encoder none --num-envs 64
-python experiments/curriculum.py --resume runs/gaps
+    python experiments/curriculum.py gap_ant --stage arena.gap_length=0.05,0.2 \\
+        --stage arena.gap_length=0.2,0.5 --measure obstacles_passed --threshold 3 --output runs/gaps
+    python experiments/curriculum.py walls_ball --stage "arena.gap=1,2" --stage "arena.gap=0.6,1" \\
+        --output runs/walls -- --encoder none --num-envs 64
+    python experiments/curriculum.py --resume runs/gaps
 
-(each command on one line). A stage is one setting or several with spaces between them, NAME=VALUE,
-or NAME=VALUE,VALUE for a setting of several values; what it does not name is as in --env and in the
-flags of train.py after `--`. A stage is left when the measure was at least the threshold in three
-evaluations in a row, or when its steps are spent.
+A stage is one setting or several with spaces between them, NAME=VALUE, or NAME=VALUE,VALUE for a
+setting of several values; what it does not name is as in --env and in the flags of train.py after
+`--`. A stage is left when the measure was at least the threshold in three evaluations in a row, or
+when its steps are spent.
 
 Each stage is a run of its own in the output folder, `stage_1`, `stage_2`, ..., that can be
 evaluated, filmed and loaded as any other; the last is the result. TensorBoard of the folder shows

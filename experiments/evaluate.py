@@ -1,9 +1,9 @@
 """Evaluate trained policies over many whole episodes, with 95 % confidence intervals.
 
-python experiments/evaluate.py runs/mine
-python experiments/evaluate.py runs/mine runs/other random --episodes 200
-python experiments/evaluate.py runs/mine@300000 random --arena.gap-length 0.3 0.5
-python experiments/evaluate.py runs/mine --lesion vision=blank vision=other
+    python experiments/evaluate.py runs/mine
+    python experiments/evaluate.py runs/mine runs/other random --episodes 200
+    python experiments/evaluate.py runs/mine@300000 random --arena.gap-length 0.3 0.5
+    python experiments/evaluate.py runs/mine --lesion vision=blank vision=other
 
 All policies start their episodes from the same states, so differences between policies are taken
 episode by episode. All act in the environment of the first run, which flags can change.

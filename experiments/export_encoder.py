@@ -1,7 +1,9 @@
 """Write the encoders of a run to a safetensors file, which `--encoder-from` takes.
 
-python experiments/export_encoder.py runs/mine eye.safetensors
-python experiments/export_encoder.py runs/mine@300000 left.safetensors --leaves vision_left
+    python experiments/export_encoder.py runs/mine eye.safetensors
+    python experiments/export_encoder.py runs/mine@300000 left.safetensors --leaves vision_left
+
+A file that exists is not overwritten.
 """
 
 from __future__ import annotations

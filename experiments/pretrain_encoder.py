@@ -1,12 +1,12 @@
 """Teach an encoder from images, before any reward; write it to a file for `--encoder-from`.
 
-python experiments/pretrain_encoder.py --env walls_ant --encoder impala --objective autoencoder
-python experiments/pretrain_encoder.py --from runs/mine --objective predict    # its policy acts
-python experiments/pretrain_encoder.py --env walls_ball --ahead --objective supervised \
-    --targets ahead
-python experiments/pretrain_encoder.py --resume runs/walls_ant_autoencoder-20260101-120000
-python experiments/train.py --env walls_ant --encoder impala --network.freeze vision \
-    --encoder-from runs/walls_ant_autoencoder-20260101-120000/encoder.safetensors
+    python experiments/pretrain_encoder.py --env walls_ant --encoder impala --objective autoencoder
+    python experiments/pretrain_encoder.py --from runs/mine --objective predict    # its policy acts
+    python experiments/pretrain_encoder.py --env walls_ball --ahead --objective supervised \\
+        --targets ahead
+    python experiments/pretrain_encoder.py --resume runs/walls_ant_autoencoder-20260101-120000
+    python experiments/train.py --env walls_ant --encoder impala --network.freeze vision \\
+        --encoder-from runs/walls_ant_autoencoder-20260101-120000/encoder.safetensors
 
 The run's folder holds frames/ (the images, as bytes), checkpoints/, TensorBoard's events, and, at
 the end, encoder.safetensors.

@@ -1,8 +1,9 @@
 """Measure how often animals succeed against one variable of their world.
 
-python experiments/psychometrics.py runs/mine --vary arena.gap-length 0.1:1.2:0.1
-python experiments/psychometrics.py runs/mine random --vary walker.reset-noise 0.01,0.1
-python experiments/psychometrics.py runs/mine --lesion vision=blank --vary arena.gap-length 0.1,0.5
+    python experiments/psychometrics.py runs/mine --vary arena.gap-length 0.1:1.2:0.1
+    python experiments/psychometrics.py runs/mine random --vary walker.reset-noise 0.01,0.1
+    python experiments/psychometrics.py runs/mine --lesion vision=blank \\
+        --vary arena.gap-length 0.1,0.5
 
 All policies run the same episodes at each value. The curves are logistic fits by maximum
 likelihood; the threshold is where half of the episodes succeed.

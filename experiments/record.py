@@ -1,9 +1,9 @@
 """Record what networks compute while their animals act, with what is true of the world.
 
-python experiments/record.py runs/mine --episodes 50
-python experiments/record.py runs/mine --modules 'encoders_vision*' --output trained.zarr
-python experiments/record.py runs/mine@0 --replay trained.zarr --output untrained.zarr
-python experiments/record.py random --env walls_ant --output random.zarr
+    python experiments/record.py runs/mine --episodes 50
+    python experiments/record.py runs/mine --modules 'encoders_vision*' --output trained.zarr
+    python experiments/record.py runs/mine@0 --replay trained.zarr --output untrained.zarr
+    python experiments/record.py random --env walls_ant --output random.zarr
 
 A recording has the outputs of the network's modules, observations, actions, values, rewards, the
 true state and its velocity (the mean over the step that begins then), and the layout of each

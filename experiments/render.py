@@ -1,9 +1,9 @@
 """Film one policy, or two side by side, each in an episode from the same first state.
 
-python experiments/render.py runs/mine
-python experiments/render.py runs/mine random --output race.gif --speed 0.5
-python experiments/render.py runs/mine@300000 --camera egocentric --seed 3
-python experiments/render.py runs/mine --draw contacts joints com        # needs OpenGL
+    python experiments/render.py runs/mine
+    python experiments/render.py runs/mine random --output race.gif --speed 0.5
+    python experiments/render.py runs/mine@300000 --camera egocentric --seed 3
+    python experiments/render.py runs/mine --draw contacts joints com        # needs OpenGL
 
 The video goes into videos/ of the first run's folder unless --output names a file.
 """

@@ -1,7 +1,7 @@
 """Film an animal beside the pixels that its action, or the value of its state, depends on.
 
-python experiments/saliency.py runs/mine --output film.mp4
-python experiments/saliency.py runs/mine@0 --of value --samples 0
+    python experiments/saliency.py runs/mine --output film.mp4
+    python experiments/saliency.py runs/mine@0 --of value --samples 0
 
 The map is the gradient with respect to the image (Simonyan et al. 2013, arXiv:1312.6034), averaged
 over copies of it with noise (SmoothGrad, Smilkov et al. 2017, arXiv:1706.03825): for a number s of

@@ -1,8 +1,8 @@
 """Find out whether an animal sees: train it blind, told, and seeing, and compare.
 
-python experiments/sight.py walls_ball
-python experiments/sight.py stones_ant --num-timesteps 3000000 --seeds 10 11 12 13 14
-python experiments/sight.py walls_ball --seeds 0 1 2 --conditions plain told_critic
+    python experiments/sight.py walls_ball
+    python experiments/sight.py stones_ant --num-timesteps 3000000 --seeds 10 11 12 13 14
+    python experiments/sight.py walls_ball --seeds 0 1 2 --conditions plain told_critic
 
 Every condition has the same world, the same number of steps and the same settings of PPO; they
 differ in what the animal observes:

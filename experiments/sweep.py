@@ -1,10 +1,10 @@
 """Train every combination of some settings, several runs at a time or on a cluster, and tabulate.
 
-python experiments/sweep.py --grid encoder=nature_cnn,impala seed=0..4 -- --env walls_ball
-python experiments/sweep.py --grid seed=0..2 --variants plain= feet="--task.only-feet" -- \
-    --env gap_ant --encoder none
-python experiments/sweep.py --grid seed=0..9 --cluster slurm --slurm partition=gpu gpus_per_node=1 \
-    timeout_min=120 -- --env stones_ant
+    python experiments/sweep.py --grid encoder=nature_cnn,impala seed=0..4 -- --env walls_ball
+    python experiments/sweep.py --grid seed=0..2 --variants plain= feet="--task.only-feet" -- \\
+        --env gap_ant --encoder none
+    python experiments/sweep.py --grid seed=0..9 --cluster slurm \\
+        --slurm partition=gpu gpus_per_node=1 timeout_min=120 -- --env stones_ant
 
 What follows -- are flags of train.py for all runs. An axis of --grid is a flag of train.py without
 its dashes and its values, separated by commas: numbers as a range 0..4, a flag of several words as

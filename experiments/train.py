@@ -1,11 +1,13 @@
 """Train a policy in any environment.
 
-python experiments/train.py --env stones_ant
-python experiments/train.py --env walls_ball --encoder none    # blind
-python experiments/train.py --env my_lab.worlds:MAZE           # your own
-python experiments/train.py --env brax:ant
-python experiments/train.py --env playground:CartpoleBalance --num-envs 128
-python experiments/train.py --resume runs/brax_ant-20260101-120000
+    python experiments/train.py --env stones_ant
+    python experiments/train.py --env walls_ball --encoder none    # blind
+    python experiments/train.py --env my_lab.worlds:MAZE           # your own
+    python experiments/train.py --env brax:ant
+    python experiments/train.py --env playground:CartpoleBalance --num-envs 128
+    python experiments/train.py --resume runs/brax_ant-20260101-120000
+
+A run goes to a new folder in runs/, unless --run-dir names another one.
 """
 
 from experiments.command_line import main

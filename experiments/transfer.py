@@ -1,7 +1,7 @@
 """Compare an animal that was trained in stages with one that had only the last, for equal steps.
 
-python experiments/transfer.py gap_ant --stage arena.gap_length=0.05,0.2
-    --stage arena.gap_length=0.2,0.5 --num-timesteps 1500000 --seeds 0 1 2 3 4 -- --encoder none
+    python experiments/transfer.py gap_ant --stage arena.gap_length=0.05,0.2
+        --stage arena.gap_length=0.2,0.5 --num-timesteps 1500000 --seeds 0 1 2 3 4 -- --encoder none
 
 (on one line). Flags behind `--` are those of train.py. Both are curricula (see curriculum.py) in
 the output folder, stages/seed_0 and nothing/seed_0, and so on for each seed: what is there is not

@@ -1,7 +1,7 @@
 """Watch a policy in MuJoCo's own viewer, whose keys show forces, contacts and joints.
 
-python experiments/watch.py runs/mine
-python experiments/watch.py random --env target_ball
+    python experiments/watch.py runs/mine
+    python experiments/watch.py random --env target_ball
 
 It needs a display; without one, `experiments/render.py` makes videos.
 """
