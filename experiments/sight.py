@@ -17,7 +17,8 @@ differ in what the animal observes:
 
 The share is how much of what knowing is worth seeing gets, (seeing - blind) / (told - blind) of the
 obstacles passed in an episode. The seeing animals then run blindfolded, in the same episodes: with
-a black image, with that of another animal, with the first of the episode.
+a black image, with that of another animal, with the first of the episode. How fast an animal learns
+is the number of steps until it passes as many as the mean of blind and told in the end.
 
 Each condition and seed is a run of its own in the output folder, which is trained by `train.py`,
 goes on where it was broken off, and can be evaluated, filmed and loaded as any other.
@@ -186,6 +187,20 @@ def training_minutes(run: Path) -> float:
     return (last.stat().st_mtime - (run / run_folder.CONFIG).stat().st_mtime) / 60
 
 
+def steps_to(curve: Mapping[int, float], level: float) -> float | None:
+    """Return the steps until a learning curve first reaches a level; None if it does not.
+
+    Args:
+        curve: the measure by environment steps; it is straight from one point to the next.
+        level: of the measure.
+    """
+    points = sorted(curve.items())
+    for (start, low), (end, high) in zip([points[0], *points[:-1]], points, strict=True):
+        if high >= level:
+            return end if low >= level else start + (end - start) * (level - low) / (high - low)
+    return None
+
+
 def summarise(options: SightOptions, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return all numbers, over seeds, as they go to sight.json."""
     conditions: dict[str, Any] = {}
@@ -219,9 +234,17 @@ def summarise(options: SightOptions, found: Sequence[Mapping[str, Any]]) -> dict
                 **dataclasses.asdict(over_runs(values)),
                 "per_seed": values,
             }
-        if {"blind", "told"} <= set(conditions):
+    if {"blind", "told"} <= set(conditions):
+        half = (conditions["blind"]["mean"] + conditions["told"]["mean"]) / 2
+        for x in conditions.values():
+            each = [steps_to(run["curve"], half) for run in x["runs"]]
+            # A run that never gets there counts with all of its steps.
+            spent = [options.num_timesteps if n is None else n for n in each]
+            x["steps_to_half"] = {**dataclasses.asdict(over_runs(spent)), "per_seed": each}
+        if options.seeing in conditions:
             blind, told = (conditions[x]["per_seed"] for x in ("blind", "told"))
-            summary["share"] = dataclasses.asdict(share(seeing["per_seed"], blind, told))
+            seen = conditions[options.seeing]["per_seed"]
+            summary["share"] = dataclasses.asdict(share(seen, blind, told))
     return summary
 
 
@@ -232,17 +255,21 @@ def table(summary: Mapping[str, Any]) -> Table:
         title=f"{summary['env']} after {summary['num_timesteps']:,} steps, seeds {seeds}: mean and "
         f"95 % interval over seeds, {summary['episodes']} episodes each"
     )
-    for name in ("", summary["measure"], "each seed", "minutes"):
+    for name in ("", summary["measure"], "each seed", "steps to half", "minutes"):
         result.add_column(name, justify="left" if not name else "right")
     written = lambda x: f"{x['mean']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
     each = lambda values: " ".join(f"{x:.2f}" for x in values)
     for name, x in summary["conditions"].items():
         minutes = np.mean([run["minutes"] for run in x["runs"]])
-        result.add_row(name, written(x), each(x["per_seed"]), f"{minutes:.1f}")
+        half = ""
+        if "steps_to_half" in x:
+            never = x["steps_to_half"]["per_seed"].count(None)
+            half = f"{x['steps_to_half']['mean']:,.0f}" + f", never: {never}" * bool(never)
+        result.add_row(name, written(x), each(x["per_seed"]), half, f"{minutes:.1f}")
     for kind, x in summary.get("blindfolded", {}).items():
-        result.add_row(f"{summary['seeing']}, {kind}", written(x), each(x["per_seed"]), "")
+        result.add_row(f"{summary['seeing']}, {kind}", written(x), each(x["per_seed"]))
     if "share" in summary:
-        result.add_row("share of told - blind", written(summary["share"]), "", "")
+        result.add_row("share of told - blind", written(summary["share"]))
     return result
 
 

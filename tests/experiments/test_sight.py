@@ -40,6 +40,14 @@ def test_one_run_has_no_interval():
     assert over_runs([1.0, 3.0]).mean == 2
 
 
+def test_the_steps_to_a_level_by_hand():
+    curve = {0: 0.0, 100: 2.0, 200: 1.0, 300: 4.0}
+    assert sight.steps_to(curve, 1.0) == 50
+    assert sight.steps_to(curve, 3.0) == 200 + 100 * 2 / 3
+    assert sight.steps_to(curve, 0.0) == 0
+    assert sight.steps_to(curve, 4.1) is None
+
+
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_each_condition_observes_what_it_should(name):
     options = SightOptions("walls_ant", conditions=(name,))
@@ -83,6 +91,10 @@ def test_a_summary_has_every_number(tmp_path):
     assert summary["share"]["mean"] == pytest.approx((4.5 - 1.5) / (5.5 - 1.5))
     assert summary["share"]["low"] < 0.75 < summary["share"]["high"]
     assert summary["blindfolded"]["other"]["mean"] == 0.5
+    # Half is 3.5; curves are straight from 0 steps to 100.
+    steps = {k: x["steps_to_half"]["per_seed"] for k, x in summary["conditions"].items()}
+    assert steps == {"blind": [None, None], "told": [70, 350 / 6], "prediction": [87.5, 70]}
+    assert summary["conditions"]["blind"]["steps_to_half"]["mean"] == options.num_timesteps
     rows = sight.table(summary).columns[0]._cells
     assert rows == ["blind", "told", "prediction", *(f"prediction, {x}" for x in dark),
                     "share of told - blind"]  # fmt: skip
