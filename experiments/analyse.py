@@ -56,6 +56,7 @@ try:
         open_recording,
         spread,
         variables_of,
+        where,
     )
 except ModuleNotFoundError as missing:
     raise SystemExit(
@@ -82,6 +83,9 @@ class AnalyseOptions:
     metrics and the reward."""
     modules: tuple[str, ...] = ()
     """Modules to analyse, such as encoders_vision; empty for all."""
+    where: tuple[str, ...] = ()
+    """Use only steps at which all of these hold, such as "truth.ahead[target x]>0.5" for a target
+    in front: ARRAY>NUMBER or ARRAY[ENTRY]>NUMBER, with >, >=, < or <=."""
     samples: int = 2000
     """Maximum number of steps to use, evenly spread over those of the recording."""
     folds: int = 5
@@ -136,15 +140,16 @@ def analyse(
             that are not finite; or recordings do not belong together.
     """
     first, paths = recordings[0], options.recordings
-    alive = first.alive.values
-    episodes = int(alive.any(axis=1).sum())
+    used = where(paths[0], first, options.where)
+    episodes = int(used.any(axis=1).sum())
     if episodes < options.folds:
         raise ValueError(
-            f"{paths[0]} has {episodes} {'episode' if episodes == 1 else 'episodes'}; decoders are "
-            f"tested on episodes that they were not fitted to, in --folds {options.folds} parts: "
-            f"record more episodes"
+            f"{paths[0]} has {episodes} {'episode' if episodes == 1 else 'episodes'}"
+            f"{' with such steps (--where)' if options.where else ''}; decoders are tested on "
+            f"episodes that they were not fitted to, in --folds {options.folds} parts: record more "
+            f"episodes"
         )
-    episode, time = np.nonzero(alive)
+    episode, time = np.nonzero(used)
     steps = spread((episode, time), options.samples)
     arrays: Sequence[str] = options.variables
     if not arrays:
@@ -210,6 +215,7 @@ def analyse(
     if averages:
         drawn["triggered"] = figures.draw_triggered(averages, options.event)
     numbers = {
+        "where": list(options.where),
         "samples": len(steps[0]),
         "episodes": episodes,
         "variables": names,

@@ -1,5 +1,7 @@
 """Read variables and activity from recordings."""
 
+import operator
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ MAX_ENTRIES = 64
 """Largest number of entries of an array of variables."""
 GROUP = 16
 """Episodes of a recording that are read at a time."""
+SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 Steps = tuple[np.ndarray, np.ndarray]
 """Episodes int[n] and times int[n]."""
 
@@ -36,6 +39,48 @@ def open_recording(path: Path) -> xarray.Dataset:
     if "alive" not in recording or not bool(recording.alive.any()):
         raise ValueError(f"{path} has no steps; record it again")
     return recording
+
+
+def where(path: Path, recording: xarray.Dataset, conditions: Sequence[str]) -> np.ndarray:
+    """Return bool[episodes, times], the steps of a recording at which all conditions hold.
+
+    Args:
+        path: of the recording, for messages.
+        recording: the recording.
+        conditions: ARRAY>NUMBER or ARRAY[ENTRY]>NUMBER, as "truth.ahead[target x]>0.5"; the sign is
+            one of >, >=, < and <=.
+
+    Raises:
+        ValueError: a condition is written in another way, there is no such array or entry, or they
+            hold at no step.
+    """
+    held, known = recording.alive.values, numeric(recording)
+    for text in conditions:
+        parts = re.fullmatch(r"\s*([^\[<>]+?)\s*(?:\[(.+)\])?\s*(<=|>=|<|>)\s*(\S+)\s*", text)
+        try:
+            array, entry, sign, number = parts.groups()  # type: ignore[union-attr]
+            least = float(number)
+        except (AttributeError, ValueError):
+            raise ValueError(
+                f"--where has {text!r}; write ARRAY>NUMBER or ARRAY[ENTRY]>NUMBER, with >, >=, < "
+                f"or <=, such as 'truth.heading<0.5'"
+            ) from None
+        if array not in known:
+            raise ValueError(
+                f"--where has {array!r}, which is no array of {path} with at most {MAX_ENTRIES} "
+                f"entries; {known_names(array, known)}"
+            )
+        x = recording[array].values.reshape(*held.shape, -1)
+        entries = _entries(recording, array, x.shape[-1])
+        if (entry or len(entries) > 1) and entry not in entries:
+            raise ValueError(
+                f"--where has {text!r}; name an entry of {array}, as {array}[{entries[0]}]: "
+                f"{known_names(entry or '', entries)}"
+            )
+        held = held & SIGNS[sign](x[..., entries.index(entry) if entry else 0], least)
+    if not held.any():
+        raise ValueError(f"--where {' '.join(conditions)} holds at no step of {path}")
+    return held
 
 
 def spread(steps: Steps, number: int) -> Steps:
@@ -107,9 +152,7 @@ def variables_of(
             )
         x = np.asarray(recording[array].values[steps], np.float64).reshape(len(steps[0]), -1)
         _check_finite(path, array, x)
-        entries = recording[array].attrs.get("entries", ())
-        entries = entries if len(entries) == x.shape[1] else range(x.shape[1])
-        for entry, column in zip(entries, x.T, strict=True):
+        for entry, column in zip(_entries(recording, array, x.shape[1]), x.T, strict=True):
             if column.std() > 1e-6:
                 names.append(f"{array}[{entry}]" if x.shape[1] > 1 else array)
                 columns.append(column)
@@ -152,6 +195,12 @@ def activity_at(recording: xarray.Dataset, module: str, steps: Steps) -> np.ndar
             part = array[first : first + GROUP].values
             found[here] = part[episode[here] - first, time[here]].reshape(here.sum(), -1)
     return found
+
+
+def _entries(recording: xarray.Dataset, array: str, number: int) -> list[str]:
+    """Return the names of the entries of an array, or their numbers where they have no names."""
+    named = recording[array].attrs.get("entries", ())
+    return list(map(str, named if len(named) == number else range(number)))
 
 
 def _check_finite(path: Path, name: str, x: np.ndarray) -> None:

@@ -88,6 +88,27 @@ def test_codes_that_are_known_are_found(tmp_path, monkeypatch, capsys):
     }
 
 
+def test_only_the_steps_that_are_asked_for_are_used(tmp_path):
+    # A code that is the distance where it is small, and noise elsewhere.
+    near = np.where(NEAR > 0, AHEAD, NOISE[..., 0])[..., None]
+    path = save(tmp_path / "x.zarr", ARRAYS | {"module.near": near})
+    scores = {}
+    for conditions in ((), ("truth.ahead < 0.5",), ("truth.near>=1", "truth.ahead<=1e9")):
+        options = AnalyseOptions(
+            (path,),
+            variables=("truth.ahead",),
+            modules=("near",),
+            where=conditions,
+            permutations=20,
+        )
+        found, _ = analyse.analyse(options, [open_recording(path)])
+        scores[conditions] = found["recordings"][0]["modules"]["near"]["r2"]["truth.ahead"]["mean"]
+        assert found["where"] == list(conditions)
+    everywhere, *close = scores.values()
+    assert everywhere < 0.3 and close[0] > 0.999 and close[1] == close[0]
+    assert found["samples"] == int((NEAR * ARRAYS["alive"]).sum())
+
+
 def test_a_world_that_tells_no_truth_is_analysed_by_its_metrics(tmp_path, capsys):
     path = save(tmp_path / "x.zarr", without("truth.ahead", "truth.near", "truth.constant"))
     options = AnalyseOptions((path,), permutations=20, around=(0, 0))
@@ -123,6 +144,12 @@ def test_recordings_of_the_same_episodes_are_compared(tmp_path):
         ({}, ["--variables", "observation.vision"], "no array of .* with at most 64 entries"),
         ({}, ["--variables", "truth.constant"], "truth.constant are constant in .*there are metr"),
         ({}, ["--folds", "13"], "has 12 episodes; .* in --folds 13 parts: record more"),
+        ({}, ["--where", "truth.ahead"], "--where has 'truth.ahead'; write ARRAY>NUMBER or"),
+        ({}, ["--where", "truth.ahead>x"], "--where has 'truth.ahead>x'; write ARRAY>NUMBER or"),
+        ({}, ["--where", "truth.haed>1"], "--where has 'truth.haed', .* did you mean truth.ahead"),
+        ({}, ["--where", "truth.ahead[x]>1"], r"name an entry of truth.ahead, as truth.ahead\[0\]"),
+        ({}, ["--where", "truth.ahead>9"], "--where truth.ahead>9 holds at no step of"),
+        ({}, ["--where", "reward>2.6"], r"has \d+ episodes? with such steps \(--where\); dec"),
         ({}, ["--samples", "3"], "--samples is 3; it has to be 10 or more"),
         ({"alive": np.zeros((EPISODES, STEPS))}, [], "has no steps; record it again"),
         ({"alive": np.arange(EPISODES)[:, None] < np.ones(STEPS)}, [], "has 1 episode; decoders"),
