@@ -36,7 +36,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from experiments.analysis.shares import over_runs, share
+from experiments.analysis.shares import over_runs, share, steps_to, written_steps
 from experiments.lesions import SenseLesion
 from experiments.results import pyplot, show, write_numbers
 from experiments.settings import build, settings_of
@@ -187,20 +187,6 @@ def training_minutes(run: Path) -> float:
     return (last.stat().st_mtime - (run / run_folder.CONFIG).stat().st_mtime) / 60
 
 
-def steps_to(curve: Mapping[int, float], level: float) -> float | None:
-    """Return the steps until a learning curve first reaches a level; None if it does not.
-
-    Args:
-        curve: the measure by environment steps; it is straight from one point to the next.
-        level: of the measure.
-    """
-    points = sorted(curve.items())
-    for (start, low), (end, high) in zip([points[0], *points[:-1]], points, strict=True):
-        if high >= level:
-            return end if low >= level else start + (end - start) * (level - low) / (high - low)
-    return None
-
-
 def summarise(options: SightOptions, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return all numbers, over seeds, as they go to sight.json."""
     conditions: dict[str, Any] = {}
@@ -237,10 +223,7 @@ def summarise(options: SightOptions, found: Sequence[Mapping[str, Any]]) -> dict
     if {"blind", "told"} <= set(conditions):
         half = (conditions["blind"]["mean"] + conditions["told"]["mean"]) / 2
         for x in conditions.values():
-            each = [steps_to(run["curve"], half) for run in x["runs"]]
-            # A run that never gets there counts with all of its steps.
-            spent = [options.num_timesteps if n is None else n for n in each]
-            x["steps_to_half"] = {**dataclasses.asdict(over_runs(spent)), "per_seed": each}
+            x["steps_to_half"] = steps_to([run["curve"] for run in x["runs"]], half)
         if options.seeing in conditions:
             blind, told = (conditions[x]["per_seed"] for x in ("blind", "told"))
             seen = conditions[options.seeing]["per_seed"]
@@ -261,10 +244,7 @@ def table(summary: Mapping[str, Any]) -> Table:
     each = lambda values: " ".join(f"{x:.2f}" for x in values)
     for name, x in summary["conditions"].items():
         minutes = np.mean([run["minutes"] for run in x["runs"]])
-        half = ""
-        if "steps_to_half" in x:
-            never = x["steps_to_half"]["per_seed"].count(None)
-            half = f"{x['steps_to_half']['mean']:,.0f}" + f", never: {never}" * bool(never)
+        half = written_steps(x["steps_to_half"]) if "steps_to_half" in x else ""
         result.add_row(name, written(x), each(x["per_seed"]), half, f"{minutes:.1f}")
     for kind, x in summary.get("blindfolded", {}).items():
         result.add_row(f"{summary['seeing']}, {kind}", written(x), each(x["per_seed"]))

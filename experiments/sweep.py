@@ -31,11 +31,13 @@ from typing import Any, Literal
 import tyro
 from rich.table import Table
 
-from experiments.analysis.shares import over_runs
+from experiments.analysis.shares import over_runs, steps_to, written_steps
 from experiments.command_line import parse
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
+from experiments.settings import build
 from experiments.training_runs import is_finished, last_line, split_command, train_to_end
+from experiments.until import Goal, read_goal
 from vnl_ppo import run_folder
 
 Cluster = Literal["", "slurm", "local"]
@@ -62,6 +64,9 @@ class SweepOptions:
     """Number of times that a run may be started by this command, if it fails."""
     measures: tuple[str, ...] = ()
     """Series that the table shows, such as eval/success; empty for the usual ones."""
+    reach: str = ""
+    """METRIC>=NUMBER, such as "obstacles_passed>=2": tell after how many steps evaluations first
+    reach it, between two of them on a straight line; empty for nothing."""
     cluster: Cluster = ""
     """Place of the trainings: empty for this machine, slurm for jobs of SLURM, local for submitit's
     processes here, all at once. The last two need the extra `cluster`."""
@@ -120,12 +125,15 @@ def main() -> None:
                 # A wrong flag, and a folder with something else in it, is found before any work.
                 parse(run.flags, None)
                 is_finished(run.flags, run.folder)
+            goal = None
+            if options.reach:
+                goal = read_goal(options.reach, build(parse(runs[0].flags, None))[0], "--reach")
             failed = (train_on_cluster if options.cluster else train_here)(options, runs)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)
-        report(options, flags, runs, failed)
+        report(options, flags, runs, failed, goal)
         for name, reason in failed.items():
             print(f"failed: {name}: {reason}", file=sys.stderr)
         if failed:
@@ -300,7 +308,11 @@ def train_on_cluster(options: SweepOptions, runs: Sequence[Run]) -> dict[str, st
 
 
 def report(
-    options: SweepOptions, flags: Sequence[str], runs: Sequence[Run], failed: Mapping[str, str]
+    options: SweepOptions,
+    flags: Sequence[str],
+    runs: Sequence[Run],
+    failed: Mapping[str, str],
+    goal: Goal | None,
 ) -> None:
     """Write sweep.json and print the table of all runs that have results."""
     results = [{**read_results(run.folder), "run": run} for run in runs if run.name not in failed]
@@ -324,6 +336,9 @@ def report(
                 "curves": {str(x["run"].seed): x["curves"] for x in members},
             }
         )
+        if goal:
+            curves = [dict(x["curves"][f"eval/{goal.metric}"]) for x in members]
+            cells[-1]["reach"] = {"goal": str(goal), **steps_to(curves, goal.least)}
     numbers = {
         "command": shlex.join(["python", "experiments/sweep.py", *sys.argv[1:]]),
         "flags": list(flags),
@@ -332,7 +347,7 @@ def report(
     }
     write_numbers(numbers, options.output / "sweep.json")
     if cells:
-        show(table(cells, measures))
+        show(table(cells, measures, goal))
     print(f"numbers in {options.output / 'sweep.json'}; tensorboard --logdir {options.output}")
 
 
@@ -357,15 +372,19 @@ def read_results(folder: Path) -> dict[str, Any]:
     }
 
 
-def table(cells: Sequence[Mapping[str, Any]], measures: Sequence[str]) -> Table:
+def table(
+    cells: Sequence[Mapping[str, Any]], measures: Sequence[str], goal: Goal | None = None
+) -> Table:
     """Return the final results: a row for each combination, a column for each measure."""
     axes = list(cells[0]["cell"])
+    reached = [f"steps to {goal}"] if goal else []
     result = Table(title="last evaluation: mean and 95 % interval over seeds")
-    for name in (*axes, "seeds", *(m.removeprefix("eval/") for m in measures), "minutes"):
+    for name in (*axes, "seeds", *(m.removeprefix("eval/") for m in measures), *reached, "minutes"):
         result.add_column(name, justify="left" if name in axes else "right")
     for x in cells:
         finals = [x["final"][m] for m in measures]
         written = [f"{f['mean']:.3g} [{f['low']:.3g}, {f['high']:.3g}]" for f in finals]
+        written += [written_steps(x["reach"])] if goal else []
         minutes = sum(x["minutes"]) / len(x["minutes"])
         result.add_row(*x["cell"].values(), str(len(x["seeds"])), *written, f"{minutes:.1f}")
     return result

@@ -39,8 +39,8 @@ class Goal:
         return len(last) == EVALUATIONS and all(x >= self.least for x in last)
 
 
-def parse_goal(text: str) -> Goal:
-    """Return the goal that METRIC>=NUMBER says.
+def parse_goal(text: str, flag: str = "--until") -> Goal:
+    """Return the goal that METRIC>=NUMBER says; `flag` is where it was given, for messages.
 
     Raises:
         ValueError: it is written in another way.
@@ -51,20 +51,20 @@ def parse_goal(text: str) -> Goal:
     except ValueError:
         least = math.nan
     if not sign or not math.isfinite(least):
-        raise ValueError(f"--until is {text!r}; write METRIC>=NUMBER, such as success>=0.8")
+        raise ValueError(f"{flag} is {text!r}; write METRIC>=NUMBER, such as success>=0.8")
     return Goal(metric, least)
 
 
-def read_goal(text: str, env: Env) -> Goal:
-    """Return the goal that a setting names.
+def read_goal(text: str, env: Env, flag: str = "--until") -> Goal:
+    """Return the goal that a setting names; `flag` is where it was given, for messages.
 
     Raises:
         ValueError: it is written in another way, or evaluations have no such metric.
     """
-    goal, known = parse_goal(text), metrics_of(env)
+    goal, known = parse_goal(text, flag), metrics_of(env)
     if goal.metric not in known:
         raise ValueError(
-            f"--until names {goal.metric!r}, which evaluations do not measure; "
+            f"{flag} names {goal.metric!r}, which evaluations do not measure; "
             f"{known_names(goal.metric, known)}"
         )
     return goal

@@ -1,8 +1,9 @@
-"""Compare conditions over independent runs: means, intervals, and the share that one reaches."""
+"""Compare conditions over independent runs: means, intervals, shares, and steps to a level."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,3 +56,34 @@ def share(
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = np.percentile(of(*drawn), (2.5, 97.5))
     return Estimate(float(mean), float(low), float(high))
+
+
+def steps_to(curves: Sequence[Mapping[int, float]], level: float) -> dict[str, Any]:
+    """Return after how many steps learning curves first reach a level.
+
+    Args:
+        curves: of each run, a measure by environment steps; curves are straight between points.
+        level: of the measure.
+
+    Returns:
+        mean and interval over runs, where one that never gets there counts with all of its steps;
+        `per_seed`, with None for such a run; and `never`, their number.
+    """
+    each = [_crossing(curve, level) for curve in curves]
+    spent = [max(x) if n is None else n for x, n in zip(curves, each, strict=True)]
+    own = {"per_seed": each, "never": each.count(None)}
+    return {**dataclasses.asdict(over_runs(spent)), **own}
+
+
+def _crossing(curve: Mapping[int, float], level: float) -> float | None:
+    points = sorted(curve.items())
+    for (start, low), (end, high) in zip([points[0], *points[:-1]], points, strict=True):
+        if high >= level:
+            return end if low >= level else start + (end - start) * (level - low) / (high - low)
+    return None
+
+
+def written_steps(found: Mapping[str, Any]) -> str:
+    """Return a result of `steps_to` as a table shows it."""
+    never = found["never"]
+    return f"{found['mean']:,.0f}" + f", never: {never} of {len(found['per_seed'])}" * bool(never)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import sight
-from experiments.analysis.shares import over_runs, share
+from experiments.analysis.shares import over_runs, share, steps_to, written_steps
 from experiments.command_line import parse
 from experiments.settings import BUILDER, to_dict
 from experiments.sight import CONDITIONS, SightOptions
@@ -42,10 +42,11 @@ def test_one_run_has_no_interval():
 
 def test_the_steps_to_a_level_by_hand():
     curve = {0: 0.0, 100: 2.0, 200: 1.0, 300: 4.0}
-    assert sight.steps_to(curve, 1.0) == 50
-    assert sight.steps_to(curve, 3.0) == 200 + 100 * 2 / 3
-    assert sight.steps_to(curve, 0.0) == 0
-    assert sight.steps_to(curve, 4.1) is None
+    steps = lambda *levels: [steps_to([curve], x)["per_seed"][0] for x in levels]
+    assert steps(0.0, 1.0, 3.0, 4.1) == [0, 50, 200 + 100 * 2 / 3, None]
+    found = steps_to([curve, {0: 0.0, 100: 1.0}], 2.0)
+    assert (found["mean"], found["per_seed"], found["never"]) == (100, [100, None], 1)
+    assert written_steps(found) == "100, never: 1 of 2"
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
@@ -94,7 +95,7 @@ def test_a_summary_has_every_number(tmp_path):
     # Half is 3.5; curves are straight from 0 steps to 100.
     steps = {k: x["steps_to_half"]["per_seed"] for k, x in summary["conditions"].items()}
     assert steps == {"blind": [None, None], "told": [70, 350 / 6], "prediction": [87.5, 70]}
-    assert summary["conditions"]["blind"]["steps_to_half"]["mean"] == options.num_timesteps
+    assert summary["conditions"]["blind"]["steps_to_half"]["mean"] == 100
     rows = sight.table(summary).columns[0]._cells
     assert rows == ["blind", "told", "prediction", *(f"prediction, {x}" for x in dark),
                     "share of told - blind"]  # fmt: skip

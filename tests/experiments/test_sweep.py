@@ -149,13 +149,19 @@ def test_a_sweep_trains_takes_up_and_tabulates(tmp_path):
 def test_a_run_that_fails_is_named_and_the_others_are_tabulated(tmp_path):
     done = run(
         "--grid", "seed=0", "--variants", "good=", "bad=--network.predict-leaves nothing",
-        "--output", str(tmp_path / "sweep"), "--attempts", "1", "--", *SHORT,
+        "--output", str(tmp_path / "sweep"), "--attempts", "1", "--reach", "episode_reward>=-1e9",
+        "--", *SHORT,
     )  # fmt: skip
     assert done.returncode == 1
     assert "1 of 2 runs failed" in done.stderr and "failed: variant=bad/seed_0" in done.stderr
     assert "nothing" in done.stderr
     numbers = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert [cell["cell"]["variant"] for cell in numbers["cells"]] == ["good"]
+    first = numbers["cells"][0]["curves"]["0"]["eval/episode_reward"][0][0]
+    assert numbers["cells"][0]["reach"]["per_seed"] == [first]
+    assert "steps to episode_reward>=-1e+09" in " ".join(done.stdout.split())
+    wrong = run("--grid", "seed=0", "--reach", "speed>=1", "--", *SHORT)
+    assert wrong.returncode == 1 and "--reach names 'speed'" in wrong.stderr
 
 
 @pytest.mark.slow
