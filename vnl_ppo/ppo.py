@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vnl_ppo import augmentation, distributions, losses, normalization, schedules
@@ -196,12 +197,13 @@ def on_one_device(
         moments = weights.moments
         if config.normalize_observations:
             moments = normalization.update_moments(moments, experience.obs, DEVICES)
-        metrics |= _reduce(jax.lax.psum(totals, DEVICES), config.steps_per_iteration)
+        totals = _over_devices(jax.lax.psum, totals)
+        metrics |= _reduce(totals, config.steps_per_iteration)
         metrics |= _value_metrics(experience)
         state = TrainingState(
             Weights(params, moments), optimizer_state, episodes, key, state.iteration + 1
         )
-        return state, jax.lax.pmean(metrics, DEVICES)
+        return state, _over_devices(jax.lax.pmean, metrics)
 
     return init, step
 
@@ -284,7 +286,7 @@ def learn(
         obs = augmentation.augment(keys, batch.obs, batch.advantage.ndim, config)
         batch = dataclasses.replace(batch, obs=obs)
         gradient, metrics = jax.grad(loss, has_aux=True)(learner[0], batch, keys)
-        gradient, kl = jax.lax.pmean((gradient, metrics["approx_kl"]), DEVICES)
+        gradient, kl = _over_devices(jax.lax.pmean, (gradient, metrics["approx_kl"]))
         metrics["gradient_norm"] = norm = optax.tree.norm(gradient)
 
         too_far = jnp.zeros((), bool) if config.max_kl is None else kl > config.max_kl
@@ -324,6 +326,13 @@ def learn(
     metrics |= {"updates": count(made), "skipped_updates": count(skipped)}
     metrics["learning_rate"] = schedules.learning_rate(learner[1], config)
     return *learner, metrics | {"first_ratio": first_ratio}
+
+
+def _over_devices(reduce: Callable[..., jax.Array], tree: Any) -> Any:
+    """Return the sum or mean of a tree over devices, in one message: between hosts, waiting for
+    one message for each array takes longer than sending them."""
+    flat, unravel = ravel_pytree(tree)
+    return unravel(reduce(flat, DEVICES))
 
 
 def _reduce(totals: Metrics, steps: int) -> Metrics:
