@@ -22,7 +22,7 @@ from rich.table import Table
 from experiments.analysis.psychometric import Logistic, fit_logistic, wilson
 from experiments.evaluate import evaluate
 from experiments.players import RANDOM, Options, load_players, parse
-from experiments.results import pyplot, show, write_numbers
+from experiments.results import pyplot, save_figure, show, write_numbers
 from experiments.settings import PARTS, Settings
 from vnl_ppo import run_folder
 from vnl_ppo.run_folder import split_name
@@ -216,11 +216,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             fitted = Logistic(curve["threshold"], curve["slope"])
             axes.plot(fine, fitted(fine), color=f"C{i}")
     axes.set(xlabel=found["setting"], ylabel=f"share with {found['success']}", ylim=(-0.03, 1.03))
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=150)
-    plt.close(drawn)
+    save_figure(drawn, path)
 
 
 if __name__ == "__main__":

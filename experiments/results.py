@@ -48,3 +48,17 @@ def pyplot() -> Any:
     from matplotlib import pyplot
 
     return pyplot
+
+
+def save_figure(drawn: Any, path: Path) -> None:
+    """Write a figure, its axes without a frame, and close it; the file appears, or replaces an
+    older one, when it is complete."""
+    from matplotlib import pyplot
+
+    for axes in drawn.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    drawn.tight_layout()
+    part = path.with_name(f".part-{path.name}")
+    drawn.savefig(part, dpi=150)
+    pyplot.close(drawn)
+    part.replace(path)

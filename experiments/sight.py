@@ -38,7 +38,7 @@ from rich.table import Table
 
 from experiments.analysis.shares import over_runs, share, steps_to, written_steps
 from experiments.lesions import SenseLesion
-from experiments.results import pyplot, show, write_numbers
+from experiments.results import pyplot, save_figure, show, write_numbers
 from experiments.settings import build, settings_of
 from experiments.training_runs import train_to_end
 from vnl_ppo import checkpoint, run_folder
@@ -285,11 +285,7 @@ def figure(summary: Mapping[str, Any], path: Path) -> None:
     curves.set(xlabel="environment steps, millions", ylabel=what, title=summary["env"])
     ends.set(xlabel=what, title=f"{len(summary['seeds'])} seeds, 95 % intervals")
     curves.legend(frameon=False)
-    for axes in (curves, ends):
-        axes.spines[["top", "right"]].set_visible(False)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=150)
-    plt.close(drawn)
+    save_figure(drawn, path)
 
 
 if __name__ == "__main__":

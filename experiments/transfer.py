@@ -24,7 +24,7 @@ from experiments import curriculum
 from experiments.analysis.shares import over_runs
 from experiments.curriculum import CurriculumOptions, Stage
 from experiments.output import lasting_output
-from experiments.results import pyplot, show, write_numbers
+from experiments.results import pyplot, save_figure, show, write_numbers
 from experiments.settings import build, settings_of
 from experiments.training_runs import split_command
 from vnl_ppo import run_folder
@@ -221,11 +221,8 @@ def figure(summary: Mapping[str, Any], path: Path) -> None:
     axes.set(xlabel="environment steps of all stages, millions", ylabel=what)
     axes.set(title=f"{summary['env']}: {', then '.join(summary['settings'])}")
     axes.title.set_fontsize(9)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    drawn.tight_layout()
-    drawn.savefig(path, dpi=150)
-    plt.close(drawn)
+    save_figure(drawn, path)
 
 
 if __name__ == "__main__":
