@@ -12,12 +12,13 @@ import numpy as np
 
 import envs
 from encoders import make_encoder
+from encoders.randomness import takes_key
 from envs.vision import VisionConfig
 
 SPECS = (
     "gray", "edges", "gray | edges", "dog", "gray | dog(center=2, surround=6)",
-    "gray | gabor(cells=complex)",
-    "blur(sigma=2)", "downsample(factor=4)", "crop(height=48, width=48)", "fovea", "motion",
+    "gray | gabor(cells=complex)", "blur(sigma=2)", "downsample(factor=4)",
+    "crop(height=48, width=48)", "fovea", "fovea | gray", "motion", "noise", "dropout(rate=0.3)",
 )  # fmt: skip
 STEPS = 12
 """Control steps before the frame, under random actions, so that something moves."""
@@ -49,11 +50,13 @@ def main() -> None:
     from matplotlib import pyplot
 
     both = frames()
-    figure, axes = pyplot.subplots(3, 4, figsize=(12, 9.6), layout="constrained")
+    figure, axes = pyplot.subplots(3, 5, figsize=(15, 9.6), layout="constrained")
     pictures = {"the frame, 96x96x3": both[..., 3:]}
     for spec in SPECS:
         image = both if spec == "motion" else both[..., 3:]
-        made = np.asarray(make_encoder(spec).apply({}, jnp.asarray(image)))
+        encoder = make_encoder(spec)
+        keys = [jax.random.key(0)] if takes_key(encoder) else []
+        made = np.asarray(encoder.apply({}, jnp.asarray(image), *keys))
         pictures[f"{spec}\n{'x'.join(map(str, made.shape))}"] = shown(made)
     for axis, (name, image) in zip(axes.flat, pictures.items(), strict=True):
         pixels = image / 255 if image.dtype == np.uint8 else image
