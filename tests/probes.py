@@ -254,6 +254,37 @@ class Shown:
 SHOWN = Shown()
 
 
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    """Show a bright spot on noise, somewhere else in every step, and its place in [-1, 1]^2 as the
+    leaf `place`. The reward is -|action - place|^2, on average -2/3 for an action of 0."""
+
+    action_size: int = 2
+    observation_spec = {
+        "vision": jax.ShapeDtypeStruct((24, 24, 3), jnp.uint8),
+        "place": jax.ShapeDtypeStruct((2,), jnp.float32),
+    }
+
+    def reset(self, key):
+        key, draw, noise = jax.random.split(key, 3)
+        place = jax.random.uniform(draw, (2,), minval=-1.0)
+        rows = jnp.linspace(-1, 1, 24)
+        near = jnp.exp(
+            -sum((x / 0.15) ** 2 for x in jnp.meshgrid(*(rows - place[:, None]), indexing="ij"))
+        )
+        image = 120 * near[..., None] + jax.random.uniform(noise, (24, 24, 3), maxval=120.0)
+        obs = {"vision": image.astype(jnp.uint8), "place": place}
+        return State((key, place), obs, jnp.zeros(()), jnp.zeros(()), {}, {})
+
+    def step(self, state, action):
+        key, place = state.data
+        return self.reset(key).replace(reward=-jnp.square(action - place).sum())
+
+
+SPOT = Spot()
+"""For `sweep.py`, as `--env tests.probes:SPOT` (docs/encoders.md)."""
+
+
 SIGNS_ENV = Probe(lambda x, action: -((action - x) ** 2), steps=8)
 """An environment for command lines, as `--env tests.probes:SIGNS_ENV`."""
 
