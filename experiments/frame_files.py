@@ -133,8 +133,7 @@ def _stepper(
 class FrameFiles:
     """Images that `collect` wrote, which stay on disk.
 
-    Episodes that begin in the last tenth of the steps are held out; where none does, the last tenth
-    itself is.
+    Every tenth episode is held out: of fewer than ten the last, and of a single one its last tenth.
 
     Args:
         folder: the folder.
@@ -155,17 +154,19 @@ class FrameFiles:
         if len({x.shape[:2] for x in (self._images, self._actions, targets, goes_on)}) > 1:
             raise ValueError(f"{folder}: the files do not belong together; remove the folder")
         times, envs = np.nonzero(goes_on[:-1])
-        last_tenth = 0.9 * len(goes_on)
-        begins = np.arange(1, len(goes_on))[:, None] * ~goes_on[:-1]
-        began = np.maximum.accumulate(np.pad(begins, ((1, 0), (0, 0))))[times, envs]
-        held_out = began >= last_tenth if (began >= last_tenth).any() else times >= last_tenth
-        trained = times < last_tenth
-        self._kept = {True: (times[held_out], envs[held_out])}
-        self._kept[False] = (times[trained], envs[trained])
-        if not held_out.any() or not trained.any():
+        begun = np.pad(np.cumsum(~goes_on[:-1], axis=0), ((1, 0), (0, 0)))[times, envs]
+        _, episodes = np.unique(np.stack([envs, begun]), axis=1, return_inverse=True)
+        number = episodes.max(initial=-1) + 1
+        held_out = episodes % 10 == 9 if number >= 10 else episodes == number - 1
+        if number == 1:
+            held_out = times >= 0.9 * len(goes_on)
+        if not held_out.any() or held_out.all():
             raise ValueError(
                 f"{folder} has too few images that follow each other; collect more of them"
             )
+        self._kept = {
+            kind: (times[here], envs[here]) for kind, here in ((True, held_out), (False, ~held_out))
+        }
         known = targets[self._kept[False]]
         # An entry that never changes is 0 then, and not a division by 0.
         self._targets = (targets - known.mean(0)) / np.maximum(known.std(0), 1e-6)

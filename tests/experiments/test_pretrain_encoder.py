@@ -69,27 +69,35 @@ def test_frames_are_bytes_on_disk_in_order(tmp_path):
         FrameFiles(folder)
 
 
-def test_what_is_held_out_is_of_other_episodes(tmp_path):
-    """Episodes of 5 steps; the last tenth of 60 steps begins amid one."""
+@pytest.mark.parametrize(
+    "steps, held_out",
+    [
+        # Episodes of 5 steps of two environments, of which the last step is followed by none: the
+        # tenth is the tenth of the first environment, the twentieth the eighth of the second.
+        (60, {(0, t) for t in range(45, 49)} | {(1, t) for t in range(35, 39)}),
+        # Of eight episodes the last, which has no more than the recording.
+        (20, {(1, t) for t in range(15, 19)}),
+    ],
+)
+def test_whole_episodes_are_held_out(tmp_path, steps, held_out):
     folder = tmp_path / "frames"
-    collect(Counting(), acting_at_random(1), "vision", folder, 120, 2, 1000, 0, targets=["truth"])
+    collect(
+        Counting(), acting_at_random(1), "vision", folder, 2 * steps, 2, 99, 0, targets=["truth"]
+    )
     targets = np.load(folder / "targets.npy")
-    assert targets.shape == (60, 2, 2) and np.abs(targets).max() <= 1
-    # Make the image tell its own step.
+    assert targets.shape == (steps, 2, 2) and np.abs(targets).max() <= 1
+    # Make each image tell its environment and step.
     images = np.load(folder / "images.npy", mmap_mode="r+")
-    images[:] = np.arange(60)[:, None, None, None, None]
+    images[:] = (np.arange(steps)[:, None] + 100 * np.arange(2))[..., None, None, None]
     images.flush()
-    goes_on = np.load(folder / "goes_on.npy")
-    goes_on[51:54] = [[False], [True], [True]]
-    np.save(folder / "goes_on.npy", goes_on)
     frames = FrameFiles(folder)
-    held_out = frames.batch((0,), 500, held_out=True)
-    # Episodes begin at 52, which is before the last tenth, at 55, and not again before the end.
-    assert set(held_out.images[:, 0, 0, 0]) == {55, 56, 57, 58}
-    trained = frames.batch((0,), 5000)
-    assert trained.images.max() == 53
-    np.testing.assert_allclose(trained.targets.mean(0), 0, atol=0.05)
-    np.testing.assert_allclose(trained.targets.std(0), 1, atol=0.05)
+    shown = lambda held_out: frames.batch((0,), 5000, held_out)
+    told = lambda batch: {divmod(int(x), 100) for x in batch.images[:, 0, 0, 0]}
+    assert told(shown(True)) == held_out
+    everything = {(n, t) for n in range(2) for t in range(steps) if t % 5 != 4}
+    assert told(shown(False)) == everything - held_out
+    np.testing.assert_allclose(shown(False).targets.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(shown(False).targets.std(0), 1, atol=0.05)
 
 
 def test_supervised_tells_what_the_image_shows(tmp_path):
