@@ -296,9 +296,11 @@ def _entries(options: PretrainOptions, env: Env) -> list[str]:
                 f"--targets has {name!r}; leaves that are vectors are {', '.join(vectors)}"
                 + ("; --ahead adds ahead" if name == "ahead" else "")
             )
-    known = getattr(env, "truth_attributes", {})
-    named = {k: known.get(k, {}).get("entries", range(spec[k].shape[0])) for k in options.targets}
-    return [f"{name}/{entry}" for name, entries in named.items() for entry in entries]
+    attributes, names = getattr(env, "truth_attributes", {}), []
+    for leaf in options.targets:
+        entries, number = attributes.get(leaf, {}).get("entries", ()), spec[leaf].shape[0]
+        names += [f"{leaf}/{x}" for x in (entries if len(entries) == number else range(number))]
+    return names
 
 
 def _folder(options: PretrainOptions, world: Settings) -> Path:
