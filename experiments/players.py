@@ -7,6 +7,7 @@ the changes that the command line asks for. Each policy keeps its own observatio
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -164,17 +165,17 @@ def load_players(
         lesions: as `Options.lesions`; behind each run come its lesioned policies.
 
     Raises:
-        ValueError: there is no such run, it cannot be read, it has another kind of walker, or it
-            does not have what a lesion names.
+        ValueError: there is no such run, it cannot be read, it has another kind of walker, it does
+            not have what a lesion names, or a policy is named twice.
     """
     length = world.ppo.episode_length
+    policies = [None if name == RANDOM else load_policy(name, world) for name in names]
+    steps = [None if policy is None else policy.step for policy in policies]
     players = []
-    for name in names:
-        if name == RANDOM:
+    for policy, shown in zip(policies, _shown(names, steps), strict=True):
+        if policy is None:
             players.append(_random(world))
             continue
-        policy = load_policy(name, world)
-        shown = _shown(name, policy.step)
         actor = policy.actor(deterministic)
         players.append(Player(shown, policy.env, actor, length))
         players += [
@@ -210,11 +211,21 @@ def _random(world: Settings) -> Player:
     return Player(RANDOM, env, acting_at_random(env.action_size), world.ppo.episode_length)
 
 
-def _shown(name: str, step: int) -> str:
-    """Return what a policy is called in tables."""
-    folder, _ = split_name(name)
-    path, seed = run_folder.split_agent(folder)
-    return f"{folder.name if seed is None else f'{path.name}/{folder.name}'}@{step}"
+def _shown(names: Sequence[str], steps: Sequence[int | None]) -> list[str]:
+    """Return what policies are called in tables: RUN@STEP, with as many of the folders above as it
+    takes to tell runs of the same name apart. The steps are those of the runs, None for random."""
+    runs = [Path(os.path.abspath(split_name(name)[0])) for name in names]
+    pairs = list(zip(runs, steps, strict=True))
+    found = []
+    for number, (run, step) in enumerate(pairs):
+        if (run, step) in pairs[:number]:
+            raise ValueError(f"{names[number]} is named twice; name each policy once")
+        others = [other.parts for other, of in pairs if of == step and other != run]
+        depth = 1 if run_folder.split_agent(run)[1] is None else 2
+        while any(other[-depth:] == run.parts[-depth:] for other in others):
+            depth += 1
+        found.append(RANDOM if step is None else f"{'/'.join(run.parts[-depth:])}@{step}")
+    return found
 
 
 def _check_told(own: Settings, env: Any, name: str) -> None:

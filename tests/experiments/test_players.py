@@ -41,6 +41,27 @@ def run(folder, options):
     return str(folder)
 
 
+@pytest.mark.parametrize(
+    "names, steps, shown",
+    [
+        (["runs/a", "runs/b@7", "random"], [5, 7, None], ["a@5", "b@7", "random"]),
+        (["blind/seed_0", "told/seed_0"], [5, 5], ["blind/seed_0@5", "told/seed_0@5"]),
+        (["a/x/1", "b/x/1", "b/y/1", "c"], [5] * 4, ["a/x/1@5", "b/x/1@5", "y/1@5", "c@5"]),
+        (["a/x", "b/x@7", "a/x@7"], [5, 7, 7], ["x@5", "b/x@7", "a/x@7"]),
+    ],
+)
+def test_runs_of_the_same_name_are_told_apart(names, steps, shown):
+    assert players._shown(names, steps) == shown
+
+
+@pytest.mark.parametrize(
+    "names, steps", [(["a", "./a@5"], [5, 5]), (["random", "a", "random"], [None, 1, None])]
+)
+def test_a_policy_that_is_named_twice_is_refused(names, steps):
+    with pytest.raises(ValueError, match=f"{names[-1]} is named twice; name each policy once"):
+        players._shown(names, steps)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
