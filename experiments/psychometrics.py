@@ -135,13 +135,16 @@ def measure(
 ) -> dict[str, Any]:
     """Run all policies at all values, and fit the curves."""
     metric, least = options.at_least
-    successes: dict[str, list[int]] = {}
+    everyone = []
+    # An impossible value, such as the last one, is found before anything runs.
     for value, world in zip(values, worlds, strict=True):
-        length = options.episode_length or world.ppo.episode_length
         try:
-            players = load_players(options.policies, world, lesions=options.lesions)
+            everyone.append(load_players(options.policies, world, lesions=options.lesions))
         except ValueError as error:
             raise ValueError(f"at {options.vary[0]} {value:g}: {error}") from error
+    successes: dict[str, list[int]] = {}
+    for players, world in zip(everyone, worlds, strict=True):
+        length = options.episode_length or world.ppo.episode_length
         for player in players:
             found = evaluate(player, options.episodes, length, options.seed)
             if metric not in found:

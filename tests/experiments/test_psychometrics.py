@@ -75,3 +75,11 @@ def test_random_actions_in_a_world_that_is_made_harder(tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", ["psychometrics.py", *arguments])
     with pytest.raises(SystemExit, match="'sucess'; this world has .*success"):
         psychometrics.main()
+
+
+def test_an_impossible_value_is_found_before_anything_runs(tmp_path, monkeypatch):
+    arguments = ["random", "--vary", "arena.gap-length", "0.1,-1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["psychometrics.py", *arguments])
+    monkeypatch.setattr(psychometrics, "evaluate", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(SystemExit, match="error: at arena.gap-length -1: arena.gap_length"):
+        psychometrics.main()
