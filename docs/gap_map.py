@@ -3,7 +3,7 @@
     python docs/gap_map.py runs/gap_map/sweep.json
 
 The file is that of the sweep in docs/sight.md, whose variants are called `blind RULES` and `told
-RULES`. Draws gap_map.png and writes gap_map.json beside this script, and prints the table.
+RULES`. Draws gap_map.png beside this script, and prints the table.
 """
 
 import json
@@ -56,7 +56,6 @@ def main() -> None:
     axes[0].set_yticks(range(len(rules)), rules)
     drawn.tight_layout()
     drawn.savefig(HERE / "gap_map.png", dpi=150)
-    (HERE / "gap_map.json").write_text(json.dumps(found, indent=1) + "\n")
     for rule in rules:
         for length in lengths:
             both = [found[f"{kind} {rule}, {length}"] for kind in KINDS]

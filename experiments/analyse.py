@@ -29,7 +29,7 @@ import tyro
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs
-from experiments.results import show, write_numbers
+from experiments.results import show, write_figure, write_numbers
 
 try:
     import xarray
@@ -85,7 +85,8 @@ class AnalyseOptions:
     """Modules to analyse, such as encoders_vision; empty for all."""
     where: tuple[str, ...] = ()
     """Use only steps at which all of these hold, such as "truth.ahead[target x]>0.5" for a target
-    in front: ARRAY>NUMBER or ARRAY[ENTRY]>NUMBER, with >, >=, < or <=."""
+    in front: ARRAY>NUMBER or ARRAY[ENTRY]>NUMBER, with >, >=, < or <=. Activity around events is of
+    all steps."""
     samples: int = 2000
     """Maximum number of steps to use, evenly spread over those of the recording."""
     folds: int = 5
@@ -120,7 +121,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         write_numbers(found, numbers)
         for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.png", dpi=150)
+            write_figure(figure, folder / f"{name}.png")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

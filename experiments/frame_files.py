@@ -121,8 +121,9 @@ def _stepper(
             moved, faults = advance(env, acted, action)
             ends = (moved.state.done > 0) | is_broken(faults) | (moved.length >= episode_length)
             seen = flatten(obs)
-            told = jnp.concatenate([jnp.zeros((num_envs, 0)), *(seen[k] for k in targets)], axis=-1)
-            return select(ends, fresh, moved), (seen[leaf], action, told, ~ends)
+            vectors = [jnp.zeros((num_envs, 0)), *(seen[k] for k in targets)]
+            found = seen[leaf], action, jnp.concatenate(vectors, axis=-1), ~ends
+            return select(ends, fresh, moved), found
 
         return jax.lax.scan(take_step, episodes, jnp.arange(_BLOCK))
 
@@ -154,12 +155,7 @@ class FrameFiles:
         if len({x.shape[:2] for x in (self._images, self._actions, targets, goes_on)}) > 1:
             raise ValueError(f"{folder}: the files do not belong together; remove the folder")
         times, envs = np.nonzero(goes_on[:-1])
-        begun = np.pad(np.cumsum(~goes_on[:-1], axis=0), ((1, 0), (0, 0)))[times, envs]
-        _, episodes = np.unique(np.stack([envs, begun]), axis=1, return_inverse=True)
-        number = episodes.max(initial=-1) + 1
-        held_out = episodes % 10 == 9 if number >= 10 else episodes == number - 1
-        if number == 1:
-            held_out = times >= 0.9 * len(goes_on)
+        held_out = _held_out(goes_on, times, envs)
         if not held_out.any() or held_out.all():
             raise ValueError(
                 f"{folder} has too few images that follow each other; collect more of them"
@@ -189,3 +185,13 @@ class FrameFiles:
         return Batch(
             self._images[t, n], self._actions[t, n], self._images[t + 1, n], self._targets[t, n]
         )
+
+
+def _held_out(goes_on: np.ndarray, times: np.ndarray, envs: np.ndarray) -> np.ndarray:
+    """Return bool[n], which of n steps are held out; see `FrameFiles`."""
+    before = np.pad(np.cumsum(~goes_on[:-1], axis=0), ((1, 0), (0, 0)))[times, envs]
+    _, episodes = np.unique(np.stack([envs, before]), axis=1, return_inverse=True)
+    number = episodes.max(initial=-1) + 1
+    if number == 1:
+        return times >= 0.9 * len(goes_on)
+    return episodes % 10 == 9 if number >= 10 else episodes == number - 1

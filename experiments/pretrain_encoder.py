@@ -33,6 +33,7 @@ import rich.progress
 import tyro
 
 from experiments.frame_files import FrameFiles, collect
+from experiments.names import entry_names
 from experiments.objectives import OBJECTIVES
 from experiments.players import RANDOM, load_policy
 from experiments.settings import (
@@ -296,11 +297,12 @@ def _entries(options: PretrainOptions, env: Env) -> list[str]:
                 f"--targets has {name!r}; leaves that are vectors are {', '.join(vectors)}"
                 + ("; --ahead adds ahead" if name == "ahead" else "")
             )
-    attributes, names = getattr(env, "truth_attributes", {}), []
-    for leaf in options.targets:
-        entries, number = attributes.get(leaf, {}).get("entries", ()), spec[leaf].shape[0]
-        names += [f"{leaf}/{x}" for x in (entries if len(entries) == number else range(number))]
-    return names
+    attributes = getattr(env, "truth_attributes", {})
+    return [
+        f"{leaf}/{name}"
+        for leaf in options.targets
+        for name in entry_names(attributes.get(leaf, {}).get("entries", ()), spec[leaf].shape[0])
+    ]
 
 
 def _folder(options: PretrainOptions, world: Settings) -> Path:
@@ -391,7 +393,7 @@ class _Training:
                 last = done == options.steps or signals.number
                 if done % _LOGGED == 0 or last:
                     pace = (done - first) / (time.perf_counter() - start)
-                    own = {f"train/{k}": np.nanmean(x).item() for k, x in metrics.items()}
+                    own = {f"train/{k}": jnp.nanmean(x).item() for k, x in metrics.items()}
                     own["perf/steps_per_second"] = pace
                     report.training(done, own, (options.steps - done) / pace)
                 if done % options.every == 0 or last:
@@ -418,8 +420,9 @@ class _Training:
             batch = self.frames.batch(seed, options.batch_size, held_out=True)
             metrics, pairs = jax.device_get(self.look(params, batch, self.key))
             found.append(metrics)
-        means = {k: np.mean([x[k] for x in found], axis=0) for k in found[0]}
-        values = {k: np.nanmean(x).item() for k, x in means.items()}
+        # An entry that is the same in a whole batch has no R^2 there. JAX's nanmean does not warn.
+        means = {k: jnp.nanmean(jnp.stack([x[k] for x in found]), axis=0) for k in found[0]}
+        values = {k: jnp.nanmean(x).item() for k, x in means.items()}
         if self.entries:
             values |= dict(
                 zip([f"r2/{k}" for k in self.entries], means["r2"].tolist(), strict=True)

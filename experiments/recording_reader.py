@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray
 
-from experiments.names import known_names
+from experiments.names import entry_names, known_names
 
 MODULE = "module."
 USUAL = ("truth.ahead", "truth.heading", "truth.velocity")
@@ -19,7 +19,11 @@ MAX_ENTRIES = 64
 """Largest number of entries of an array of variables."""
 GROUP = 16
 """Episodes of a recording that are read at a time."""
-SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+CONDITION = re.compile(
+    r"([^\[<>]+?)\s*(?:\[(.+)\])?\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
+)
+"""A condition of `where`: array, entry, sign and number."""
 Steps = tuple[np.ndarray, np.ndarray]
 """Episodes int[n] and times int[n]."""
 
@@ -54,22 +58,16 @@ def where(path: Path, recording: xarray.Dataset, conditions: Sequence[str]) -> n
         ValueError: a condition is written in another way, there is no such array or entry, or they
             hold at no step.
     """
-    held, known = recording.alive.values, numeric(recording)
+    held = recording.alive.values
     for text in conditions:
-        parts = re.fullmatch(r"\s*([^\[<>]+?)\s*(?:\[(.+)\])?\s*(<=|>=|<|>)\s*(\S+)\s*", text)
-        try:
-            array, entry, sign, number = parts.groups()  # type: ignore[union-attr]
-            least = float(number)
-        except (AttributeError, ValueError):
+        parts = CONDITION.fullmatch(text.strip())
+        if parts is None:
             raise ValueError(
                 f"--where has {text!r}; write ARRAY>NUMBER or ARRAY[ENTRY]>NUMBER, with >, >=, < "
                 f"or <=, such as 'truth.heading<0.5'"
-            ) from None
-        if array not in known:
-            raise ValueError(
-                f"--where has {array!r}, which is no array of {path} with at most {MAX_ENTRIES} "
-                f"entries; {known_names(array, known)}"
             )
+        array, entry, sign, number = parts.groups()
+        _check_known("--where", array, path, recording)
         x = recording[array].values.reshape(*held.shape, -1)
         entries = _entries(recording, array, x.shape[-1])
         if (entry or len(entries) > 1) and entry not in entries:
@@ -77,7 +75,8 @@ def where(path: Path, recording: xarray.Dataset, conditions: Sequence[str]) -> n
                 f"--where has {text!r}; name an entry of {array}, as {array}[{entries[0]}]: "
                 f"{known_names(entry or '', entries)}"
             )
-        held = held & SIGNS[sign](x[..., entries.index(entry) if entry else 0], least)
+        column = x[..., entries.index(entry) if entry else 0]
+        held = held & COMPARISONS[sign](column, float(number))
     if not held.any():
         raise ValueError(f"--where {' '.join(conditions)} holds at no step of {path}")
     return held
@@ -142,14 +141,9 @@ def variables_of(
         ValueError: the recording has no such array, it has too many entries or numbers that are not
             finite, or all are constant.
     """
-    known = numeric(recording)
     names, columns = [], []
     for array in arrays:
-        if array not in known:
-            raise ValueError(
-                f"--variables has {array!r}, which is no array of {path} with at most "
-                f"{MAX_ENTRIES} entries; {known_names(array, known)}"
-            )
+        _check_known("--variables", array, path, recording)
         x = np.asarray(recording[array].values[steps], np.float64).reshape(len(steps[0]), -1)
         _check_finite(path, array, x)
         for entry, column in zip(_entries(recording, array, x.shape[1]), x.T, strict=True):
@@ -159,7 +153,7 @@ def variables_of(
     if not columns:
         raise ValueError(
             f"{', '.join(arrays)} are constant in {path}; name others with "
-            f"--variables; there are {', '.join(known)}"
+            f"--variables; there are {', '.join(numeric(recording))}"
         )
     return names, np.stack(columns, axis=-1)
 
@@ -198,9 +192,15 @@ def activity_at(recording: xarray.Dataset, module: str, steps: Steps) -> np.ndar
 
 
 def _entries(recording: xarray.Dataset, array: str, number: int) -> list[str]:
-    """Return the names of the entries of an array, or their numbers where they have no names."""
-    named = recording[array].attrs.get("entries", ())
-    return list(map(str, named if len(named) == number else range(number)))
+    return entry_names(recording[array].attrs.get("entries", ()), number)
+
+
+def _check_known(flag: str, array: str, path: Path, recording: xarray.Dataset) -> None:
+    if array not in (known := numeric(recording)):
+        raise ValueError(
+            f"{flag} has {array!r}, which is no array of {path} with at most {MAX_ENTRIES} "
+            f"entries; {known_names(array, known)}"
+        )
 
 
 def _check_finite(path: Path, name: str, x: np.ndarray) -> None:

@@ -51,14 +51,18 @@ def pyplot() -> Any:
 
 
 def save_figure(drawn: Any, path: Path) -> None:
-    """Write a figure, its axes without a frame, and close it; the file appears, or replaces an
-    older one, when it is complete."""
+    """Write a figure of pyplot's, its axes without a frame, as `write_figure` does; close it."""
     from matplotlib import pyplot
 
     for axes in drawn.axes:
         axes.spines[["top", "right"]].set_visible(False)
     drawn.tight_layout()
+    write_figure(drawn, path)
+    pyplot.close(drawn)
+
+
+def write_figure(drawn: Any, path: Path) -> None:
+    """Write a figure as it is; the file appears, or replaces an older one, when it is complete."""
     part = path.with_name(f".part-{path.name}")
     drawn.savefig(part, dpi=150)
-    pyplot.close(drawn)
     part.replace(path)

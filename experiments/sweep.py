@@ -35,7 +35,7 @@ from experiments.analysis.shares import over_runs, steps_to, written_steps
 from experiments.command_line import parse
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
-from experiments.settings import build
+from experiments.settings import Settings, build
 from experiments.training_runs import is_finished, last_line, split_command, train_to_end
 from experiments.until import Goal, read_goal
 from vnl_ppo import run_folder
@@ -121,13 +121,15 @@ def main() -> None:
             options = tyro.cli(SweepOptions, args=own, description=__doc__)
             options.check()
             runs = runs_of(options, flags)
+            worlds: dict[str, Settings] = {}
             for run in runs:
                 # A wrong flag, and a folder with something else in it, is found before any work.
-                parse(run.flags, None)
+                settings = parse(run.flags, None)
                 is_finished(run.flags, run.folder)
+                worlds.setdefault(settings.env, settings)
             goal = None
-            if options.reach:
-                goal = read_goal(options.reach, build(parse(runs[0].flags, None))[0], "--reach")
+            for settings in worlds.values() if options.reach else ():
+                goal = read_goal(options.reach, build(settings)[0], "--reach")
             failed = (train_on_cluster if options.cluster else train_here)(options, runs)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")

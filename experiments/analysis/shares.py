@@ -86,4 +86,5 @@ def _crossing(curve: Mapping[int, float], level: float) -> float | None:
 def written_steps(found: Mapping[str, Any]) -> str:
     """Return a result of `steps_to` as a table shows it."""
     never = found["never"]
-    return f"{found['mean']:,.0f}" + f", never: {never} of {len(found['per_seed'])}" * bool(never)
+    steps = f"{found['mean']:,.0f} [{found['low']:,.0f}, {found['high']:,.0f}]"
+    return steps + f", never: {never} of {len(found['per_seed'])}" * bool(never)

@@ -46,7 +46,7 @@ def test_the_steps_to_a_level_by_hand():
     assert steps(0.0, 1.0, 3.0, 4.1) == [0, 50, 200 + 100 * 2 / 3, None]
     found = steps_to([curve, {0: 0.0, 100: 1.0}], 2.0)
     assert (found["mean"], found["per_seed"], found["never"]) == (100, [100, None], 1)
-    assert written_steps(found) == "100, never: 1 of 2"
+    assert written_steps(found) == "100 [100, 100], never: 1 of 2"
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
