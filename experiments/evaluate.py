@@ -22,7 +22,7 @@ from rich.table import Table
 from experiments.players import Options, Player, load_players, parse
 from experiments.results import show
 from experiments.settings import Settings, to_dict
-from vnl_ppo.evaluation import run_episodes
+from vnl_ppo.evaluation import Actor, run_episodes
 from vnl_ppo.intervals import interval
 from vnl_ppo.runtime import keep_compilations
 
@@ -75,10 +75,10 @@ def evaluate(player: Player, episodes: int, length: int, seed: int) -> dict[str,
     """Return the metrics of each episode, float32[episodes] by name; `seed` draws the episodes."""
 
     @jax.jit
-    def episodes_of(key: jax.Array) -> dict[str, jax.Array]:
-        return run_episodes(player.env, player.actor, key, episodes, length)[0]
+    def episodes_of(actor: Actor, key: jax.Array) -> dict[str, jax.Array]:
+        return run_episodes(player.env, actor, key, episodes, length)[0]
 
-    metrics = jax.device_get(episodes_of(jax.random.key(seed)))
+    metrics = jax.device_get(episodes_of(player.actor, jax.random.key(seed)))
     return {name: np.asarray(x) for name, x in metrics.items()}
 
 

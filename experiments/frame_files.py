@@ -109,8 +109,7 @@ def _stepper(
     begin = lambda key: start_episodes(env, jax.random.split(key, num_envs), actor.memory(num_envs))
 
     @jax.jit
-    def block(episodes: Any, number: jax.Array) -> Any:
-        now = jax.random.fold_in(key, number)
+    def block(actor: Actor, episodes: Any, now: jax.Array) -> Any:
         # One new episode for each environment and block, as when training (`vnl_ppo.rollout`).
         fresh = begin(jax.random.fold_in(now, _BLOCK))
 
@@ -128,7 +127,7 @@ def _stepper(
         return jax.lax.scan(take_step, episodes, jnp.arange(_BLOCK))
 
     first = jax.jit(begin)(jax.random.fold_in(key, 2**31 - 1))
-    return first, block
+    return first, lambda episodes, number: block(actor, episodes, jax.random.fold_in(key, number))
 
 
 class FrameFiles:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.tree_util import Partial
 
 from experiments.names import known_names
 from vnl_ppo.env import Observation
@@ -109,7 +110,9 @@ class SenseLesion(Lesion):
             here = lambda path, old: x if name_of(path) == self.leaf else old
             return jax.tree_util.tree_map_with_path(here, obs)
 
-        def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
+        def act(
+            actor: Actor, obs: Observation, key: jax.Array, memory: Any
+        ) -> tuple[jax.Array, Decision]:
             own, begun, first = memory
             x = flatten(obs)[self.leaf]
             if replace is None:
@@ -125,7 +128,7 @@ class SenseLesion(Lesion):
             kept = jnp.zeros((n, *spec.shape), spec.dtype) if replace is None else ()
             return actor.memory(n), jnp.zeros(n, bool), kept
 
-        return Actor(act, memory)
+        return Actor(Partial(act, actor), Partial(memory))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +160,13 @@ class UnitLesion(Lesion):
                 f"{self.text!r} names unit {max(self.units)}; {self.module} has 0 to {width - 1}"
             )
 
-        def act(obs: Observation, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
+        def act(
+            actor: Actor, obs: Observation, key: jax.Array, memory: Any
+        ) -> tuple[jax.Array, Decision]:
             with nn.intercept_methods(self.intercept):
                 return actor.act(obs, key, memory)
 
-        return Actor(act, actor.memory)
+        return Actor(Partial(act, actor), actor.memory)
 
     def intercept(self, function: Any, args: Any, kwargs: Any, context: Any) -> Any:
         """Change the output of the module, as `flax.linen.intercept_methods` calls it."""

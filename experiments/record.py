@@ -29,6 +29,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from envs.catalogue import find
 from envs.presets import Preset
@@ -331,7 +332,7 @@ def write_replay(
     actor = actor_of(policy, options.lesions, modules, policy.weights)
 
     @jax.jit
-    def walk(memory: Any, observations: Any) -> Any:
+    def walk(actor: Actor, memory: Any, observations: Any) -> Any:
         def take_step(memory: Any, obs: Any) -> Any:
             action, decision = actor.act(obs, jax.random.key(0), memory)
             now = {"action": action, "value": decision.value, **decision.captured}
@@ -349,7 +350,7 @@ def write_replay(
         for start in range(0, length, BLOCK):
             part = (slice(first, first + together), slice(start, start + BLOCK))
             obs = {k: padded(source[f"observation.{k}"][part], together) for k in leaves}
-            memory, block = walk(memory, obs)
+            memory, block = walk(actor, memory, obs)
             store.write(first, start, block)
     for name in source:
         if name not in ("action", "value") and not name.startswith("module."):
@@ -376,13 +377,13 @@ def actor_of(
         weights: of the actor.
     """
 
-    def act(obs: Any, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
+    def act(weights: Weights, obs: Any, key: jax.Array, memory: Any) -> tuple[jax.Array, Decision]:
         output, found = apply_and_capture(policy.network, weights, obs, memory)
         action, decision = decide(policy.network, *output, key, deterministic=True)
         captured = {f"module.{name}": found[name] for name in modules}
         return action, dataclasses.replace(decision, captured=captured)
 
-    actor = Actor(act, lambda n: initial_memory(policy.network, n))
+    actor = Actor(Partial(act, weights), Partial(lambda n: initial_memory(policy.network, n)))
     for lesion in lesions:
         actor = lesion.of(actor, policy)
     return actor

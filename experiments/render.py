@@ -118,8 +118,8 @@ def frames(player: Player, options: RenderOptions) -> Iterator[np.ndarray]:
     """Return the frames of a video of one policy, in the episode that `options.seed` draws."""
     env = player.filmed
     length = max(1, round(options.seconds / env.dt))
-    episode = jax.jit(lambda key: record(player.env, player.actor, key, length))
-    data, alive = episode(jax.random.key(options.seed))
+    episode = jax.jit(lambda actor, key: record(player.env, actor, key, length))
+    data, alive = episode(player.actor, jax.random.key(options.seed))
     camera = camera_name(env, options.camera)
     if options.draw:
         return marked_film(env, data, alive, camera, options.size, options.draw, options.speed)

@@ -28,6 +28,8 @@ from envs.film import check_path, film, filmed, frame_indices, side_by_side, wri
 from experiments.players import RANDOM, Options, load_policy, parse
 from experiments.render import camera_name
 from vnl_ppo import distributions, run_folder
+from vnl_ppo.env import Env
+from vnl_ppo.evaluation import Actor
 from vnl_ppo.loading import Policy
 from vnl_ppo.observations import flatten
 from vnl_ppo.policy import Weights, apply
@@ -188,22 +190,21 @@ def white_of(network: nn.Module, weights: Weights, leaf: str, obs: Any, memory: 
     )
 
 
-def act(policy: Policy, key: jax.Array, length: int) -> tuple[Any, Any, Any, jax.Array]:
-    """Let a policy act for at most T steps, its mode.
+def act(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, Any, Any, jax.Array]:
+    """Let a policy act for at most T steps.
 
     Returns:
         of T states the environment's `data`, the observations by name, the policy's memory (leaves
         [T, ...], [T, ...], [T, 1, ...]), and bool[T], which of them belong to the episode.
     """
-    actor = policy.actor()
-    first = start_episodes(policy.env, jax.random.split(key, 1), actor.memory(1))
+    first = start_episodes(env, jax.random.split(key, 1), actor.memory(1))
 
     def take_step(carry: Any, key: jax.Array) -> Any:
         episodes, over = carry
         state, memory = episodes.state, episodes.memory
         action, decision = actor.act(state.obs, key, memory)
         acted = dataclasses.replace(episodes, memory=decision.memory)
-        moved, faults = advance(policy.env, acted, action)
+        moved, faults = advance(env, acted, action)
         ends = (moved.state.done > 0) | is_broken(faults)
         now = (state.data, flatten(state.obs)), memory, ~over
         return (select(over, episodes, moved), over | ends), now
@@ -221,12 +222,13 @@ def frames(policy: Policy, leaf: str, options: SaliencyOptions) -> Iterator[np.n
     camera = camera_name(env, options.camera)
     length = max(1, round(options.seconds / env.dt))
     key = jax.random.key(options.seed)
-    data, obs, memory, alive = jax.jit(lambda key: act(policy, key, length))(key)
+    walk = lambda actor, key: act(policy.env, actor, key, length)
+    data, obs, memory, alive = jax.jit(walk)(policy.actor(), key)
     network, weights = policy.network, policy.weights
     empty = initial_memory(network, 1)
     white = white_of(network, weights, leaf, jax.tree.map(lambda x: x[0], obs), empty)
     one: Callable[..., jax.Array] = jax.jit(
-        lambda obs, memory, key: saliency(
+        lambda weights, white, obs, memory, key: saliency(
             network, weights, options.of, leaf, obs, memory, key,
             options.samples, options.noise, white,
         )
@@ -236,7 +238,8 @@ def frames(policy: Policy, leaf: str, options: SaliencyOptions) -> Iterator[np.n
     for i in frame_indices(alive, env.dt, options.speed):
         here = lambda x, i=i: x[i]
         held = jax.tree.map(here, memory) if jax.tree.leaves(memory) else memory
-        maps.append(np.asarray(one(jax.tree.map(here, obs), held, jax.random.fold_in(key, int(i)))))
+        drawn = jax.random.fold_in(key, int(i))
+        maps.append(np.asarray(one(weights, white, jax.tree.map(here, obs), held, drawn)))
         images.append(np.asarray(obs[leaf][i]))
     strongest = float(np.percentile(maps, 99))
     shown = (

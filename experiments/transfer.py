@@ -147,10 +147,10 @@ def measure(
     settings = settings_of(str(last.run))
     env, network = build(settings)
     policy = load_into(env, network, settings.ppo, last.run, last.last)
-    episodes = lambda key: run_episodes(
-        env, policy.actor(), key, options.episodes, settings.ppo.episode_length
+    episodes = lambda actor, key: run_episodes(
+        env, actor, key, options.episodes, settings.ppo.episode_length
     )[0]
-    final = jax.jit(episodes)(jax.random.key(options.evaluation_seed))
+    final = jax.jit(episodes)(policy.actor(), jax.random.key(options.evaluation_seed))
     about = [curriculum.about(parsed, stage) for stage in stages]
     return {
         "kind": kind,

@@ -89,9 +89,9 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
     state = reset(key)
 
     @jax.jit
-    def step(state, key, memory):
+    def step(actor, state, key, memory):
         obs = jax.tree.map(lambda x: x[None], state.obs)
-        action, decision = player.actor.act(obs, key, memory)
+        action, decision = actor.act(obs, key, memory)
         return env.step(state, action[0]), decision.memory
 
     model = filmed.whole(state.data)
@@ -113,7 +113,7 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
             if state.done > 0 or steps == player.episode_length:
                 state, memory, steps = reset(key), player.actor.memory(1), 0
             else:
-                state, memory = step(state, jax.random.fold_in(key, total), memory)
+                state, memory = step(player.actor, state, jax.random.fold_in(key, total), memory)
                 steps += 1
             time.sleep(max(0.0, filmed.dt / speed - (time.monotonic() - began)))
 

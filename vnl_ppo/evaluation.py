@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.tree_util import Partial
 
 from vnl_ppo.activations import encoder_activations
 from vnl_ppo.config import PPOConfig
@@ -25,6 +26,11 @@ _MOMENTS = (0.0, 0.125, 0.25, 0.5)
 class Actor(NamedTuple):
     """A policy and its initial memory, as `run_episodes` and `record` take them.
 
+    Those that this project makes are pytrees whose leaves are the policy's weights
+    (`jax.tree_util.Partial`). A jitted function that takes one as an argument is the same program
+    for all policies of a network, and is compiled once and kept on disk; one that closes over an
+    actor has the weights in its program, and is compiled for each policy anew.
+
     Attributes:
         act: (obs [N, ...], key, memory) -> action float32[N, A], `Decision`; see
             `vnl_ppo.policy.make_policy`.
@@ -32,7 +38,7 @@ class Actor(NamedTuple):
     """
 
     act: Act
-    memory: Callable[[int], Any] = lambda n: ()
+    memory: Callable[[int], Any] = Partial(lambda n: ())
 
 
 @struct.dataclass
@@ -155,8 +161,13 @@ def make_evaluate(
 
 def acting(network: nn.Module, weights: Weights, deterministic: bool) -> Actor:
     """Return a network's policy as an `Actor`, which takes the mode if `deterministic`."""
-    act, _ = make_policy(network, weights, deterministic)
-    return Actor(act, lambda n: initial_memory(network, n))
+
+    def act(
+        weights: Weights, obs: Observation, key: jax.Array, memory: Any
+    ) -> tuple[jax.Array, Decision]:
+        return make_policy(network, weights, deterministic)[0](obs, key, memory)
+
+    return Actor(Partial(act, weights), Partial(lambda n: initial_memory(network, n)))
 
 
 def acting_at_random(action_size: int) -> Actor:
@@ -168,7 +179,7 @@ def acting_at_random(action_size: int) -> Actor:
         log_prob = jnp.full(n, -action_size * math.log(2))
         return action, Decision(action, log_prob, jnp.zeros(n), memory)
 
-    return Actor(act)
+    return Actor(Partial(act))
 
 
 def record(env: Env, actor: Actor, key: jax.Array, length: int) -> tuple[Any, jax.Array]:

@@ -186,3 +186,20 @@ def test_modules_and_units_that_are_not_there_are_refused():
         acted(POLICY, unit_lesion("silence", "encoders_visoin: 1"))
     with pytest.raises(ValueError, match="names unit 8; encoders_vision has 0 to 7"):
         acted(POLICY, unit_lesion("silence", "encoders_vision: 2,8"))
+
+
+@pytest.mark.parametrize(
+    "lesion", [None, SenseLesion("vision", "frozen"), unit_lesion("silence", "encoders_vision: 1")]
+)
+def test_policies_of_one_network_are_one_program(lesion):
+    """A program that has the weights in it would be compiled for each policy anew."""
+    run = lambda actor, key: run_episodes(ENV, actor, key, 4, 3)[0]
+
+    def program(change):
+        policy = policy_of(NETWORK, change)
+        actor = policy.actor() if lesion is None else lesion.of(policy.actor(), policy)
+        return jax.jit(run).lower(actor, jax.random.key(0)).as_text()
+
+    assert program(lambda params: params) == program(
+        lambda params: jax.tree.map(jnp.negative, params)
+    )
