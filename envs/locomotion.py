@@ -59,10 +59,11 @@ class Data:
 class Locomotion:
     """A walker in an arena with a task; see `vnl_ppo.env.Env`.
 
-    Observations: `proprio`, float32[n], is the walker's proprioception and the sensors asked for;
-    `vision`, uint8[H, W, C], is the image of its eye, C = 3 for colours and 1 for other modalities
-    (several eyes have a leaf each, see `envs.vision.VisionConfig`); `ahead`, float32[k], if
-    asked for, holds the exact positions of the next obstacles or the target.
+    Observations: `proprio`, float32[n], is the walker's proprioception, the sensors asked for and,
+    if asked for, a compass; `vision`, uint8[H, W, C], is the image of its eye, C = 3 for colours
+    and 1 for other modalities (several eyes have a leaf each, see `envs.vision.VisionConfig`);
+    `ahead`, float32[k], if asked for, holds the exact positions of the next obstacles or the
+    target.
 
     An episode is terminated if the task says so or the physics breaks down (`info["failed"]`). It
     is truncated if the task says so, as at the end of the arena (`info["truncation"]`).
@@ -348,6 +349,8 @@ class Locomotion:
         if self.simulation.sensors:
             felt = now.physics.sensordata[self._felt]
             feels = jnp.concatenate([feels, felt])
+        if self.simulation.compass:
+            feels = jnp.concatenate([feels, now.rotation[0]])
         obs = {PROPRIO: feels}
         for name, eye in self.eyes.items():
             assert self.vision is not None

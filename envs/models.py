@@ -52,6 +52,10 @@ class SimulationConfig:
     """Duration of a control step, seconds; a whole number of physics steps."""
     sensors: tuple[str, ...] = ()
     """Names of the walker's sensors to add to the leaf proprio, such as walker/torso_gyro."""
+    compass: bool = False
+    """Whether proprio ends with the direction of the world's x axis in the axes of the walker's
+    root, three numbers. dm_control's rodent, humanoid and fly do not feel where they are heading,
+    so on a floor, where nothing shows it, they cannot know which way to run."""
 
     @property
     def num_substeps(self) -> int:

@@ -90,6 +90,9 @@ ANY_BODY = SimulationConfig(iterations=20, ls_iterations=20)
 RODENT_TIME = SimulationConfig(physics_timestep=0.002, control_timestep=0.02)
 HUMANOID_TIME = SimulationConfig(physics_timestep=0.005, control_timestep=0.03)
 FLY_TIME = SimulationConfig(physics_timestep=0.0002, control_timestep=0.002)
+# On a floor nothing shows which way x is, and these two do not feel it.
+RODENT_ON_FLOOR = dataclasses.replace(RODENT_TIME, compass=True)
+FLY_ON_FLOOR = dataclasses.replace(FLY_TIME, compass=True)
 RODENT_GAPS = Gaps(width=2.0, platform_length=(0.4, 0.8), gap_length=(0.05, 0.2))
 HUMANOID_GAPS = Gaps(
     "default", 10.0, 100.0, platform_length=(0.3, 2.5), gap_length=(0.5, 1.25), num_slots=4
@@ -112,12 +115,12 @@ PRESETS = {
     "walls_ball": Preset(Walls(), LOW_BALL, RunThroughCorridor(healthy_height=(0.0, 3.0))),
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
-    "rodent_floor": Preset(Floor(), Rodent(), RODENT_RUN, simulation=RODENT_TIME),
+    "rodent_floor": Preset(Floor(), Rodent(), RODENT_RUN, simulation=RODENT_ON_FLOOR),
     "rodent_gaps": Preset(RODENT_GAPS, Rodent(), RODENT_RUN, simulation=RODENT_TIME),
     "humanoid_stand": Preset(Floor(), CmuHumanoid(), STAND, simulation=HUMANOID_TIME),
     "humanoid_gaps": Preset(HUMANOID_GAPS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
     "humanoid_walls": Preset(HUMANOID_WALLS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
-    "fly_floor": Preset(Floor(), FruitFly(), FLY_RUN, simulation=FLY_TIME),
+    "fly_floor": Preset(Floor(), FruitFly(), FLY_RUN, simulation=FLY_ON_FLOOR),
     "mjcf_floor": Preset(Floor(), MjcfWalker(), RUN_ANYHOW, simulation=ANY_BODY),
     "bowl_ant": Preset(Bowl(), Ant(), Escape()),
     "bowl_rodent": Preset(Bowl(), Rodent(), Escape(), simulation=RODENT_TIME),

@@ -1,4 +1,9 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and how tests compile."""
+
+import os
+
+# Programs of tests are compiled for longer than they run. Processes that tests start inherit it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest

@@ -1,6 +1,7 @@
 """The environment of an arena, a walker and a task, as the gap ant: states, ends, pictures."""
 
 import logging
+import math
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,22 @@ def test_sensors_asked_for_are_felt(start):
     felt = np.asarray(state.obs["proprio"][27:])
     np.testing.assert_array_equal(felt, state.data.physics.sensordata)
     assert (felt != 0).all()
+
+
+def test_a_compass_tells_where_x_is_in_the_axes_of_the_root():
+    env = Locomotion(*PARTS, simulation=SimulationConfig(compass=True), back_end="mujoco")
+    qpos = jnp.asarray(env.model.qpos0, jnp.float32)
+    layout = env.arena.draw(jax.random.key(0))
+    half = math.sqrt(0.5)
+    for quaternion, direction in {
+        (1.0, 0.0, 0.0, 0.0): (1, 0, 0),
+        (half, 0.0, 0.0, half): (0, -1, 0),  # Turned to the left: x is on the right, at -y.
+        (half, 0.0, half, 0.0): (0, 0, 1),  # Looking down: x is above the head.
+    }.items():
+        turned = qpos.at[3:7].set(jnp.array(quaternion))
+        obs = env.at(turned, jnp.zeros(env.model.nv), layout).obs["proprio"]
+        np.testing.assert_allclose(obs[-3:], direction, atol=1e-6)
+        assert len(obs) == 27 + 3
 
 
 def test_what_lies_ahead_is_told_where_asked_for_and_no_policy_has_it_unasked(put):

@@ -49,7 +49,8 @@ class Animal:
 
     def __init__(self, preset, make, names):
         parts = Floor(), preset.walker, RunThroughCorridor()
-        self.env = Locomotion(*parts, simulation=preset.simulation, back_end="mujoco")
+        simulation = dataclasses.replace(preset.simulation, compass=False)
+        self.env = Locomotion(*parts, simulation=simulation, back_end="mujoco")
         self.names = names
         self.theirs = make()
         arena = floors.Floor(size=(8.0, 8.0))
@@ -144,7 +145,7 @@ def test_the_number_of_entries_is_the_one_that_the_walker_says(animal):
 
 
 def test_a_users_sensors_come_after_the_walkers_own():
-    simulation = dataclasses.replace(PRESETS["rodent_floor"].simulation, sensors=("walker/torso",))
+    simulation = dataclasses.replace(PRESETS["rodent_gaps"].simulation, sensors=("walker/torso",))
     parts = Floor(), rodent.Rodent(), RunThroughCorridor()
     plain, asked = (Locomotion(*parts, simulation=s) for s in (SimulationConfig(), simulation))
     state = jax.jit(asked.reset)(jax.random.key(0))
