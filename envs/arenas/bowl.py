@@ -131,6 +131,8 @@ class Bowl(Arena):
         del field.nrow, field.ncol
         field.file = mjcf.Asset(contents=content, extension=".hfield")
         field.size = (*half, HEIGHT * top, BASE)
+        # As dm_control's Escape has it: else cameras would not show what is nearer than 0.7 m.
+        root.visual.map.znear = 0.00025
         return root
 
     def draw(self, key: jax.Array) -> Layout:
