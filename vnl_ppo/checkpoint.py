@@ -40,7 +40,7 @@ class CheckpointConfig:
     minutes: float = 10.0
     """Maximum minutes between checkpoints, besides those after evaluations; 0 for only those."""
     keep_last: int = 5
-    """Number of newest checkpoints to keep; 0 for all."""
+    """Number of newest checkpoints to keep besides that of step 0; 0 for all."""
     keep_best: int = 1
     """Number of checkpoints to keep in addition, those with the highest evaluation return."""
 
@@ -247,7 +247,9 @@ def set_aside(folder: Path, after: int) -> None:
 
 
 def prune(folder: Path, config: CheckpointConfig) -> list[int]:
-    """Delete the checkpoints that `config` does not keep; the newest one and other files stay.
+    """Delete the checkpoints that `config` does not keep; other files stay.
+
+    The newest one stays, and that of step 0, from before training: analyses compare with it.
 
     Returns:
         the steps that were deleted.
@@ -263,7 +265,7 @@ def prune(folder: Path, config: CheckpointConfig) -> list[int]:
     }
     best = sorted(scores, key=lambda step: (scores[step], step))[::-1][: config.keep_best]
     old = saved[: -config.keep_last]
-    deleted = [step for step in old if step not in best and _DIGESTS in notes[step]]
+    deleted = [step for step in old if step not in (0, *best) and _DIGESTS in notes[step]]
     for step in deleted:
         _discard(folder / str(step))
     return deleted

@@ -176,17 +176,17 @@ def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(copied, mo
     assert checkpoint.read_last(copied, pytest.fail)[0] == 20
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path):
-    scores = {10: 1.0, 20: 5.0, 30: None, 40: 2.0, 50: float("nan"), 60: 3.0}
+def test_the_first_the_newest_and_the_best_are_kept(tmp_path):
+    scores = {0: 0.0, 10: 1.0, 20: 5.0, 30: None, 40: 2.0, 50: float("nan"), 60: 3.0}
     for step, score in scores.items():
         checkpoint.save(tmp_path, step, {"x": jnp.zeros((1, 1))}, score)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "15").mkdir()
     assert checkpoint.prune(tmp_path, CheckpointConfig(keep_last=0)) == []
     assert checkpoint.prune(tmp_path, CheckpointConfig(keep_last=3, keep_best=1)) == [10, 30]
-    assert checkpoint.steps(tmp_path) == [15, 20, 40, 50, 60]
+    assert checkpoint.steps(tmp_path) == [0, 15, 20, 40, 50, 60]
     assert checkpoint.prune(tmp_path, CheckpointConfig(keep_last=1, keep_best=0)) == [20, 40, 50]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["15", "60", "notes.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "15", "60", "notes.txt"]
 
 
 @pytest.mark.parametrize(
