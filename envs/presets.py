@@ -105,10 +105,12 @@ AT_SPEED = RunThroughCorridor(
 RODENT_RUN = dataclasses.replace(AT_SPEED, target_velocity=1.0, end_effector_height=-0.3)
 HUMANOID_RUN = dataclasses.replace(AT_SPEED, end_effector_height=-0.5, only_feet=True)
 STAND = dataclasses.replace(AT_SPEED, target_velocity=0.0, healthy_height=(0.7, 2.0))
-# dm_control's reward is 0 at rest and below, from which nothing is learned on a floor in hours.
-RUN_FORWARD = dataclasses.replace(AT_SPEED, target=0.0, forward=5.0)
-# In centimetres.
-FLY_RUN = dataclasses.replace(RUN_FORWARD, forward=2.0, healthy_height=(0.03, 1.0))
+# dm_control's reward is 0 at rest and below, and a rodent learned nothing from it.
+RODENT_FORWARD = dataclasses.replace(AT_SPEED, target=0.0, forward=5.0)
+# In centimetres. For speed alone the fly learns one leap, which ends the episode.
+FLY_RUN = dataclasses.replace(
+    AT_SPEED, target=5.0, target_velocity=2.0, forward=0.5, healthy_height=(0.03, 1.0)
+)
 
 PRESETS = {
     "gap_ant": Preset(Gaps(), Ant(), RunThroughCorridor()),
@@ -117,7 +119,7 @@ PRESETS = {
     "walls_ball": Preset(Walls(), LOW_BALL, RunThroughCorridor(healthy_height=(0.0, 3.0))),
     "target_ant": Preset(ANYWHERE, Ant(), TARGETS),
     "target_ball": Preset(ANYWHERE, JumpingBall(), TARGETS),
-    "rodent_floor": Preset(Floor(), Rodent(), RUN_FORWARD, simulation=RODENT_ON_FLOOR),
+    "rodent_floor": Preset(Floor(), Rodent(), RODENT_FORWARD, simulation=RODENT_ON_FLOOR),
     "rodent_gaps": Preset(RODENT_GAPS, Rodent(), RODENT_RUN, simulation=RODENT_TIME),
     "humanoid_stand": Preset(Floor(), CmuHumanoid(), STAND, simulation=HUMANOID_TIME),
     "humanoid_gaps": Preset(HUMANOID_GAPS, CmuHumanoid(), HUMANOID_RUN, simulation=HUMANOID_TIME),
