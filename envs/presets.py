@@ -90,7 +90,7 @@ ANY_BODY = SimulationConfig(iterations=20, ls_iterations=20)
 RODENT_TIME = SimulationConfig(physics_timestep=0.002, control_timestep=0.02)
 HUMANOID_TIME = SimulationConfig(physics_timestep=0.005, control_timestep=0.03)
 FLY_TIME = SimulationConfig(physics_timestep=0.0002, control_timestep=0.002)
-# On a floor nothing shows which way x is, and these two do not feel it.
+# On a floor nothing shows which way x is, and neither the rodent nor the fly feels it.
 RODENT_ON_FLOOR = dataclasses.replace(RODENT_TIME, compass=True)
 FLY_ON_FLOOR = dataclasses.replace(FLY_TIME, compass=True)
 RODENT_GAPS = Gaps(width=2.0, platform_length=(0.4, 0.8), gap_length=(0.05, 0.2))
