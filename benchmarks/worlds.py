@@ -29,17 +29,14 @@ from envs import physics
 from envs.locomotion import Locomotion
 from envs.models import control_range, slot_names
 from envs.physics.mujoco import usable_cores
-from envs.presets import PRESETS
-
-ANY_FILE = ("mjcf_floor",)
-"""Presets that need a user's file."""
+from envs.presets import NEED_A_FILE, PRESETS
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of the measurement."""
 
-    worlds: tuple[str, ...] = tuple(name for name in PRESETS if name not in ANY_FILE)
+    worlds: tuple[str, ...] = tuple(name for name in PRESETS if name not in NEED_A_FILE)
     """Presets."""
     mjx: tuple[str, ...] = ()
     """Presets that MJX steps too. It compiles for minutes in some."""

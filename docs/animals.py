@@ -11,11 +11,9 @@ import numpy as np
 
 import envs
 from envs.film import film
-from envs.presets import PRESETS
+from envs.presets import NEED_A_FILE, PRESETS
 from envs.vision import VisionConfig
 
-ANY_FILE = ("mjcf_floor",)
-"""Presets that need a user's file."""
 SIZE, EYE = (192, 256), 64
 COLUMNS = 3
 
@@ -37,7 +35,7 @@ def main() -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = [name for name in PRESETS if name not in ANY_FILE]
+    names = [name for name in PRESETS if name not in NEED_A_FILE]
     rows = -(-len(names) // COLUMNS)
     figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(14, 2.25 * rows), layout="constrained")
     for axis in axes.flat:

@@ -130,3 +130,5 @@ PRESETS = {
     "bowl_rodent": Preset(Bowl(), Rodent(), Escape(), simulation=RODENT_TIME),
     "maze_ball": Preset(Maze(reach=0.5), LOW_BALL, Forage()),
 }
+NEED_A_FILE = ("mjcf_floor",)
+"""Presets that cannot be made without a user's file."""

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 import tyro
 from rich.table import Table
@@ -23,12 +22,13 @@ from rich.table import Table
 from experiments import curriculum
 from experiments.analysis.shares import over_runs
 from experiments.curriculum import CurriculumOptions, Stage
+from experiments.evaluate import evaluate
 from experiments.output import lasting_output
+from experiments.players import Player
 from experiments.results import pyplot, save_figure, show, write_numbers
 from experiments.settings import build, settings_of
 from experiments.training_runs import split_command
 from vnl_ppo import run_folder
-from vnl_ppo.evaluation import run_episodes
 from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.loading import load_into
@@ -147,10 +147,8 @@ def measure(
     settings = settings_of(str(last.run))
     env, network = build(settings)
     policy = load_into(env, network, settings.ppo, last.run, last.last)
-    episodes = lambda actor, key: run_episodes(
-        env, actor, key, options.episodes, settings.ppo.episode_length
-    )[0]
-    final = jax.jit(episodes)(policy.actor(), jax.random.key(options.evaluation_seed))
+    player = Player(kind, env, policy.actor(), settings.ppo.episode_length)
+    final = evaluate(player, options.episodes, player.episode_length, options.evaluation_seed)
     about = [curriculum.about(parsed, stage) for stage in stages]
     return {
         "kind": kind,
