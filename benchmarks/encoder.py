@@ -2,8 +2,9 @@
 
 Both have the same parameters. Each runs inside a jitted `lax.scan` over minibatches gathered by
 index from a buffer of uint8 images, forward and gradient, as in training; `single` is one call
-outside a loop. Rounds alternate between the two, and ratios are medians over rounds. The last line
-is one JSON object.
+outside a loop. Rounds alternate between the two, and ratios are medians over rounds. With --torch,
+the same layers are timed in PyTorch afterwards, in a virtual environment of its own made from
+peers/sb3.txt. The last line is one JSON object.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from peers.processes import finish, python_of, start
 
 from encoders import NatureCNN
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--gradient-batch", type=int, default=256)
     parser.add_argument("--minibatches", type=int, default=2, help="steps of the scan")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--torch", action="store_true", help="time PyTorch too")
     options = parser.parse_args()
 
     generator = np.random.default_rng(0)
@@ -125,6 +128,14 @@ def main() -> None:
         report["ratio"][kind] = looped["ratio"]
         report["samples_per_second"][kind] = looped["samples_per_second"]
         report["single"][kind] = single
+    if options.torch:
+        report["torch"] = theirs = {}
+        for kind, batch in batches.items():
+            given = options.size, options.features, batch, 5 * options.rounds
+            run = start(python_of("sb3"), "rate_torch_encoder.py", *given)
+            rate = json.loads(finish(run).splitlines()[-1])["samples_per_second"][kind]
+            ratio = report["samples_per_second"][kind]["ours"] / rate
+            theirs[kind] = {"samples_per_second": rate, "ratio.ours_vs_torch": round(ratio, 2)}
     report["image"] = f"{options.size}x{options.size}x3"
     report["features"] = options.features
     report["batch"] = batches
