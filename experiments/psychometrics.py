@@ -4,6 +4,7 @@
     python experiments/psychometrics.py runs/mine random --vary walker.reset-noise 0.01,0.1
     python experiments/psychometrics.py runs/mine --lesion vision=blank \\
         --vary arena.gap-length 0.1,0.5
+    python experiments/psychometrics.py runs/mine --vary arena.platform-shift +-0,0.5,1
 
 All policies run the same episodes at each value. The curves are logistic fits by maximum
 likelihood; the threshold is where half of the episodes succeed.
@@ -28,6 +29,9 @@ from vnl_ppo import run_folder
 from vnl_ppo.run_folder import split_name
 from vnl_ppo.runtime import keep_compilations
 
+AROUND_ZERO = "+-"
+"""Before values: a range is from minus each value to the value."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PsychometricOptions(Options):
@@ -35,7 +39,8 @@ class PsychometricOptions(Options):
 
     vary: tuple[str, str] = ("", "")
     """A setting of the world and its values: arena.gap-length 0.1:1.2:0.1 (first, last, step) or
-    arena.gap-length 0.1,0.5,1. Of a range, both ends get the value."""
+    arena.gap-length 0.1,0.5,1. Of a range, both ends get the value; with +- before the values, such
+    as arena.platform-shift +-0,0.5,1, the range is from minus the value to the value."""
     at_least: tuple[str, float] = ("success", 1.0)
     """An episode succeeds if this metric is at least this number."""
     episodes: int = 100
@@ -62,7 +67,8 @@ def main() -> None:
         options, world = parse(PsychometricOptions, sys.argv[1:], __doc__)
         setting, text = options.vary
         values = values_of(text)
-        worlds = [varied(world, setting, value) for value in values]
+        around_zero = text.startswith(AROUND_ZERO)
+        worlds = [varied(world, setting, value, around_zero) for value in values]
         base = output(options, setting)
         numbers, drawing = base.with_suffix(".json"), base.with_suffix(".png")
         if numbers.exists():
@@ -80,18 +86,19 @@ def main() -> None:
 
 
 def values_of(text: str) -> list[float]:
-    """Return the values that are written FIRST:LAST:STEP or with commas.
+    """Return the values that are written FIRST:LAST:STEP or with commas, after +- or not.
 
     Raises:
         ValueError: they are written otherwise, or are fewer than two.
     """
+    numbers = text.removeprefix(AROUND_ZERO)
     try:
-        if ":" in text:
-            first, last, step = map(float, text.split(":"))
+        if ":" in numbers:
+            first, last, step = map(float, numbers.split(":"))
             number = int(np.floor((last - first) / step + 1e-9)) + 1 if step else 0
             values = [round(first + i * step, 9) for i in range(number)]
         else:
-            values = [float(x) for x in text.split(",")]
+            values = [float(x) for x in numbers.split(",")]
     except ValueError:
         values = []
     if len(values) < 2 or not np.isfinite(values).all():
@@ -102,8 +109,14 @@ def values_of(text: str) -> list[float]:
     return values
 
 
-def varied(world: Settings, setting: str, value: float) -> Settings:
+def varied(world: Settings, setting: str, value: float, around_zero: bool = False) -> Settings:
     """Return the settings of a world in which one setting has a value.
+
+    Args:
+        world: the settings.
+        setting: the name, such as arena.gap-length. Both ends of a range get the value.
+        value: the value.
+        around_zero: whether a range is from minus the value to the value instead.
 
     Raises:
         ValueError: there is no such setting, or it is neither a number nor a range.
@@ -121,8 +134,10 @@ def varied(world: Settings, setting: str, value: float) -> Settings:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"--vary names {setting!r}, which is no setting of this world{hint}")
     if isinstance(old, tuple) and len(old) == 2:
-        new: Any = (value, value)
+        new: Any = (-value if around_zero else value, value)
     elif isinstance(old, float | int) and not isinstance(old, bool):
+        if around_zero:
+            raise ValueError(f"--vary has {AROUND_ZERO} for {setting!r}, which is no range")
         new = type(old)(value)
     else:
         raise ValueError(f"--vary names {setting!r}, which is {old!r}, neither number nor range")
@@ -162,8 +177,9 @@ def measure(
             "threshold": fit and fit.threshold,
             "slope": fit and fit.slope,
         }
+    sign = "±" if options.vary[1].startswith(AROUND_ZERO) else ""
     return {
-        "setting": options.vary[0],
+        "setting": sign + options.vary[0],
         "values": list(values),
         "success": f"{metric} >= {least:g}",
         "episodes": options.episodes,

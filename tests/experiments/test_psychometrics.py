@@ -40,12 +40,17 @@ def test_a_step_has_a_threshold_between_and_certainty_has_none():
 def test_values_and_settings():
     assert values_of("0.1:0.5:0.2") == [0.1, 0.3, 0.5]
     assert values_of("1,2.5") == [1, 2.5]
-    for text in ("", "1", "a:b:c", "1:2", "0:1:0", "1,inf"):
+    assert values_of("+-0:1:0.5") == [0, 0.5, 1] and values_of("+-0,2") == [0, 2]
+    for text in ("", "1", "a:b:c", "1:2", "0:1:0", "1,inf", "+-", "+-1", "1,+-2"):
         with pytest.raises(ValueError, match="write FIRST:LAST:STEP"):
             values_of(text)
     world = defaults_for("gap_ant", seeing=False)
     assert varied(world, "arena.gap-length", 0.3).arena.gap_length == (0.3, 0.3)
     assert varied(world, "task.forward", 2).task.forward == 2.0
+    around = varied(world, "arena.platform-shift", 0.5, around_zero=True)
+    assert around.arena.platform_shift == (-0.5, 0.5)
+    with pytest.raises(ValueError, match="no range"):
+        varied(world, "task.forward", 2, around_zero=True)
     with pytest.raises(ValueError, match="did you mean arena.gap_length"):
         varied(world, "arena.gap-lenght", 1)
     with pytest.raises(ValueError, match="neither number nor range"):
