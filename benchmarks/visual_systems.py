@@ -2,7 +2,9 @@
 
 Both have the same parameters and run as in `benchmarks/encoder.py`: forward and gradient inside a
 jitted `lax.scan` over minibatches, alternately. Padding stays apart from the convolutions in both.
-The last line is one JSON object.
+`mflop_forward` are millions of floating-point operations for an image, as XLA counts them in the
+plain layers, and `mib_gradient` the memory in MiB for the values in between of one minibatch's
+gradient. With --rounds 0 nothing is timed. The last line is one JSON object.
 """
 
 import argparse
@@ -11,8 +13,10 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 os.environ.setdefault("PJRT_NPROC", str(max(8, os.cpu_count() or 1)))
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +47,14 @@ def convolutions_of_xla() -> Iterator[None]:
             module.convolve = ours
 
 
+def operations(network: nn.Module, params: Any, image: jax.Array) -> float:
+    """Return floating-point operations, forward, by the plain layers, of one image [1, ...]: XLA
+    counts the body of a loop over images once."""
+    with convolutions_of_xla():
+        lowered = jax.jit(lambda p, x: network.apply(p, x)).lower(params, image)
+        return lowered.cost_analysis()["flops"]
+
+
 def main() -> None:
     """Runs the comparison and prints it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -69,7 +81,12 @@ def main() -> None:
                 # Another function, or JAX would return the trace of the first.
                 again = over_minibatches(lambda p, x, work=work: work(p, x))
                 calls["plain"] = again.lower(*given).compile()
-            row[kind] = compare(calls, given, math.prod(indices.shape), options.rounds)
+            if options.rounds:
+                row[kind] = compare(calls, given, math.prod(indices.shape), options.rounds)
+            if kind == "gradient":
+                used = calls["ours"].memory_analysis().temp_size_in_bytes
+                row["mib_gradient"] = round(used / 2**20, 1)
+        row["mflop_forward"] = round(operations(network, params, images[:1]) / 1e6, 2)
         report[spec] = row
         print(spec, row, flush=True)
     about = {"image": f"{options.size}x{options.size}x3", "batch": options.batch}

@@ -234,6 +234,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             fine = np.linspace(x.min(), x.max(), 200)
             fitted = Logistic(curve["threshold"], curve["slope"])
             axes.plot(fine, fitted(fine), color=f"C{i}")
+        else:
+            axes.plot(x, share, ":", color=f"C{i}")
     axes.set(xlabel=found["setting"], ylabel=f"share with {found['success']}", ylim=(-0.03, 1.03))
     axes.legend(frameon=False)
     save_figure(drawn, path)
