@@ -4,6 +4,7 @@ processes.
     python -m tests.sharing devices OUT.npz
     python -m tests.sharing train RUN STEPS [COORDINATOR NUM_PROCESSES PROCESS_ID]
     python -m tests.sharing stop RUN STEPS COORDINATOR NUM_PROCESSES PROCESS_ID
+    python -m tests.sharing borrow RUN STEPS OTHER_RUN [COORDINATOR NUM_PROCESSES PROCESS_ID]
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from tests.probes import Pixels, Probe, Recall, Senses
 from vnl_ppo import checkpoint, distributed, run_folder
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.interruption import Interrupted
+from vnl_ppo.loading import read_weights
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.ppo import make_ppo
 from vnl_ppo.recurrence import GRU
@@ -94,8 +96,9 @@ def devices(out):
     np.savez(out, **found)
 
 
-def training(folder, steps, *others, on_iteration=None):
-    """A whole run of a probe, alone or as one of several processes; resumed if it exists."""
+def training(folder, steps, *others, on_iteration=None, borrowed=None):
+    """A whole run of a probe, alone or as one of several processes; resumed if it exists, or begun
+    with the weights of another."""
     if others:
         coordinator, num_processes, process_id = others
         distributed.join(
@@ -110,7 +113,8 @@ def training(folder, steps, *others, on_iteration=None):
             run_folder.create(folder, {})
         network = ActorCritic(1, {"vision": Pixels()}, (8,), (8,))
         env = Probe(lambda x, a: -jnp.square(a - 0.5 * x), steps=7, picture=True)
-        train(env, network, config, folder, resume, on_iteration=on_iteration)
+        initial = read_weights(Path(borrowed), config)[1] if borrowed else None
+        train(env, network, config, folder, resume, on_iteration=on_iteration, initial=initial)
     except (distributed.PeerLostError, Interrupted, OSError) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         distributed.leave(getattr(error, "status", 1))
@@ -127,5 +131,11 @@ def stopping(folder, steps, *others):
     training(folder, steps, *others, on_iteration=hook)
 
 
+def borrowing(folder, steps, other, *others):
+    """Train as `training`, from the weights of another run."""
+    training(folder, steps, *others, borrowed=other)
+
+
 if __name__ == "__main__":
-    {"devices": devices, "train": training, "stop": stopping}[sys.argv[1]](*sys.argv[2:])
+    what = {"devices": devices, "train": training, "stop": stopping, "borrow": borrowing}
+    what[sys.argv[1]](*sys.argv[2:])

@@ -93,9 +93,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def two_processes(folder, steps, what="train"):
+def two_processes(folder, steps, what="train", *more):
     address = f"127.0.0.1:{free_port()}"
-    return [start(what, folder, steps, address, 2, i) for i in range(2)]
+    return [start(what, folder, steps, *more, address, 2, i) for i in range(2)]
 
 
 def end_of(folder):
@@ -110,8 +110,8 @@ def wait_for_training(process):
     pytest.fail("it ended before it trained")
 
 
-def alone(folder, steps):
-    process = start("train", folder, steps)
+def alone(folder, steps, what="train", *more):
+    process = start(what, folder, steps, *more)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output
@@ -133,6 +133,23 @@ def test_two_processes_train_as_one(tmp_path):
     assert "evaluation" not in outputs[1], "the second process has nothing to tell"
     alone(tmp_path / "one", 4 * STEPS)
     assert_close(end_of(tmp_path / "two"), end_of(tmp_path / "one"), 4)
+
+
+@pytest.mark.slow
+def test_two_processes_begin_with_what_was_learned_elsewhere(tmp_path):
+    source = tmp_path / "source"
+    alone(source, 2 * STEPS)
+    processes = two_processes(tmp_path / "two", 2 * STEPS, "borrow", source)
+    outputs = [p.communicate()[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    first = checkpoint.read(tmp_path / "two" / run_folder.CHECKPOINTS, 0)
+    _, learned = end_of(source)
+    weights = [name for name in learned if name.startswith("weights.")]
+    for name in weights:
+        np.testing.assert_array_equal(first[name], learned[name], err_msg=name)
+    assert any((first[name] != end_of(tmp_path / "two")[1][name]).any() for name in weights)
+    alone(tmp_path / "one", 2 * STEPS, "borrow", source)
+    assert_close(end_of(tmp_path / "two"), end_of(tmp_path / "one"), 2)
 
 
 LONG = 40_000 * STEPS
