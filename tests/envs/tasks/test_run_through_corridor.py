@@ -220,11 +220,36 @@ def test_episodes_end_as_by_dm_controls_rules(strict):
     assert min(low.sum(), touching.sum(), number - np.sum(expected)) > 5
 
 
+def test_an_episode_ends_when_a_body_that_has_to_be_upright_is_not():
+    class TwoUpright(Ant):
+        upright = ("torso", Ant.end_effectors[0])
+
+    number = 64
+    task = RunThroughCorridor(healthy_height=(-10.0, 10.0), least_upright=0.5)
+    env = Locomotion(Gaps(), TwoUpright(), task, back_end="mujoco")
+    state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(2), number))
+    at = jax.jit(jax.vmap(lambda q, layout: env.at(q, jnp.zeros(14), layout)))
+    # Half of them in any attitude, half nearly upright.
+    poses = random_poses(number)
+    poses = poses.at[::2, 3:7].multiply(0.2).at[::2, 3].add(1.0)
+    poses = poses.at[:, 3:7].divide(jnp.linalg.norm(poses[:, 3:7], axis=1, keepdims=True))
+    state = jax.jit(jax.vmap(env.step))(at(poses, state.data.layout), jnp.zeros((number, 8)))
+    data, up = mujoco.MjData(env.model), []
+    for qpos in np.asarray(state.data.physics.qpos):
+        data.qpos[:] = qpos
+        mujoco.mj_kinematics(env.model, data)
+        up.append([data.body(f"walker/{name}").xmat[8] for name in TwoUpright.upright])
+    torso, foot = (np.array(up) < 0.5).T
+    np.testing.assert_array_equal(state.done > 0, torso | foot)
+    assert min((torso & ~foot).sum(), (foot & ~torso).sum(), (~torso & ~foot).sum()) > 1
+
+
 def test_rules_that_the_walker_cannot_keep_are_refused():
     for settings, why in [
         ({"only_feet": True}, "JumpingBall names no feet"),
         ({"end_effector_height": -0.5}, "names no end effectors"),
         ({"target_velocity": -1.0}, "task.target_velocity is -1.0 m/s"),
+        ({"least_upright": 1.5}, "task.least_upright is 1.5; it has to be from -1"),
     ]:
         with pytest.raises(ValueError, match=why):
             Locomotion(Gaps(), JumpingBall(), RunThroughCorridor(**settings))
