@@ -46,6 +46,10 @@ class RunThroughCorridor(Task):
     only_feet: bool = False
     """Whether the episode is terminated when anything but the walker's feet touches something, as
     in dm_control."""
+    least_upright: float | None = None
+    """Least z component of the z axes of the bodies that the walker names in `upright`, by default
+    its root: 1 is upright, -1 upside down; below, the episode is terminated. None for any, as in
+    dm_control."""
 
     reductions = dict.fromkeys(
         ("x_position", "y_position", "distance_from_origin", "distance_along_x"), "last"
@@ -62,6 +66,11 @@ class RunThroughCorridor(Task):
         if not 0 <= self.target_velocity < float("inf"):
             raise ValueError(
                 f"task.target_velocity is {self.target_velocity} m/s; it has to be 0 or more"
+            )
+        if self.least_upright is not None and not -1 <= self.least_upright <= 1:
+            raise ValueError(
+                f"task.least_upright is {self.least_upright}; it has to be from -1, upside down, "
+                "to 1, upright"
             )
 
     @property
@@ -91,6 +100,8 @@ class RunThroughCorridor(Task):
             failed |= (now.end_effectors[:, 2] < self.end_effector_height).any()
         if self.only_feet:
             failed |= now.fallen
+        if self.least_upright is not None:
+            failed |= (now.upright < self.least_upright).any()
         own = {}
         if self.target:
             margin = self.target_velocity or 1.0
