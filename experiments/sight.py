@@ -5,7 +5,7 @@
     python experiments/sight.py walls_ball --seeds 0 1 2 --conditions plain told_critic
 
 Every condition has the same world, the same number of steps and the same settings of PPO; they
-differ in what the animal observes:
+differ in what the animal observes, and some in how its encoder is trained:
 
 - blind: proprioception only;
 - told: also `ahead`, the truth about what lies ahead, as numbers;
