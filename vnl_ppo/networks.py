@@ -160,12 +160,17 @@ class ActorCritic(nn.Module):
         Raises:
             ValueError: the network has a core, but no memory is given.
         """
-        actor = self._features(self.shared, obs, self.policy_leaves, keys)
-        if self.one_stream:
-            critic = actor
+        acting = sorted(obs if self.policy_leaves is None else self.policy_leaves)
+        valuing = sorted(obs if self.value_leaves is None else self.value_leaves)
+        if self.share_encoders:
+            # Each leaf once, for both.
+            encoded = self._encoded(self.shared, obs, sorted({*acting, *valuing}), keys)
+            actor = _side_by_side(encoded, acting)
+            critic = actor if self.one_stream else _side_by_side(encoded, valuing)
         else:
-            encoders = self.shared if self.share_encoders else self.value_encoders
-            critic = self._features(encoders, obs, self.value_leaves, keys)
+            actor = _side_by_side(self._encoded(self.shared, obs, acting, keys), acting)
+            own = self._encoded(self.value_encoders, obs, valuing, keys)
+            critic = _side_by_side(own, valuing)
         if self.core is None:
             self._predict(actor, obs)
             return self._logits(actor), self.value(critic)[..., 0]
@@ -185,14 +190,16 @@ class ActorCritic(nn.Module):
         if self.predict_leaves:
             self.predictor(features, {k: obs[k] for k in self.predict_leaves})
 
-    def _features(
+    def _encoded(
         self,
         encoders: Mapping[str, nn.Module],
         obs: Leaves,
-        leaves: Sequence[str] | None,
+        leaves: Sequence[str],
         keys: jax.Array | None,
-    ) -> jax.Array:
-        def encoded(k):
+    ) -> Leaves:
+        """Return the features of leaves by name; those without an encoder stay as they are."""
+
+        def encoded(k: str) -> jax.Array:
             if k not in encoders:
                 return obs[k]
             given = [obs[k]]
@@ -204,14 +211,17 @@ class ActorCritic(nn.Module):
                 x = in_lower_precision(encoders[k], self.encoder_dtype, *given)
             return jax.lax.stop_gradient(x) if k in self.frozen_leaves else x
 
-        parts = [encoded(k) for k in sorted(obs if leaves is None else leaves)]
-        return jnp.concatenate([x.astype(jnp.float32) for x in parts], axis=-1)
+        return {k: encoded(k) for k in leaves}
 
     def _logits(self, features: jax.Array) -> jax.Array:
         output = self.policy(features)
         if self.state_dependent_std:
             return output
         return jnp.concatenate([output, jnp.broadcast_to(self.raw_scale, output.shape)], axis=-1)
+
+
+def _side_by_side(encoded: Leaves, leaves: Sequence[str]) -> jax.Array:
+    return jnp.concatenate([encoded[k].astype(jnp.float32) for k in leaves], axis=-1)
 
 
 def takes_key(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vnl_ppo.networks import ActorCritic, check_encoders, check_network
+from vnl_ppo.networks import ActorCritic, Head, check_encoders, check_network
 from vnl_ppo.recurrence import GRU
 
 SPEC = {
@@ -46,6 +46,32 @@ def test_encoders_are_shared_unless_asked_otherwise():
     own = gradients(False)
     assert not moved(own["encoders_vision"])
     assert moved(own["value_encoders_vision"])
+
+
+@pytest.mark.parametrize("leaves", [None, ("vision",)])
+def test_a_shared_encoder_runs_once_for_both_heads(leaves):
+    runs = []
+
+    class Counting(Pixels):
+        @nn.compact
+        def __call__(self, x):
+            runs.append(x.shape)
+            return nn.Dense(8)(x.reshape(*x.shape[:-3], -1).astype(jnp.float32))
+
+    network = ActorCritic(2, {"vision": Counting()}, (8,), (8,), value_leaves=leaves)
+    params = network.init(jax.random.key(0), obs_of())
+    runs.clear()
+    logits, value = network.apply(params, obs_of())
+    assert len(runs) == 1
+    # By hand: the heads on what each of them gets.
+    image = obs_of()["vision"].reshape(-1).astype(jnp.float32)
+    inner = params["params"]
+    seen = nn.Dense(8).apply({"params": inner["encoders_vision"]["Dense_0"]}, image)
+    both = jnp.concatenate([obs_of()["proprio"], seen])
+    head = lambda name, width, x: Head((8,), width).apply({"params": inner[name]}, x)
+    np.testing.assert_allclose(logits, head("policy", 4, both), rtol=1e-6)
+    own = both if leaves is None else seen
+    np.testing.assert_allclose(value, head("value", 1, own)[0], rtol=1e-6)
 
 
 def test_a_leaf_that_cannot_reach_the_heads_is_named():
