@@ -129,13 +129,15 @@ def main() -> None:
         report["samples_per_second"][kind] = looped["samples_per_second"]
         report["single"][kind] = single
     if options.torch:
-        report["torch"] = theirs = {}
-        for kind, batch in batches.items():
-            given = options.size, options.features, batch, 5 * options.rounds
-            run = start(python_of("sb3"), "rate_torch_encoder.py", *given)
-            rate = json.loads(finish(run).splitlines()[-1])["samples_per_second"][kind]
-            ratio = report["samples_per_second"][kind]["ours"] / rate
-            theirs[kind] = {"samples_per_second": rate, "ratio.ours_vs_torch": round(ratio, 2)}
+        # A round of ours is several minibatches, one of PyTorch's is one.
+        rounds = options.rounds * options.minibatches
+        given = options.size, options.features, *batches.values(), rounds
+        run = start(python_of("sb3"), "rate_torch_encoder.py", *given)
+        report["torch"] = theirs = json.loads(finish(run).splitlines()[-1])
+        theirs["ratio"] = {
+            kind: round(report["samples_per_second"][kind]["ours"] / rate, 2)
+            for kind, rate in theirs["samples_per_second"].items()
+        }
     report["image"] = f"{options.size}x{options.size}x3"
     report["features"] = options.features
     report["batch"] = batches

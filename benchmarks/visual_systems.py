@@ -51,7 +51,7 @@ def operations(network: nn.Module, params: Any, image: jax.Array) -> float:
     """Return floating-point operations, forward, by the plain layers, of one image [1, ...]: XLA
     counts the body of a loop over images once."""
     with convolutions_of_xla():
-        lowered = jax.jit(lambda p, x: network.apply(p, x)).lower(params, image)
+        lowered = jax.jit(network.apply).lower(params, image)
         return lowered.cost_analysis()["flops"]
 
 

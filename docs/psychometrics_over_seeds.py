@@ -2,8 +2,9 @@
 
     python docs/psychometrics_over_seeds.py FIGURE.png "label of the x axis" FILE.json FILE.json ...
 
-Each file is one seed's, of `psychometrics.py`, with policies named CONDITION/seed_N@STEP. Prints
-the mean and the 95 % interval (Student's, over seeds) of the share of successes at each value.
+Each file is one seed's, of `psychometrics.py`, with the policies blind/seed_N, told/seed_N and
+prediction/seed_N. Prints the mean and the 95 % interval (Student's, over seeds) of the share of
+successes at each value.
 """
 
 import json

@@ -106,7 +106,7 @@ RODENT_RUN = dataclasses.replace(AT_SPEED, target_velocity=1.0, end_effector_hei
 HUMANOID_RUN = dataclasses.replace(AT_SPEED, end_effector_height=-0.5, only_feet=True)
 STAND = dataclasses.replace(AT_SPEED, target_velocity=0.0, healthy_height=(0.7, 2.0))
 # dm_control's reward is 0 at rest and below, and a rodent learned nothing from it. Where an episode
-# goes on upside down, the rodent learned to roll, and the fly to fall over its head.
+# went on upside down, the rodent learned to roll, and the fly to fall over its head.
 UPRIGHT = dataclasses.replace(AT_SPEED, healthy=0.5, least_upright=0.5)
 RODENT_FORWARD = dataclasses.replace(UPRIGHT, target=0.0, forward=5.0)
 # In centimetres. For speed alone the fly learns one leap, which ends the episode.

@@ -51,6 +51,11 @@ class PsychometricOptions(Options):
     """Folder for psychometrics.json and psychometrics.png; None for the (first) run's folder, where
     their names have the setting too."""
 
+    @property
+    def around_zero(self) -> bool:
+        """Whether ranges are from minus each value to the value."""
+        return self.vary[1].startswith(AROUND_ZERO)
+
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
         super().check()
@@ -67,8 +72,7 @@ def main() -> None:
         options, world = parse(PsychometricOptions, sys.argv[1:], __doc__)
         setting, text = options.vary
         values = values_of(text)
-        around_zero = text.startswith(AROUND_ZERO)
-        worlds = [varied(world, setting, value, around_zero) for value in values]
+        worlds = [varied(world, setting, value, options.around_zero) for value in values]
         base = output(options, setting)
         numbers, drawing = base.with_suffix(".json"), base.with_suffix(".png")
         if numbers.exists():
@@ -177,9 +181,8 @@ def measure(
             "threshold": fit and fit.threshold,
             "slope": fit and fit.slope,
         }
-    sign = "±" if options.vary[1].startswith(AROUND_ZERO) else ""
     return {
-        "setting": sign + options.vary[0],
+        "setting": ("±" if options.around_zero else "") + options.vary[0],
         "values": list(values),
         "success": f"{metric} >= {least:g}",
         "episodes": options.episodes,

@@ -163,14 +163,14 @@ class ActorCritic(nn.Module):
         acting = sorted(obs if self.policy_leaves is None else self.policy_leaves)
         valuing = sorted(obs if self.value_leaves is None else self.value_leaves)
         if self.share_encoders:
-            # Each leaf once, for both.
-            encoded = self._encoded(self.shared, obs, sorted({*acting, *valuing}), keys)
-            actor = _side_by_side(encoded, acting)
-            critic = actor if self.one_stream else _side_by_side(encoded, valuing)
+            # Each leaf once: running an encoder again for the value function would double its cost
+            # and its own losses.
+            encoded = valued = self._encoded(self.shared, obs, {*acting, *valuing}, keys)
         else:
-            actor = _side_by_side(self._encoded(self.shared, obs, acting, keys), acting)
-            own = self._encoded(self.value_encoders, obs, valuing, keys)
-            critic = _side_by_side(own, valuing)
+            encoded = self._encoded(self.shared, obs, acting, keys)
+            valued = self._encoded(self.value_encoders, obs, valuing, keys)
+        actor = _side_by_side(encoded, acting)
+        critic = actor if self.one_stream else _side_by_side(valued, valuing)
         if self.core is None:
             self._predict(actor, obs)
             return self._logits(actor), self.value(critic)[..., 0]
@@ -194,7 +194,7 @@ class ActorCritic(nn.Module):
         self,
         encoders: Mapping[str, nn.Module],
         obs: Leaves,
-        leaves: Sequence[str],
+        leaves: Collection[str],
         keys: jax.Array | None,
     ) -> Leaves:
         """Return the features of leaves by name; those without an encoder stay as they are."""
@@ -211,7 +211,7 @@ class ActorCritic(nn.Module):
                 x = in_lower_precision(encoders[k], self.encoder_dtype, *given)
             return jax.lax.stop_gradient(x) if k in self.frozen_leaves else x
 
-        return {k: encoded(k) for k in leaves}
+        return {k: encoded(k) for k in sorted(leaves)}
 
     def _logits(self, features: jax.Array) -> jax.Array:
         output = self.policy(features)

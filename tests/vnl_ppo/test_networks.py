@@ -53,19 +53,18 @@ def test_a_shared_encoder_runs_once_for_both_heads(leaves):
     runs = []
 
     class Counting(Pixels):
-        @nn.compact
         def __call__(self, x):
             runs.append(x.shape)
-            return nn.Dense(8)(x.reshape(*x.shape[:-3], -1).astype(jnp.float32))
+            self.sow("losses", "own", jnp.ones(()))
+            return super().__call__(x)
 
     network = ActorCritic(2, {"vision": Counting()}, (8,), (8,), value_leaves=leaves)
-    params = network.init(jax.random.key(0), obs_of())
+    inner = network.init(jax.random.key(0), obs_of())["params"]
     runs.clear()
-    logits, value = network.apply(params, obs_of())
-    assert len(runs) == 1
+    (logits, value), sown = network.apply({"params": inner}, obs_of(), mutable=["losses"])
+    assert len(runs) == 1 and sum(jax.tree.leaves(sown)) == 1
     # By hand: the heads on what each of them gets.
     image = obs_of()["vision"].reshape(-1).astype(jnp.float32)
-    inner = params["params"]
     seen = nn.Dense(8).apply({"params": inner["encoders_vision"]["Dense_0"]}, image)
     both = jnp.concatenate([obs_of()["proprio"], seen])
     head = lambda name, width, x: Head((8,), width).apply({"params": inner[name]}, x)
