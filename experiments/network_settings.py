@@ -32,10 +32,12 @@ class NetworkConfig:
     """Leaves that the value function gets, which may differ from the policy's; None for all but
     ahead."""
     predict_leaves: tuple[str, ...] = ()
-    """Leaves, such as ahead, that the policy does not get and that its features have to predict;
-    empty for none."""
+    """Leaves, such as ahead, that the policy's features have to predict; empty for none. The policy
+    may not get them, unless predict_horizon is set."""
     predict_weight: float = 0.5
     """Weight of the prediction's mean squared error in the loss; leaves are normalised."""
+    predict_horizon: int = 0
+    """Number of steps by which predict_leaves are predicted in advance, at most unroll_length."""
     freeze: tuple[str, ...] = ()
     """Leaves whose encoders are not trained, such as vision; empty for none."""
     state_dependent_std: bool = True
@@ -51,7 +53,7 @@ class NetworkConfig:
                 raise ValueError(
                     f"network.{name} is {getattr(self, name)}; widths have to be at least 1"
                 )
-        for name in ("memory", "predict_weight"):
+        for name in ("memory", "predict_weight", "predict_horizon"):
             if getattr(self, name) < 0:
                 raise ValueError(f"network.{name} is {getattr(self, name)}; it has to be 0 or more")
 
@@ -99,6 +101,7 @@ def make_network(
         jnp.dtype(config.encoder_dtype),
         config.predict_leaves,
         config.predict_weight,
+        config.predict_horizon,
         config.freeze,
     )
     check_network(env.observation_spec, network)

@@ -13,7 +13,7 @@ from flax import linen as nn
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env
 from vnl_ppo.observations import flatten
-from vnl_ppo.policy import make_policy
+from vnl_ppo.policy import make_policy, predicted_later
 from vnl_ppo.ppo import DEVICES, PPO, on_one_device
 from vnl_ppo.rollout import collect
 
@@ -47,13 +47,15 @@ def memory_table(
         state = init(seed)
         act, value_fn = make_policy(network, state.weights)
         keys = jax.random.split(state.key, len(state.episodes.length))
-        return state, collect(env, act, value_fn, state.episodes, keys, config)[1]
+        later = predicted_later(network)
+        return state, collect(env, act, value_fn, state.episodes, keys, config, later)[1]
 
     # One of the devices: the sizes are the same on all.
     one = jax.vmap(state_and_rollout, axis_name=DEVICES)
     state, experience = jax.eval_shape(one, jnp.zeros(1, jnp.uint32))
     buffer = {
         **{f"observation {k}": x for k, x in flatten(experience.obs).items()},
+        **{f"{k}, later": x for k, x in experience.later.items()},
         "action, log-probability, value": experience.decision,
         "advantage, episode end": (experience.advantage, experience.end),
         "memory at the unrolls' start": experience.memory,

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,6 +45,8 @@ class Predictor(nn.Module):
 
         L = weight * E[(p - y)^2].
 
+    A target that is NaN is not known: its error counts as 0.
+
     Attributes:
         weight: of the error in the loss.
         hidden: the widths of the hidden layers.
@@ -57,11 +60,16 @@ class Predictor(nn.Module):
         """Predict from float32[..., F] each of the targets, float32[..., n] by name."""
         for name, target in targets.items():
             predicted = Head(self.hidden, target.shape[-1], name=name)(features)
-            error = jnp.square(predicted - target).mean()
-            self.sow("losses", f"{name}_loss", self.weight * error)
-            self.sow("metrics", f"{name}_error", error)
-            variance = jnp.square(target - target.mean(axis=range(target.ndim - 1))).mean()
-            self.sow("metrics", f"{name}_r2", 1 - error / jnp.maximum(variance, 1e-6))
+            known = jnp.isfinite(target)
+            target = jnp.where(known, target, 0)
+            known_mean = partial(jnp.mean, where=known)
+            error = jnp.where(known, jnp.square(predicted - target), 0)
+            # Not the mean of those that are known, of which each device may have another number.
+            self.sow("losses", f"{name}_loss", self.weight * error.mean())
+            self.sow("metrics", f"{name}_error", known_mean(error))
+            centred = target - known_mean(target, axis=range(target.ndim - 1))
+            variance = jnp.maximum(known_mean(jnp.square(centred)), 1e-6)
+            self.sow("metrics", f"{name}_r2", 1 - known_mean(error) / variance)
 
 
 class ActorCritic(nn.Module):
@@ -75,9 +83,11 @@ class ActorCritic(nn.Module):
         share_encoders: whether policy and value share their encoders; else each has its own.
         policy_leaves, value_leaves: the leaves that each of them uses; None for all. A critic may
             use leaves that the actor does not (Pinto et al. 2018, arXiv:1710.06542).
-        predict_leaves: vectors that the policy does not get and that its features have to predict,
-            see `Predictor`.
+        predict_leaves: vectors that the policy's features have to predict, see `Predictor`; the
+            policy does not get them, unless they are those of a later step.
         predict_weight: weight of the prediction's error in the loss.
+        predict_horizon: how many steps later the predicted leaves are; 0 for those of the same
+            step.
         frozen_leaves: leaves whose encoders are not trained.
         core: a recurrent module between encoders and heads, such as `vnl_ppo.recurrence.GRU`; None
             for none. If policy and value have different features, each has its own core.
@@ -101,6 +111,7 @@ class ActorCritic(nn.Module):
     encoder_dtype: Any = jnp.float32
     predict_leaves: Sequence[str] = ()
     predict_weight: float = 0.5
+    predict_horizon: int = 0
     frozen_leaves: Sequence[str] = ()
 
     @property
@@ -143,6 +154,7 @@ class ActorCritic(nn.Module):
         memory: Any = (),
         end: jax.Array | None = None,
         keys: jax.Array | None = None,
+        targets: Leaves | None = None,
     ):
         """Compute the policy's logits and the value.
 
@@ -152,6 +164,7 @@ class ActorCritic(nn.Module):
             end: bool[B, T], for unrolls of a network with a core (see `recurrence.GRU`).
             keys: PRNG keys [...], one for each observation, for encoders that draw random numbers;
                 None to draw none. Policy and value function get the same numbers.
+            targets: the leaves to predict, float32[..., n] by name; None for those of `obs`.
 
         Returns:
             logits of `vnl_ppo.distributions`, float32[..., 2 * action_size]; value, float32[...];
@@ -172,7 +185,7 @@ class ActorCritic(nn.Module):
         actor = _side_by_side(encoded, acting)
         critic = actor if self.one_stream else _side_by_side(valued, valuing)
         if self.core is None:
-            self._predict(actor, obs)
+            self._predict(actor, targets or obs)
             return self._logits(actor), self.value(critic)[..., 0]
 
         if not memory:
@@ -183,12 +196,12 @@ class ActorCritic(nn.Module):
             critic = actor
         else:
             critic, memory["value"] = self.value_core(critic, before["value"], end)
-        self._predict(actor, obs)
+        self._predict(actor, targets or obs)
         return self._logits(actor), self.value(critic)[..., 0], memory
 
-    def _predict(self, features: jax.Array, obs: Leaves) -> None:
+    def _predict(self, features: jax.Array, targets: Leaves) -> None:
         if self.predict_leaves:
-            self.predictor(features, {k: obs[k] for k in self.predict_leaves})
+            self.predictor(features, {k: targets[k] for k in self.predict_leaves})
 
     def _encoded(
         self,
@@ -268,16 +281,21 @@ def check_network(observation_spec: Any, network: ActorCritic) -> None:
     for name in network.predict_leaves:
         if name not in leaves:
             raise ValueError(f"predict_leaves has {name!r}; the observation's leaves are {names}")
-        if name in seen:
+        if name in seen and not network.predict_horizon:
             raise ValueError(
                 f"predict_leaves has {name!r}, which the policy sees; leave it out of "
-                f"predict_leaves or of policy_leaves"
+                f"predict_leaves or of policy_leaves, or predict it in advance with predict_horizon"
             )
         if len(leaves[name].shape) != 1 or not jnp.issubdtype(leaves[name].dtype, jnp.floating):
             raise ValueError(
                 f"predict_leaves has {name!r} ({leaves[name].dtype}{list(leaves[name].shape)}); "
                 f"what is predicted has to be a vector of floats"
             )
+    if network.predict_horizon < 0 or (network.predict_horizon and not network.predict_leaves):
+        raise ValueError(
+            f"predict_horizon is {network.predict_horizon}; it has to be 0 or more, and 0 unless "
+            f"predict_leaves names what to predict"
+        )
     if unknown := sorted(set(network.frozen_leaves) - set(network.encoders)):
         raise ValueError(
             f"{unknown[0]!r} has no encoder to freeze; those with one are "

@@ -13,7 +13,7 @@ from flax.core.scope import DenyList
 
 from vnl_ppo import distributions, normalization
 from vnl_ppo.env import Observation
-from vnl_ppo.observations import flatten
+from vnl_ppo.observations import Leaves, flatten
 from vnl_ppo.randomness import fold_in
 from vnl_ppo.recurrence import initial_memory, remembers
 from vnl_ppo.rollout import Decision
@@ -79,8 +79,11 @@ def apply_in_training(
     memory: Any = (),
     end: jax.Array | None = None,
     keys: jax.Array | None = None,
+    targets: Leaves | None = None,
 ) -> tuple[tuple[jax.Array, jax.Array, Any], jax.Array, dict[str, jax.Array]]:
     """Apply a network as `apply` does, and collect the losses and metrics that its modules sow.
+
+    `targets` are raw leaves to predict, by name; None or none of them for those of `obs`.
 
     Any module, an encoder of one's own too, may add to the loss and to what is logged:
 
@@ -91,7 +94,7 @@ def apply_in_training(
         what `apply` returns; the sum of all losses, float32[]; metrics, float32[] by the path of
         the module and the name.
     """
-    output, sown = _applied(network, weights, obs, memory, end, keys, SOWN)
+    output, sown = _applied(network, weights, obs, memory, end, keys, SOWN, targets=targets)
     loss = sum(jax.tree.leaves(sown.get("losses", {})), jnp.zeros(()))
     path = lambda keys: "/".join(key.key for key in keys if hasattr(key, "key"))
     metrics = jax.tree_util.tree_leaves_with_path(sown.get("metrics", {}))
@@ -132,16 +135,19 @@ def _applied(
     keys: jax.Array | None,
     collections: Sequence[str],
     capture: Callable[[nn.Module, str], bool] | bool = False,
+    targets: Leaves | None = None,
 ) -> tuple[tuple[jax.Array, jax.Array, Any], Any]:
     obs = normalization.normalize(weights.moments, obs)
     given = (memory, end) if remembers(memory) else ()
-    drawn: dict[str, Any] = {} if keys is None else {"keys": keys}
+    named: dict[str, Any] = {} if keys is None else {"keys": keys}
+    if targets:
+        named["targets"] = normalization.normalize(weights.moments, targets)
     # What modules sow into other collections is not computed.
     found: Any = network.apply(
         weights.params,
         obs,
         *given,
-        **drawn,
+        **named,
         mutable=list(collections) or False,
         capture_intermediates=capture,
     )
@@ -182,6 +188,13 @@ def make_policy(
 def draws(network: nn.Module) -> bool:
     """Return whether encoders of a network draw random numbers, so that it takes `keys`."""
     return getattr(network, "draws", False)
+
+
+def predicted_later(network: nn.Module) -> dict[str, int]:
+    """Return how many steps later the leaves are that a network predicts, by name; without those of
+    the same step."""
+    horizon = getattr(network, "predict_horizon", 0)
+    return dict.fromkeys(network.predict_leaves, horizon) if horizon else {}
 
 
 def noise_keys(decision: Decision) -> jax.Array | None:

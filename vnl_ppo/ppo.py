@@ -24,7 +24,14 @@ from vnl_ppo import augmentation, distributions, losses, normalization, schedule
 from vnl_ppo.config import PPOConfig, check
 from vnl_ppo.env import Env
 from vnl_ppo.networks import ActorCritic, check_network
-from vnl_ppo.policy import Weights, apply_in_training, init_params, make_policy, noise_keys
+from vnl_ppo.policy import (
+    Weights,
+    apply_in_training,
+    init_params,
+    make_policy,
+    noise_keys,
+    predicted_later,
+)
 from vnl_ppo.program_cache import as_it_is
 from vnl_ppo.randomness import draw, keys_of
 from vnl_ppo.recurrence import initial_memory
@@ -155,6 +162,12 @@ def on_one_device(
     if isinstance(network, ActorCritic):
         check_network(env.observation_spec, network)
         network = without_still_parts(network, config)
+    for leaf, steps in predicted_later(network).items():
+        if steps > config.unroll_length:
+            raise ValueError(
+                f"predict_horizon is {steps}, and no unroll is as long: {leaf!r} would never be "
+                f"known; let it be at most unroll_length, which is {config.unroll_length}"
+            )
     if teacher is not None:
         check_teacher(teacher, network, env.observation_spec, "the teacher")
     if config.learning_rates:
@@ -188,7 +201,9 @@ def on_one_device(
         weights = state.weights
         act, value_fn = make_policy(network, weights)
         env_keys = keys_of(collect_key, of_this_device(num_envs))
-        episodes, experience, totals = collect(env, act, value_fn, state.episodes, env_keys, config)
+        episodes, experience, totals = collect(
+            env, act, value_fn, state.episodes, env_keys, config, predicted_later(network)
+        )
         chex.assert_size(experience.advantage, config.steps_per_iteration // num_devices)
         groups = groups_in_rows(episodes, config)
         params, optimizer_state, metrics = learn(
@@ -260,7 +275,13 @@ def learn(
     def loss(params, batch, key):
         weights = Weights(params, state.weights.moments)
         (logits, value, _), own_loss, own_metrics = apply_in_training(
-            network, weights, batch.obs, batch.memory, batch.end, noise_keys(batch.decision)
+            network,
+            weights,
+            batch.obs,
+            batch.memory,
+            batch.end,
+            noise_keys(batch.decision),
+            batch.later,
         )
         loss, metrics = losses.ppo_loss(
             logits, value, batch, key, config, distribution, entropy_cost, DEVICES

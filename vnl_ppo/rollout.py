@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -12,6 +12,7 @@ from flax import struct
 from vnl_ppo.advantages import generalized_advantages
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.env import Env, Observation, State
+from vnl_ppo.observations import flatten
 from vnl_ppo.randomness import fold_in
 from vnl_ppo.recurrence import remembers
 
@@ -59,6 +60,7 @@ class Experience:
         advantage: float32[B], advantages of the actions.
         end: bool[B], whether the step ended its episode.
         memory: the memory before the first step of each unroll, leaves [B, ...]; `()` for none.
+        later: leaves of later observations, float32[B, n] by name (see `some_steps_later`).
     """
 
     obs: Observation
@@ -66,6 +68,7 @@ class Experience:
     advantage: jax.Array
     end: jax.Array | None = None
     memory: Any = ()
+    later: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -105,13 +108,20 @@ def start_episodes(env: Env, keys: jax.Array, memory: Any = ()) -> Episodes:
 
 
 def collect(
-    env: Env, act: Act, value_fn: ValueFn, episodes: Episodes, keys: jax.Array, config: PPOConfig
+    env: Env,
+    act: Act,
+    value_fn: ValueFn,
+    episodes: Episodes,
+    keys: jax.Array,
+    config: PPOConfig,
+    later: Mapping[str, int] | None = None,
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
     """Collect `config.num_unrolls` unrolls from each of the N environments of one device.
 
     Each environment draws its random numbers from its own key of `keys` [N]. Chunks of
     `config.env_chunk_size` environments run one after the other, so that temporary memory is needed
-    for one chunk only.
+    for one chunk only. `later` is how many steps later than the observation the leaves of
+    `Experience.later` are, by name.
 
     Returns:
         the episodes afterwards; the experience, as transitions, or as unrolls if the policy has a
@@ -125,7 +135,7 @@ def collect(
 
         def one_unroll(episodes, number):
             now = fold_in(keys, number)
-            episodes, experience, totals = unroll(env, act, value_fn, episodes, now, config)
+            episodes, experience, totals = unroll(env, act, value_fn, episodes, now, config, later)
             return episodes, (experience, totals)
 
         return jax.lax.scan(one_unroll, episodes, jnp.arange(config.num_unrolls))
@@ -175,7 +185,13 @@ def groups_in_rows(episodes: Episodes, config: PPOConfig) -> jax.Array:
 
 
 def unroll(
-    env: Env, act: Act, value_fn: ValueFn, episodes: Episodes, keys: jax.Array, config: PPOConfig
+    env: Env,
+    act: Act,
+    value_fn: ValueFn,
+    episodes: Episodes,
+    keys: jax.Array,
+    config: PPOConfig,
+    later: Mapping[str, int] | None = None,
 ) -> tuple[Episodes, Experience, dict[str, jax.Array]]:
     """Take `config.unroll_length` steps in each of N environments and estimate their advantages.
 
@@ -183,7 +199,7 @@ def unroll(
     episode, which is drawn before the unroll and starts whenever the current one ends. Second, the
     last observation and memory of a truncated episode, whose value is computed after the unroll;
     of several in one unroll the value of the last stands for all; `LOST_TRUNCATIONS` counts the
-    others. `keys` are [N].
+    others. `keys` are [N]; `later` is as in `collect`.
 
     Returns:
         the episodes afterwards; experience with leaves [T, N, ...], its memory's [N, ...]; totals
@@ -235,7 +251,29 @@ def unroll(
         config.discounting,
         config.gae_lambda,
     )
-    return episodes, Experience(obs, decision, advantage, end, first_memory), totals
+    now, afterwards = flatten(obs), flatten(episodes.state.obs)
+    leaves = {
+        k: some_steps_later(jnp.concatenate([now[k], afterwards[k][None]]), end, steps)
+        for k, steps in (later or {}).items()
+    }
+    return episodes, Experience(obs, decision, advantage, end, first_memory, leaves), totals
+
+
+def some_steps_later(leaf: jax.Array, end: jax.Array, steps: int) -> jax.Array:
+    """Return a leaf as it is some steps later; NaN where the unroll or the episode ends before.
+
+    Args:
+        leaf: float32[T + 1, N, ...], at each step of an unroll and after it.
+        end: bool[T, N], whether the step ended its episode.
+        steps: 1 to T.
+
+    Returns:
+        float32[T, N, ...].
+    """
+    episode = jnp.pad(jnp.cumsum(end, axis=0), ((1, 0), (0, 0)))  # which one, int32[T + 1, N]
+    known = episode[steps:] == episode[:-steps]
+    inside = select(known, leaf[steps:], jnp.full_like(leaf[steps:], jnp.nan))
+    return jnp.pad(inside, [(0, steps - 1)] + [(0, 0)] * (leaf.ndim - 1), constant_values=jnp.nan)
 
 
 def advance(env: Env, episodes: Episodes, action: jax.Array) -> tuple[Episodes, dict[str, Any]]:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.probes import Pixels, Shown
+from tests.probes import SHOWN, Pixels, Shown
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.networks import ActorCritic, Predictor, check_network
 from vnl_ppo.normalization import init_moments
 from vnl_ppo.policy import Weights, apply, apply_in_training, init_params
 from vnl_ppo.ppo import make_ppo
+from vnl_ppo.recurrence import GRU
 from vnl_ppo.train import weights_of
 
 SPEC = Shown.observation_spec
@@ -38,8 +39,8 @@ def weights_for(network):
     return Weights(init_params(network, SPEC, jax.random.key(0)), init_moments(SPEC))
 
 
-def trained(network, iterations, config=CONFIG):
-    ppo = make_ppo(Shown(), network, config)
+def trained(network, iterations, config=CONFIG, env=SHOWN):
+    ppo = make_ppo(env, network, config)
     state = ppo.init(0)
     before = jax.device_get(weights_of(state).params)
     for _ in range(iterations):
@@ -66,6 +67,25 @@ def test_the_error_is_that_of_the_predictions():
     np.testing.assert_allclose(sown["metrics"]["truth_r2"][0], r2, rtol=1e-4)
 
 
+def test_what_is_not_known_does_not_count():
+    predictor, features = Predictor(0.25), jax.random.normal(jax.random.key(0), (4, 3))
+    truth = jax.random.normal(jax.random.key(1), (4, 2))
+    params = predictor.init(jax.random.key(2), features, {"truth": truth})["params"]
+
+    def sown(features, truth):
+        given = {"params": params}, features, {"truth": truth}
+        return predictor.apply(*given, mutable=["losses", "metrics"])[1]
+
+    half = sown(features, truth.at[2:].set(jnp.nan))
+    known = sown(features[:2], truth[:2])
+    np.testing.assert_allclose(
+        half["losses"]["truth_loss"][0], known["losses"]["truth_loss"][0] / 2, rtol=1e-6
+    )
+    jax.tree.map(np.testing.assert_allclose, half["metrics"], known["metrics"])
+    gradient = jax.grad(lambda x: sown(x, truth.at[2:].set(jnp.nan))["losses"]["truth_loss"][0])
+    assert (gradient(features)[:2] != 0).all() and (gradient(features)[2:] == 0).all()
+
+
 def test_prediction_changes_neither_actions_nor_values_nor_their_parameters():
     plain = dataclasses.replace(SEEING, predict_leaves=())
     weights, obs = weights_for(SEEING), obs_of(6)
@@ -84,6 +104,42 @@ def test_prediction_changes_neither_actions_nor_values_nor_their_parameters():
 def test_features_learn_to_tell_what_they_have_to_predict():
     _, _, metrics = trained(SEEING, 30)
     assert metrics["predictor/truth_r2"][0] > 0.9
+
+
+class ShownInAdvance(Shown):
+    """Shows the numbers two steps before they are the leaf `truth`."""
+
+    def reset(self, key):
+        state = super().reset(key)
+        shown = state.obs["truth"]
+        obs = {**state.obs, "truth": jnp.zeros(2)}
+        return state.replace(data=(state.data, jnp.stack([jnp.zeros(2), shown])), obs=obs)
+
+    def step(self, state, action):
+        key, waiting = state.data
+        state = super().reset(key)
+        shown = state.obs["truth"]
+        obs = {**state.obs, "truth": waiting[0]}
+        return state.replace(data=(state.data, jnp.stack([waiting[1], shown])), obs=obs)
+
+
+@pytest.mark.parametrize("memory", [None, GRU(4)])
+def test_what_comes_later_is_predicted_in_advance(memory):
+    in_advance = dataclasses.replace(SEEING, predict_horizon=2, core=memory)
+    if memory is None:
+        now = trained(SEEING, 10, env=ShownInAdvance())[2]
+        assert now["predictor/truth_r2"][0] < 0.2
+    _, _, metrics = trained(in_advance, 60 if memory else 30, env=ShownInAdvance())
+    assert metrics["predictor/truth_r2"][0] > 0.9
+    with pytest.raises(ValueError, match="predict_horizon is 5.*'truth'.*at most.*which is 4"):
+        make_ppo(Shown(), dataclasses.replace(SEEING, predict_horizon=5), CONFIG)
+
+
+def test_what_the_policy_sees_may_be_predicted_in_advance():
+    all_seen = dataclasses.replace(SEEING, policy_leaves=None, predict_horizon=1)
+    check_network(SPEC, all_seen)
+    with pytest.raises(ValueError, match="'truth', which the policy sees"):
+        check_network(SPEC, dataclasses.replace(all_seen, predict_horizon=0))
 
 
 def test_a_frozen_encoder_stays_bit_for_bit():
@@ -125,6 +181,8 @@ def test_an_encoder_of_ones_own_may_add_to_the_loss():
         ({"predict_leaves": ("turth",)}, "predict_leaves has 'turth'.*are .*'truth'"),
         ({"predict_leaves": ("vision",)}, "predict_leaves has 'vision', which the policy sees"),
         ({"policy_leaves": ("truth",), "predict_leaves": ("vision",)}, "a vector of floats"),
+        ({"predict_horizon": -1}, "predict_horizon is -1"),
+        ({"predict_horizon": 2, "predict_leaves": ()}, "predict_horizon is 2.*predict_leaves"),
         ({"frozen_leaves": ("truth",)}, "'truth' has no encoder to freeze.*vision"),
     ],
 )

@@ -9,7 +9,14 @@ import pytest
 from tests import reference
 from tests.probes import Probe, Scripted, Worlds
 from vnl_ppo.config import PPOConfig
-from vnl_ppo.rollout import Decision, collect, select, start_episodes, unroll
+from vnl_ppo.rollout import (
+    Decision,
+    collect,
+    select,
+    some_steps_later,
+    start_episodes,
+    unroll,
+)
 
 CONFIG = PPOConfig(
     num_envs=3,
@@ -202,6 +209,32 @@ def test_an_unroll_equals_a_plain_loop_in_float64():
     np.testing.assert_array_equal(experience.end, end)
     np.testing.assert_array_equal(after.length, length)
     np.testing.assert_allclose(after.memory, memory, rtol=1e-5, atol=1e-6)
+
+
+def test_a_leaf_of_later_is_that_of_the_same_episode():
+    leaf = jnp.arange(10.0).reshape(5, 2, 1)  # of an unroll of 4 steps in 2 environments
+    end = jnp.array([[0, 0], [1, 0], [0, 0], [0, 1]], bool)
+    n = np.nan
+    for steps, expected in {
+        1: [[2, 3], [n, 5], [6, 7], [8, n]],
+        2: [[n, 5], [n, 7], [8, n], [n, n]],
+        4: [[n, n]] * 4,
+    }.items():
+        np.testing.assert_array_equal(some_steps_later(leaf, end, steps)[..., 0], expected)
+    np.testing.assert_array_equal(some_steps_later(leaf, 0 * end, 4)[0, :, 0], [8, 9])
+
+
+def test_an_unroll_comes_with_what_is_observed_later():
+    env, env_keys = Scripted(), keys(1, len(scripted_episodes(Scripted()).length))
+    episodes = scripted_episodes(env).replace(memory=jnp.zeros(len(env_keys)))
+    after, experience, _ = jax.jit(
+        lambda e: unroll(env, remembering_act, remembering_judge, e, env_keys, SCRIPT, {"noise": 2})
+    )(episodes)
+    noise = np.concatenate([experience.obs["noise"], after.state.obs["noise"][None]])
+    for t, n in np.ndindex(T, len(env_keys)):
+        ended = t + 2 > T or experience.end[t : t + 2, n].any()
+        expected = np.full(2, np.nan) if ended else noise[t + 2, n]
+        np.testing.assert_array_equal(experience.later["noise"][t, n], expected)
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
