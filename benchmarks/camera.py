@@ -6,11 +6,12 @@
 
 These are timed in turns: our camera, a batch of states at a time, on one device and on two;
 `mujoco.Renderer` with EGL and with OSMesa, one image at a time, without shadows and reflections,
-each in its own process; and `mujoco.mj_multiRay` on one thread, which computes distances only. All
-use the first camera of a world. Rates are images per second of wall-clock time, with known poses
-and without compilation. The last line is one JSON object: for each world and size, the ratios of
-our fastest rate over batches and devices to each of the others; `ours_vs_mujoco_renderer` is that
-of the gap ant at 64 x 64 to the faster of the two libraries.
+each in its own process; with --mjwarp also MJWarp's renderer, a batch at a time on one thread, in a
+virtual environment made from peers/mjwarp.txt; and `mujoco.mj_multiRay` on one thread, which
+computes distances only. All use the first camera of a world. Rates are images per second of
+wall-clock time, with known poses and without compilation. The last line is one JSON object: for
+each world and size, the ratios of our fastest rate over batches and devices to each of the others;
+`ours_vs_mujoco_renderer` is that of the gap ant at 64 x 64 to the faster of the two libraries.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 # MuJoCo reads its GL library when it is imported, and dm_control's bowl is composed with one.
@@ -28,9 +30,9 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+import renderers
 import tyro
 from machine import machine
-from opengl_rates import Renderer
 from scenes import WORLDS, World
 from turns import rates
 
@@ -57,6 +59,8 @@ class Settings:
     are is left out. A CPU can be several: training shares its environments among them too."""
     gl: tuple[str, ...] = ("egl", "osmesa")
     """Libraries that MuJoCo draws with; one that does not work here is left out."""
+    mjwarp: bool = False
+    """Whether to measure MJWarp's renderer too, with the first of num_envs."""
     seconds: float = 1.0
     """Time spent on each side."""
     seed: int = 0
@@ -88,7 +92,7 @@ def main(settings: Settings) -> None:
         others = {side: x for side, x in rate.items() if not side.startswith("ours")}
         fastest = max(x for side, x in rate.items() if side not in others)
         ratio |= {f"{case} ours_vs_{side}": fastest / x for side, x in others.items()}
-        drawn = [x for side, x in others.items() if side != RAYS]
+        drawn = [x for side, x in others.items() if side in settings.gl]
         if case == "gap_ant 64x64" and drawn:
             ratio["ours_vs_mujoco_renderer"] = fastest / max(drawn)
     report = {
@@ -130,21 +134,26 @@ def measure(
         if d <= jax.local_device_count()
     }
     sides[RAYS] = distances(world, camera, settings.seed)
-    renderers, faults = [], set()
+    drawing: list[renderers.Renderer] = []
+    faults = set()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.mjb"
         mujoco.mj_saveModel(world.model, str(path))
-        for gl in settings.gl:
+        number = settings.num_envs[0]
+        qpos = [data.qpos.tolist() for data in world.states(number, settings.seed)]
+        others = {gl: (partial(renderers.opengl, gl), qpos[0]) for gl in settings.gl}
+        if settings.mjwarp:
+            others["mjwarp"] = partial(renderers.mjwarp, number=number), qpos
+        for name, (start, states) in others.items():
             try:
-                renderer = Renderer(gl, path, camera.name, size)
+                renderer = start(path, camera.name, size)
             except RuntimeError as error:
                 faults.add(str(error))
                 continue
-            renderers.append(renderer)
-            qpos = next(world.states(1, settings.seed)).qpos.tolist()
-            sides[gl] = lambda draw=renderer.draw, qpos=qpos: draw(qpos, TURN)
-    found = rates(sides, settings.seconds, turn=TURN)
-    for renderer in renderers:
+            drawing.append(renderer)
+            sides[name] = partial(renderer.draw, states, TURN)
+        found = rates(sides, settings.seconds, turn=TURN)
+    for renderer in drawing:
         renderer.close()
     return found, faults
 

@@ -15,7 +15,7 @@ def python_of(peer: str, venvs: Path = VENVS) -> str:
     """The interpreter of a peer's environment, which is made if it is not there.
 
     Args:
-        peer: "brax" or "rejax", whose versions are in NAME.txt here; or "ours", which is this one.
+        peer: such as "brax", whose versions are in NAME.txt here; or "ours", which is this one.
         venvs: the folder that holds the environments by name.
 
     Raises:
