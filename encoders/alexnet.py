@@ -20,8 +20,8 @@ LAYERS = (
     (96, 3, 1, False),
     (64, 3, 1, True),
 )
-BATCH = 16
-"""Maximum number of images at a time on a CPU."""
+PIXELS = 24 * 64 * 64
+"""Maximum number of pixels at a time on a CPU."""
 
 
 @register("alexnet", "Krizhevsky et al. 2012, NeurIPS")
@@ -39,7 +39,7 @@ class AlexNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Map images of any size to float32[..., features]; see `encoders.layers.encode`."""
-        return encode(_layers, self, image, BATCH)
+        return encode(_layers, self, image, PIXELS)
 
 
 def _layers(network: AlexNet, x: jax.Array) -> jax.Array:

@@ -8,6 +8,12 @@ import jax
 import jax.numpy as jnp
 
 
+def images_of(pixels: int, image: jax.Array) -> int:
+    """Return how many images [..., H, W, C] have at most `pixels` pixels together; at least 1."""
+    height, width = image.shape[-3:-1]
+    return max(1, pixels // (height * width))
+
+
 def in_batches(
     layers: Callable[[Any, jax.Array], jax.Array], module: nn.Module, x: jax.Array, size: int
 ) -> jax.Array:

@@ -15,8 +15,8 @@ from encoders.registry import register
 
 BLOCKS = 2
 """Residual blocks in a stage."""
-BATCH = 8
-"""Maximum number of images at a time on a CPU: at 64x64 pixels, 20 MB of windows."""
+PIXELS = 24 * 64 * 64
+"""Maximum number of pixels at a time on a CPU, of which there are some 60 MB of windows."""
 
 
 @register("impala", "Espeholt et al. 2018, arXiv:1802.01561")
@@ -39,7 +39,7 @@ class Impala(nn.Module):
         """Map images of any size to float32[..., features]; see `encoders.layers.encode`."""
         if not self.channels or min(self.channels) < 1:
             raise ValueError(f"impala: channels is {tuple(self.channels)}; each must be at least 1")
-        return encode(_layers, self, image, BATCH)
+        return encode(_layers, self, image, PIXELS)
 
 
 def _layers(network: Impala, x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from encoders.batches import in_batches
+from encoders.batches import images_of, in_batches
 from encoders.blocked_convolution import convolve
 from encoders.pixels import white
 
@@ -21,7 +21,7 @@ def encode(
     layers: Callable[[Any, jax.Array], jax.Array],
     module: Any,
     image: jax.Array,
-    batch: int,
+    pixels: int,
     smallest: int = 1,
 ) -> jax.Array:
     """Apply an encoder's layers to images with any leading axes, a few at a time on a CPU.
@@ -30,7 +30,7 @@ def encode(
         layers: (module, uint8 or float[b, H, W, C]) -> float[b, features].
         module: the encoder, which has a setting `features`.
         image: uint8 or float[..., H, W, C].
-        batch: the maximum number of images at a time on a CPU, see `encoders.batches`.
+        pixels: the maximum number of pixels at a time on a CPU, see `encoders.batches`.
         smallest: the fewest pixels that H and W may have.
 
     Returns:
@@ -50,7 +50,8 @@ def encode(
             f"{smallest}x{smallest}; render larger images or choose another encoder"
         )
     flat = image.reshape(math.prod(image.shape[:-3]), *image.shape[-3:])
-    return in_batches(layers, module, flat, batch).reshape(*image.shape[:-3], module.features)
+    features = in_batches(layers, module, flat, images_of(pixels, image))
+    return features.reshape(*image.shape[:-3], module.features)
 
 
 def convolution(

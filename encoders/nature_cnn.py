@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from encoders.activations import Activation, activation
-from encoders.batches import in_batches
+from encoders.batches import images_of, in_batches
 from encoders.blocked_convolution import convolve
 from encoders.layers import pad
 from encoders.pixels import white
@@ -23,8 +23,8 @@ from encoders.registry import register
 
 # (filters, side of the square kernel, stride), from the image up.
 LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-BATCH = 64
-"""Maximum number of images at a time on a CPU: at 64x64 pixels, some 7 MB of products."""
+PIXELS = 64 * 64 * 64
+"""Maximum number of pixels at a time on a CPU, of which there are some 7 MB of products."""
 
 
 @register("nature_cnn", "Mnih et al. 2015, doi 10.1038/nature14236")
@@ -71,7 +71,7 @@ class NatureCNN(nn.Module):
             rows, columns = (field_size(output_size(n)) for n in (height, width))
             seen = seen[:, :rows, :columns]
         layers = partial(_layers, white=brightest, activate=activate)
-        features = in_batches(layers, self, seen, BATCH)
+        features = in_batches(layers, self, seen, images_of(PIXELS, image))
         return features.reshape(*image.shape[:-3], self.features)
 
 

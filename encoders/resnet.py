@@ -11,8 +11,8 @@ from encoders.layers import convolution, encode, flat_features
 from encoders.pixels import scale_pixels
 from encoders.registry import register
 
-BATCH = 16
-"""Maximum number of images at a time on a CPU."""
+PIXELS = 24 * 64 * 64
+"""Maximum number of pixels at a time on a CPU."""
 
 
 @register("resnet", "He et al. 2016, arXiv:1603.05027; Wu and He 2018, arXiv:1803.08494")
@@ -45,7 +45,7 @@ class ResNet(nn.Module):
                 f"resnet: channels is {tuple(self.channels)}; each must be a multiple of groups, "
                 f"{self.groups}"
             )
-        return encode(_layers, self, image, BATCH)
+        return encode(_layers, self, image, PIXELS)
 
 
 def _layers(network: ResNet, x: jax.Array) -> jax.Array:

@@ -13,8 +13,8 @@ from encoders.layers import encode, flat_features
 from encoders.pixels import scale_pixels
 from encoders.registry import register
 
-BATCH = 32
-"""Maximum number of images at a time on a CPU."""
+PIXELS = 512 * 64 * 64
+"""Maximum number of pixels at a time on a CPU. Tokens are few: a loop costs more than it saves."""
 
 
 @register("vit", "Dosovitskiy et al. 2021, arXiv:2010.11929")
@@ -60,7 +60,7 @@ class ViT(nn.Module):
             raise ValueError(
                 f"vit: width is {self.width}; it must be a multiple of heads, {self.heads}"
             )
-        return encode(_layers, self, image, BATCH, smallest=self.patch)
+        return encode(_layers, self, image, PIXELS, smallest=self.patch)
 
 
 def _layers(network: ViT, x: jax.Array) -> jax.Array:
