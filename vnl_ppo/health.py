@@ -1,4 +1,4 @@
-"""Stop a run that keeps producing numbers that are not finite."""
+"""Stop a run that keeps producing numbers that are not finite, and warn of what cannot be meant."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ SHARE = 0.01
 """Share of an iteration's steps in which the environment may break down."""
 _STEP_FAULTS = "train/nonfinite_"
 _EPISODES = _STEP_FAULTS + "episodes"
+_ENDED = "train/episodes"
 _LOST = "train/lost_truncations"
 _UPDATES, _SKIPPED = "train/updates", "train/skipped_updates"
 
@@ -74,7 +75,8 @@ class HealthOfAll:
 
     def __init__(self, steps: int, agents: Sequence[str] = ()) -> None:
         self._agents = agents or [""]
-        self._told = False
+        self._steps = steps
+        self._told: set[str] = set()
         self._healthy = {i: Health(steps) for i in range(len(self._agents))}
 
     def check(self, step: int, metrics: Mapping[str, Any], warn: Callable[[str], None]) -> None:
@@ -84,17 +86,26 @@ class HealthOfAll:
             step: environment steps so far.
             metrics: metrics of the iteration; those of agents are float[S].
             warn: called with a message about each agent that fails while others go on, and once if
-                truncated episodes get a wrong value.
+                truncated episodes get a wrong value, or if every step ends an episode.
 
         Raises:
             NotFiniteError: the last agent failed.
         """
         lost = float(np.sum(metrics.get(_LOST, 0)))
-        if lost and not self._told:
-            self._told = True
-            warn(
+        if lost:
+            self._warn_once(
+                warn,
+                _LOST,
                 f"an environment truncated more than one episode in an unroll, and {lost:.0f} of "
-                f"them got the value of another ({_LOST}); use a smaller unroll_length"
+                f"them got the value of another ({_LOST}); use a smaller unroll_length",
+            )
+        if np.any(np.asarray(metrics.get(_ENDED, 0)) >= self._steps):
+            self._warn_once(
+                warn,
+                _ENDED,
+                "every step ended an episode, so there is hardly anything to learn; what ends an "
+                "episode, such as a height or an orientation that the task asks for, does not suit "
+                "how this one begins",
             )
         of_agents = {k: x for k, x in metrics.items() if k.startswith("train/")}
         for i, health in list(self._healthy.items()):
@@ -105,3 +116,8 @@ class HealthOfAll:
                 if not self._healthy:
                     raise
                 warn(f"{self._agents[i]} failed, while the others go on: {error}")
+
+    def _warn_once(self, warn: Callable[[str], None], what: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            warn(message)

@@ -49,7 +49,8 @@ class RunThroughCorridor(Task):
     least_upright: float | None = None
     """Least z component of the z axes of the bodies that the walker names in `upright`, by default
     its root: 1 is upright, -1 upside down; below, the episode is terminated. None for any, as in
-    dm_control. Not for the CMU humanoid, whose root's z axis is level when it stands."""
+    dm_control. Not for the CMU humanoid, whose root's z axis is level when it stands: each step
+    then ends an episode, and training warns of it."""
 
     reductions = dict.fromkeys(
         ("x_position", "y_position", "distance_from_origin", "distance_along_x"), "last"

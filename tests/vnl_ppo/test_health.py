@@ -61,3 +61,12 @@ def test_lost_truncations_are_told_once():
         health.check(0, metrics | {"train/lost_truncations": np.array([lost])}, warnings.append)
     (warning,) = warnings
     assert "3 of them got the value of another" in warning and "smaller unroll_length" in warning
+
+
+def test_episodes_of_one_step_are_told_once():
+    health, warnings = HealthOfAll(1000, ["seed_0", "seed_1"]), []
+    for ended in ([20.0, 999.0], [20.0, 1000.0], [1000.0, 1000.0]):
+        metrics = {k: np.array([x, x]) for k, x in GOOD.items()}
+        health.check(0, metrics | {"train/episodes": np.array(ended)}, warnings.append)
+        assert len(warnings) == (ended[1] == 1000)
+    assert "every step ended an episode" in warnings[0]
