@@ -38,14 +38,12 @@ PARTS = ("arena", "walker", "task", "vision", "simulation")
 """Names of the settings that are fields of a preset."""
 
 # On two cores a seeing ant takes a tenth of the steps of a blind one in the same time, so it has a
-# larger learning rate, fewer passes over its data, shorter iterations and smaller minibatches. An
-# accelerator needs more environments.
+# larger learning rate and fewer passes over its data. An accelerator needs more environments.
 CPU_BLIND = PPOConfig(num_timesteps=3_000_000)
 CPU_SEEING = PPOConfig(
     num_timesteps=300_000,
-    num_envs=64,
-    batch_size=4,
-    num_minibatches=16,
+    num_envs=128,
+    batch_size=16,
     num_updates_per_batch=2,
     learning_rate=1e-3,
     episode_length=200,
