@@ -15,8 +15,8 @@ from encoders.registry import register
 
 BLOCKS = 2
 """Residual blocks in a stage."""
-PIXELS = 24 * 64 * 64
-"""Maximum number of pixels at a time on a CPU, of which there are some 60 MB of windows."""
+PIXELS = 8 * 64 * 64
+"""Maximum number of pixels at a time on a CPU, of which there are some 20 MB of windows."""
 
 
 @register("impala", "Espeholt et al. 2018, arXiv:1802.01561")
