@@ -139,7 +139,7 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.mjb"
         mujoco.mj_saveModel(world.model, str(path))
-        number = settings.num_envs[0]
+        number = settings.num_envs[0] if settings.mjwarp else 1
         qpos = [data.qpos.tolist() for data in world.states(number, settings.seed)]
         others = {gl: (partial(renderers.opengl, gl), qpos[0]) for gl in settings.gl}
         if settings.mjwarp:

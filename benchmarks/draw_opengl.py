@@ -8,7 +8,7 @@ import mujoco
 
 
 def serve(model: mujoco.MjModel, camera: str, size: tuple[int, int]) -> None:
-    """Draws what is asked for on the standard input, without shadows and reflections."""
+    """Draw one state at a time, without shadows and reflections."""
     data = mujoco.MjData(model)
     with mujoco.Renderer(model, *size) as renderer:
         print("ready", flush=True)

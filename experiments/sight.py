@@ -47,10 +47,9 @@ from vnl_ppo.loading import load_into
 from vnl_ppo.runtime import keep_compilations
 
 COMMON = (
-    "--num-envs 128 --batch-size 16 --num-minibatches 8 --num-updates-per-batch 2 "
-    "--learning-rate 5e-4 --discounting 0.99 --episode-length 400 --vision.height 40 "
-    "--vision.width 40 --features 32 --num-evals 6 --num-eval-envs 64 "
-    "--checkpoints.keep-last 0 --video-seconds 0 --ahead"
+    "--num-envs 128 --batch-size 16 --num-updates-per-batch 2 --learning-rate 5e-4 "
+    "--discounting 0.99 --episode-length 400 --vision.height 40 --vision.width 40 --features 32 "
+    "--num-evals 6 --num-eval-envs 64 --checkpoints.keep-last 0 --video-seconds 0 --ahead"
 )
 """Flags of `train.py` that all conditions have."""
 TOLD_CRITIC = "--network.value-leaves ahead proprio"

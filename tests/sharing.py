@@ -45,10 +45,14 @@ CASES = {
         ActorCritic(1, {"eye_left": Pixels(), "eye_right": Pixels()}, (8,), (8,)),
         dataclasses.replace(CONFIG, image_shift=1, env_chunk_size=2),
     ),
-    # Minibatches of unrolls; two agents at once; adaptive learning rate and a limit of the KL.
+    # Minibatches of unrolls; two agents at once; adaptive learning rate and a limit of the KL;
+    # predictions in advance, of which each device knows another number.
     "remembering": (
         Recall(),
-        ActorCritic(1, {}, (8,), (8,), core=GRU(8), state_dependent_std=False),
+        ActorCritic(
+            1, {}, (8,), (8,), core=GRU(8), state_dependent_std=False,
+            predict_leaves=("cue",), predict_horizon=2,
+        ),
         dataclasses.replace(
             CONFIG, num_seeds=2, learning_rate_schedule="adaptive_kl", max_kl=1.0, num_envs=16,
             batch_size=16,

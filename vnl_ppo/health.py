@@ -105,7 +105,7 @@ class HealthOfAll:
                 _ENDED,
                 "every step ended an episode, so there is hardly anything to learn; what ends an "
                 "episode, such as a height or an orientation that the task asks for, does not suit "
-                "how this one begins",
+                "how episodes begin",
             )
         of_agents = {k: x for k, x in metrics.items() if k.startswith("train/")}
         for i, health in list(self._healthy.items()):

@@ -45,7 +45,8 @@ class Predictor(nn.Module):
 
         L = weight * E[(p - y)^2].
 
-    A target that is NaN is not known: its error counts as 0.
+    A target that is NaN is not known: its error counts as 0 in L. The error and the R^2 that are
+    logged are of those that are known, of each device's part of a minibatch by itself.
 
     Attributes:
         weight: of the error in the loss.
@@ -64,7 +65,8 @@ class Predictor(nn.Module):
             target = jnp.where(known, target, 0)
             known_mean = partial(jnp.mean, where=known)
             error = jnp.where(known, jnp.square(predicted - target), 0)
-            # Not the mean of those that are known, of which each device may have another number.
+            # Over all, not over those that are known: of these each device may have another number,
+            # and the mean of the devices' losses would not be the loss of one.
             self.sow("losses", f"{name}_loss", self.weight * error.mean())
             self.sow("metrics", f"{name}_error", known_mean(error))
             centred = target - known_mean(target, axis=range(target.ndim - 1))

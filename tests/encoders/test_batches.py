@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from encoders import NatureCNN, in_batches
+from encoders.batches import images_of
 
 
 class Doubling(nn.Module):
@@ -15,6 +16,11 @@ class Doubling(nn.Module):
     @nn.compact
     def __call__(self, x):
         return in_batches(lambda module, x: 2 * nn.Dense(3)(x), self, x, self.size)
+
+
+def test_as_many_images_as_have_so_many_pixels():
+    image = jnp.zeros((5, 2, 4, 6, 3))
+    assert [images_of(n, image) for n in (1, 24, 47, 48, 240)] == [1, 1, 1, 2, 10]
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 7, 8, 9])

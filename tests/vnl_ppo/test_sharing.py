@@ -69,6 +69,9 @@ def test_devices_change_nothing_but_rounding(on_devices, case, devices):
     # What learning rates near this could have moved: the test has to be able to fail.
     assert limit < 0.1 * ITERATIONS * config.num_updates_per_batch * config.learning_rate
     for name, x in one.items():
+        if "predictor/" in name:
+            # An error and an R^2 of each device's own part; parameters do not depend on them.
+            continue
         if np.issubdtype(x.dtype, np.floating):
             scale = max(1.0, np.abs(x).max())
             np.testing.assert_allclose(many[name], x, atol=limit * scale, err_msg=name)
