@@ -1,9 +1,9 @@
 """Compute convolutions on a CPU as matrix products, far faster than XLA's own convolutions.
 
-On a CPU, XLA (jaxlib 0.10.2) runs a convolution by YNNPACK, which is slow for the few channels of
-an image, and its gradients inside `lax.scan`, as in training, by generic loops (jax-ml/jax issue
-12868). XLA runs matrix products well, and a convolution with stride s and no padding is a few of
-them:
+On a CPU, XLA (jaxlib 0.10.2) runs a convolution by YNNPACK, which is fast for many channels and
+stride 1 only, and its gradients inside `lax.scan`, as in training, by generic loops (jax-ml/jax
+issue 12868). XLA runs matrix products well, and a convolution with stride s and no padding is a few
+of them:
 
 1. blocks of s x s pixels become channels, of the image and of the kernel, so that the stride is 1
    (space to depth); a kernel of 8x8 with stride 4 becomes one of 2x2 over 16 times the channels;
@@ -23,6 +23,11 @@ import jax.numpy as jnp
 from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
+
+MANY = 16
+"""Channels from which on XLA's own convolution is as fast as products or faster, with a kernel of
+3x3 or more, stride 1 and without gradients: 1.7 to 1.9 times for all layers of `impala`, 1.0 for
+those of `nature_cnn`."""
 
 
 def convolve(
@@ -127,6 +132,8 @@ def _direct(image, kernel, stride, precision):
 
 
 def _value(image, kernel, stride, precision):
+    if stride == 1 and len(kernel) > 2 and image.shape[-1] >= MANY:
+        return _direct(image, kernel, stride, precision)
     x, kernel = _to_depth(image, kernel, stride)
     # Products that reach beyond the edges are many where the kernel is large and the image small.
     multiply = _multiply_and_shift if len(kernel) <= 2 else _gather_and_multiply

@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
 from encoders import convolve
+from encoders.blocked_convolution import MANY
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -42,6 +43,7 @@ def test_known_value():
     channels=st.integers(1, 4),
     filters=st.integers(1, 5),
 )
+@example(batch=2, stride=1, blocks=3, extra=(4, 2), channels=MANY, filters=5)
 def test_value_and_gradients_equal_xla(batch, stride, blocks, extra, channels, filters):
     size = stride * blocks
     image = normal(0, batch, size + extra[0], size + extra[1], channels)
