@@ -11,6 +11,7 @@ physics steps per second of wall-clock time, summed over environments, without c
 - `bare_rollout`: a Python loop over `mujoco.rollout`, the same model and number of threads, one
   corridor whose slots do not move.
 - `mjx`: our MJX back end, as `mujoco`; `mjx_small` with as many environments as `notebook`.
+- `warp`: our MJWarp back end, if the extra `warp` is installed; on a CPU it has one thread.
 - `notebook`: MJX on dm_control's arena with every platform, in which every geom may touch every
   other.
 """
@@ -21,6 +22,7 @@ import os
 import platform
 from collections.abc import Callable
 from importlib import metadata
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +49,7 @@ class Settings:
     """Settings of the measurement."""
 
     num_envs: int = 256
-    """Environments of mujoco, bare_rollout and mjx."""
+    """Environments of mujoco, bare_rollout, mjx and warp."""
     notebook_envs: int = 16
     """Environments of notebook and mjx_small."""
     seconds: float = 5.0
@@ -137,6 +139,9 @@ def main(settings: Settings) -> dict[str, object]:
             "notebook": batched(notebook, None, few, settings),
         },
     ]
+    if find_spec("warp"):
+        warp_engine = physics.make_physics("warp", c_model, substeps)
+        groups[0]["warp"] = batched(warp_engine, arena, n, settings)
     rate: dict[str, float] = {}
     for sides in groups:
         rate |= rates(sides, settings.seconds)
@@ -150,13 +155,7 @@ def main(settings: Settings) -> dict[str, object]:
         # What the solver sees; our MJX model looks for 45 and keeps the deepest.
         "contacts": {"ours": mjx_engine.num_contacts, "notebook": notebook.num_contacts},
         "steps_per_second": {name: round(value) for name, value in rate.items()},
-        "envs": {
-            "mujoco": n,
-            "bare_rollout": n,
-            "mjx": n,
-            "mjx_small": few,
-            "notebook": few,
-        },
+        "envs": {**dict.fromkeys(groups[0], n), **dict.fromkeys(groups[1], few)},
         "options": {
             "mujoco": options(c_model),
             "bare_rollout": options(bare_model),

@@ -65,8 +65,9 @@ def make(
         name: a preset (`envs.names()`), `package.module:OBJECT`, `brax:NAME` or `playground:NAME`.
         seeing: whether the observations of a preset have the images of the walker's cameras.
         frames: number of the last images that an observation stacks; 1 for no stacking.
-        physics: a preset's back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or auto:
-            mujoco on CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized.
+        physics: a preset's back end: mujoco (C, on CPU cores), mjx (JAX, on any device), warp
+            (for NVIDIA GPUs, with the extra `warp`), or auto: mujoco on CPU, else mjx. For Brax:
+            auto (mjx), mjx, spring, positional or generalized.
         ahead: whether a preset observes `ahead` too; see `envs.locomotion.Locomotion`.
         parts: replacements for fields of a preset: `arena`, `walker`, `task`, `vision`,
             `simulation`.

@@ -74,7 +74,7 @@ class Locomotion:
         arena, walker, task: its parts.
         vision: settings of the eyes; None for a blind walker.
         simulation: settings of the physics; None for the defaults.
-        back_end: "mujoco", "mjx" or "auto", see `envs.physics.make_physics`.
+        back_end: "mujoco", "mjx", "warp" or "auto", see `envs.physics.make_physics`.
         ahead: whether `ahead` is observed.
 
     Raises:

@@ -45,7 +45,7 @@ class SimulationConfig:
     """Friction cone: pyramidal or elliptic (dm_control's default)."""
     noslip_iterations: int = 0
     """Maximum number of iterations of the noslip solver; 0 for none (dm_control's default is 5).
-    MJX has no such solver: values above 0 need --physics mujoco."""
+    MJX has no such solver: values above 0 need --physics mujoco or warp."""
     physics_timestep: float = 0.005
     """Duration of a physics step, seconds."""
     control_timestep: float = 0.025

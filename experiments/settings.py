@@ -81,8 +81,9 @@ class Settings:
     frames: int = 1
     """Number of latest images stacked along the channels in an observation; 1 for no stacking."""
     physics: str = "auto"
-    """The physics back end: mujoco (C, on CPU cores), mjx (JAX, on any device), or auto: mujoco on
-    CPU, else mjx. For Brax: auto (mjx), mjx, spring, positional or generalized."""
+    """The physics back end: mujoco (C, on CPU cores), mjx (JAX, on any device), warp (for NVIDIA
+    GPUs, with the extra `warp`), or auto: mujoco on CPU, else mjx. For Brax: auto (mjx), mjx,
+    spring, positional or generalized."""
     video_seconds: float = 10.0
     """Length of the video that is made after training, seconds; 0 for none."""
     init_from: str = ""
@@ -212,10 +213,13 @@ def build_from(plain: Mapping[str, Any]) -> tuple[Env, ActorCritic, PPOConfig]:
 def traced_from(settings: Settings, env: Env) -> Sequence[bytes] | None:
     """Return what compiled programs depend on besides settings and code; None if unknown.
 
-    It is unknown with the user's own code, which may read anything while it is traced.
+    It is unknown with the user's own code, which may read anything while it is traced. And what
+    Warp needs to run a program is made in Python while the program is traced.
     """
     inner = getattr(env, "env", env)
     if ":" in settings.encoder or ":" in settings.env or not isinstance(inner, Locomotion):
+        return None
+    if inner.back_end == "warp":
         return None
     return content(inner.model), content(inner.looks)
 

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
-from envs.physics.state import PhysicsState, default_slabs, is_bad, mocap_geoms
+from envs.physics.state import PhysicsState, initial_state, is_bad, mocap_geoms
 
 _ROUND = (int(mujoco.mjtGeom.mjGEOM_ELLIPSOID), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
 _EDGED = (
@@ -38,7 +38,8 @@ class MjxPhysics:
             # MJX would leave them out without a word.
             raise ValueError(
                 "the 'mjx' back end has no noslip solver, and the model asks for "
-                f"{model.opt.noslip_iterations} noslip_iterations; set 0, or use 'mujoco'."
+                f"{model.opt.noslip_iterations} noslip_iterations; set 0, or use 'mujoco' or "
+                "'warp'."
             )
         try:
             self._model = mjx.put_model(model, impl="jax")
@@ -70,19 +71,7 @@ class MjxPhysics:
         geom_size: jax.Array | None = None,
     ) -> PhysicsState:
         """See `envs.physics.Physics`."""
-        default_pos, default_size = default_slabs(self.model)
-        return PhysicsState(
-            qpos=jnp.asarray(qpos, jnp.float32),
-            qvel=jnp.asarray(qvel, jnp.float32),
-            act=jnp.zeros(self.model.na),
-            qacc_warmstart=jnp.zeros(self.model.nv),
-            time=jnp.zeros(()),
-            mocap_pos=default_pos if mocap_pos is None else mocap_pos,
-            geom_size=default_size if geom_size is None else geom_size,
-            sensordata=jnp.zeros(self.model.nsensordata),
-            failed=jnp.zeros((), bool),
-            bits=jnp.zeros(0, jnp.uint32),
-        )
+        return initial_state(self.model, qpos, qvel, mocap_pos, geom_size)
 
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         """See `envs.physics.Physics`."""

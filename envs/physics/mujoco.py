@@ -15,7 +15,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from envs.physics import host_call
-from envs.physics.state import PhysicsState, default_slabs, mocap_geoms
+from envs.physics.state import PhysicsState, initial_state, mocap_geoms
 
 _BREAKDOWNS = [
     int(warning)
@@ -68,21 +68,9 @@ class MujocoPhysics:
         geom_size: jax.Array | None = None,
     ) -> PhysicsState:
         """See `envs.physics.Physics`."""
-        default_pos, default_size = default_slabs(self.model)
-        qpos, qvel = jnp.asarray(qpos, jnp.float32), jnp.asarray(qvel, jnp.float32)
-        act, warmstart = jnp.zeros(self.model.na), jnp.zeros(self.model.nv)
-        return PhysicsState(
-            qpos=qpos,
-            qvel=qvel,
-            act=act,
-            qacc_warmstart=warmstart,
-            time=jnp.zeros(()),
-            mocap_pos=default_pos if mocap_pos is None else mocap_pos,
-            geom_size=default_size if geom_size is None else geom_size,
-            sensordata=jnp.zeros(self.model.nsensordata),
-            failed=jnp.zeros((), bool),
-            bits=double_bits(jnp.concatenate([jnp.zeros(1), qpos, qvel, act, warmstart])),
-        )
+        state = initial_state(self.model, qpos, qvel, mocap_pos, geom_size)
+        parts = (state.time[None], state.qpos, state.qvel, state.act, state.qacc_warmstart)
+        return dataclasses.replace(state, bits=double_bits(jnp.concatenate(parts)))
 
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         """See `envs.physics.Physics`."""

@@ -25,12 +25,12 @@ class PhysicsState:
         mocap_pos: float32[nmocap, 3], positions of the mocap bodies, metres.
         geom_size: float32[nmocap, 3], half sizes of the mocap bodies' boxes, metres.
         sensordata: float32[nsensordata], at this state for `mujoco`; one physics step earlier for
-            `mjx`.
+            `mjx` and `warp`.
         failed: bool[], whether the simulation has ever broken down: a position, velocity or
-            acceleration that is not finite or beyond 1e10 (`mjMAXVAL`). The step that breaks down
-            leaves the state unchanged.
+            acceleration that is not finite or beyond 1e10 (`mjMAXVAL`), or in `warp` more contacts
+            than there is memory for. The step that breaks down leaves the state unchanged.
         bits: uint32[k], the float64 state of `mujoco`, 2 words each (low, high): time, qpos, qvel,
-            act, warm start, so that nothing is rounded between control steps. Empty for `mjx`.
+            act, warm start, so that nothing is rounded between control steps. Empty for the others.
     """
 
     qpos: jax.Array
@@ -95,6 +95,29 @@ def default_slabs(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array]:
     position = model.body_pos[bodies[: model.nmocap]]
     size = model.geom_size[mocap_geoms(model)]
     return jnp.asarray(position, jnp.float32), jnp.asarray(size, jnp.float32)
+
+
+def initial_state(
+    model: mujoco.MjModel,
+    qpos: jax.Array,
+    qvel: jax.Array,
+    mocap_pos: jax.Array | None = None,
+    geom_size: jax.Array | None = None,
+) -> PhysicsState:
+    """Return the state at time 0, without `bits`; see `Physics.init`."""
+    default_pos, default_size = default_slabs(model)
+    return PhysicsState(
+        qpos=jnp.asarray(qpos, jnp.float32),
+        qvel=jnp.asarray(qvel, jnp.float32),
+        act=jnp.zeros(model.na),
+        qacc_warmstart=jnp.zeros(model.nv),
+        time=jnp.zeros(()),
+        mocap_pos=default_pos if mocap_pos is None else mocap_pos,
+        geom_size=default_size if geom_size is None else geom_size,
+        sensordata=jnp.zeros(model.nsensordata),
+        failed=jnp.zeros((), bool),
+        bits=jnp.zeros(0, jnp.uint32),
+    )
 
 
 def is_bad(*arrays: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import functools
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -276,11 +277,17 @@ def test_c_flags_a_broken_simulation_and_keeps_its_state(broken):
 MJX_ENVS = 6
 
 
-@pytest.fixture(scope="module")
-def mjx():
-    """MJX on the model made for it, and its compiled step."""
-    model = physics_model(ARENA, ANT, CONFIG, "mjx")
-    engine = physics.make_physics("mjx", model, CONFIG.num_substeps)
+WARP = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp"),
+]
+
+
+@pytest.fixture(scope="module", params=["mjx", pytest.param("warp", marks=WARP)])
+def mjx(request):
+    """MJX by each of its implementations, on the model made for it, and its compiled step."""
+    model = physics_model(ARENA, ANT, CONFIG, request.param)
+    engine = physics.make_physics(request.param, model, CONFIG.num_substeps)
     return engine, batched(engine)
 
 
@@ -364,6 +371,12 @@ def test_auto_is_c_on_cpu():
     assert isinstance(physics.make_physics("mujoco", c_engine().model, 5), MujocoPhysics)
 
 
+@pytest.mark.skipif(find_spec("warp") is not None, reason="Warp is installed")
+def test_without_warp_its_extra_is_named():
+    with pytest.raises(ValueError, match=r"'warp' .* not installed; .* pip install -e '.\[warp\]'"):
+        physics.make_physics("warp", c_engine().model, 5)
+
+
 def test_what_cannot_run_is_refused():
     model = c_engine().model
     with pytest.raises(ValueError, match="unknown physics back end 'bullet'; use one of mujoco"):
@@ -371,7 +384,7 @@ def test_what_cannot_run_is_refused():
     with pytest.raises(ValueError, match="num_substeps is 0"):
         physics.make_physics("mujoco", model, 0)
     noslip = physics_model(ARENA, ANT, dataclasses.replace(CONFIG, noslip_iterations=5), "mjx")
-    with pytest.raises(ValueError, match="5 noslip_iterations; set 0, or use 'mujoco'"):
+    with pytest.raises(ValueError, match="5 noslip_iterations; set 0, or use 'mujoco' or 'warp'"):
         physics.make_physics("mjx", noslip, 5)
     eggs = mujoco.MjModel.from_xml_string(
         """<mujoco><worldbody><geom type="box" size="1 1 1"/><body pos="0 0 3"><freejoint/>

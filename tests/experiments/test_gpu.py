@@ -1,7 +1,8 @@
-"""The main job on an accelerator: MJX, and everything in one program on the device."""
+"""The main job on an accelerator: MJX or MJWarp, and everything in one program on the device."""
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -13,14 +14,19 @@ _SCRIPT = Path(__file__).parents[2] / "experiments" / "gap_ant_vision.py"
 
 @pytest.mark.gpu
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="JAX finds no GPU here")
-def test_a_seeing_ant_learns_on_a_gpu(tmp_path):
+@pytest.mark.parametrize("physics", ["mjx", "warp"])
+def test_a_seeing_ant_learns_on_a_gpu(tmp_path, physics):
+    if physics == "warp" and find_spec("warp") is None:
+        pytest.skip("needs the extra warp")
     folder = tmp_path / "run"
     command = [sys.executable, str(_SCRIPT), "--run-dir", str(folder), "--num-evals", "2"]
+    # MJX is the default there.
+    command += [] if physics == "mjx" else ["--physics", physics]
     done = subprocess.run(
         [*command, "--num-timesteps", "2000000"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "physics by mjx" in done.stdout
+    assert f"physics by {physics}" in done.stdout
     speeds = [s.value for s in EventAccumulator(str(folder)).Reload().Scalars("eval/x_velocity")]
     assert abs(speeds[0]) < 0.1 < 0.5 < speeds[-1]
     assert list((folder / "videos").glob("*.mp4"))
