@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.table import Column, Table
@@ -61,6 +62,8 @@ from vnl_ppo.teaching import Teacher
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
+MOST_FILMED = 20
+"""Maximum number of episodes in the video of a run, for animals that fall at once."""
 RENAMED = {
     "--corridor.reach": "--walker.reach",
     "--corridor.": "--arena.",
@@ -312,7 +315,7 @@ def kept_programs(
 
 
 def work(settings: Settings, prepared: Prepared) -> None:
-    """Train, film an episode, and print the paths of the results."""
+    """Train, film episodes, and print the paths of the results."""
     env, network, folder, programs, initial, teacher = prepared
     weights = train(
         env,
@@ -331,7 +334,7 @@ def work(settings: Settings, prepared: Prepared) -> None:
     if is_first():
         made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]
         try:
-            if path := film_episode(settings, env, network, weights, folder):
+            if path := film_episodes(settings, env, network, weights, folder):
                 made.append(f"video in {path}")
         except Exception as error:
             # What was learned is saved; a video can be made again.
@@ -341,20 +344,33 @@ def work(settings: Settings, prepared: Prepared) -> None:
     wait_for_all()
 
 
-def film_episode(
+def film_episodes(
     settings: Settings, env: Any, network: ActorCritic, weights: Weights, folder: Path
 ) -> Path | None:
-    """Film an episode of the trained policy, unless the video exists; return its path or None."""
+    """Film the trained policy, unless the video exists; return its path or None.
+
+    Episodes follow each other until `video_seconds` are full: one alone may show what is rare. They
+    are those that `render.py` films with the run's seed, the next seed, and so on.
+    """
     step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
     path = folder / run_folder.VIDEOS / f"{step}.mp4"
     view = view_of(env)
     if settings.video_seconds <= 0 or view is None:
         return None
     if not path.exists():
-        length = max(1, min(round(settings.video_seconds / view.dt), settings.ppo.episode_length))
+        wanted = max(1, round(settings.video_seconds / view.dt))
+        length = min(wanted, settings.ppo.episode_length)
         record = make_record(env, network, settings.ppo, length)
-        data, alive = record(weights, jax.random.key(settings.ppo.seed))
-        frames = list(film(view, data, alive, view.film_camera, (480, 640), inset=160))
+        episodes: list[Any] = []
+        total = 0
+        while total < wanted and len(episodes) < MOST_FILMED:
+            data, alive = record(weights, jax.random.key(settings.ppo.seed + len(episodes)))
+            shown = min(wanted - total, int(alive.sum()))
+            episodes.append(jax.tree.map(lambda x, n=shown: x[:n], data))
+            total += shown
+        states = jax.tree.map(lambda *x: jnp.concatenate(x), *episodes)
+        every = jnp.ones(total, bool)
+        frames = list(film(view, states, every, view.film_camera, (480, 640), inset=160))
         write(frames, path)
         # Every second pixel and frame: TensorBoard shows it as a gif, which is large.
         log = EventFile(folder)

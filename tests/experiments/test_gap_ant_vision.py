@@ -4,11 +4,16 @@ import dataclasses
 import json
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from experiments import command_line
 from experiments.settings import BUILDER, CPU_BLIND, CPU_SEEING, build, from_dict, to_dict
 from vnl_ppo import run_folder
+from vnl_ppo.events import EventFile
+from vnl_ppo.normalization import init_moments
+from vnl_ppo.policy import Weights, init_params
 
 
 def parse(arguments):
@@ -168,13 +173,33 @@ def test_a_video_that_fails_loses_nothing(monkeypatch, capsys, tmp_path):
         raise MemoryError("no room for frames")
 
     monkeypatch.setattr(command_line, "train", lambda *_, **__: None)
-    monkeypatch.setattr(command_line, "film_episode", fail)
+    monkeypatch.setattr(command_line, "film_episodes", fail)
     settings = parse(["--encoder", "none"])
     prepared = command_line.Prepared(None, None, tmp_path, None, {}, None)
     command_line.work(settings, prepared)
     shown = capsys.readouterr()
     assert "warning: no video: no room for frames" in shown.err
     assert "done: checkpoints in" in shown.out
+
+
+def test_episodes_follow_each_other_in_the_video(monkeypatch, tmp_path):
+    flags = "--encoder none --episode-length 10 --video-seconds 0.75 --seed 3"
+    settings = parse(flags.split())
+    env, network = build(settings)
+    spec = env.observation_spec
+    weights = Weights(init_params(network, spec, jax.random.key(0)), init_moments(spec))
+    given = []
+    draw = lambda view, data, alive, *_, **__: given.append((data, alive)) or []
+    monkeypatch.setattr(command_line, "film", draw)
+    monkeypatch.setattr(command_line, "write", lambda frames, path: path)
+    monkeypatch.setattr(EventFile, "film", lambda *_: None)
+    command_line.film_episodes(settings, env, network, weights, tmp_path)
+    ((data, alive),) = given
+    # 30 control steps of 25 ms: the 11 states of two episodes of 10 steps, and 8 of a third.
+    assert alive.all() and len(alive) == 30
+    at_start = np.flatnonzero(np.asarray(data.physics.time) == 0)
+    np.testing.assert_array_equal(at_start, [0, 11, 22])
+    assert len(np.unique(np.asarray(data.layout.starts)[at_start], axis=0)) == 3
 
 
 def test_a_home_folder_is_written_as_in_a_shell(monkeypatch, tmp_path):
