@@ -50,8 +50,8 @@ class WarpPhysics:
             )
         try:
             put = mjx.put_model(model, impl="warp")
-        # For devices that Warp does not know, MJX asserts.
-        except (NotImplementedError, ValueError, AssertionError) as error:
+        # MJX asserts that it knows the device; a RuntimeError tells of a broken installation.
+        except (NotImplementedError, ValueError, AssertionError, RuntimeError) as error:
             raise ValueError(f"the 'warp' back end cannot run this model: {error}") from error
         self._model = put.tree_replace(
             {"opt._impl.warn_overflow": put.opt._impl.warn_overflow & ~_SLOW}
