@@ -11,7 +11,8 @@ physics steps per second of wall-clock time, summed over environments, without c
 - `bare_rollout`: a Python loop over `mujoco.rollout`, the same model and number of threads, one
   corridor whose slots do not move.
 - `mjx`: our MJX back end, as `mujoco`; `mjx_small` with as many environments as `notebook`.
-- `warp`: our MJWarp back end, if the extra `warp` is installed; on a CPU it has one thread.
+- `warp`: our MJWarp back end, on the model of `mujoco`, if the extra `warp` is installed; on a CPU
+  it has one thread.
 - `notebook`: MJX on dm_control's arena with every platform, in which every geom may touch every
   other.
 """
@@ -123,6 +124,7 @@ def main(settings: Settings) -> dict[str, object]:
     parts = arena, ANT, RunThroughCorridor(), notebook_simulation
     notebook = MjxPhysics(whole_model(*parts, layout, ()), substeps)
 
+    packages = ["jax", "mujoco", "mujoco-mjx", "dm_control"]
     n, few = settings.num_envs, settings.notebook_envs
     bare_model = physics_model(arena, ANT, simulation)
     boxes = jax.tree.map(np.asarray, arena.boxes(layout, jnp.asarray(arena.start), ANT.reach))
@@ -142,6 +144,7 @@ def main(settings: Settings) -> dict[str, object]:
     if find_spec("warp"):
         warp_engine = physics.make_physics("warp", c_model, substeps)
         groups[0]["warp"] = batched(warp_engine, arena, n, settings)
+        packages.append("warp-lang")
     rate: dict[str, float] = {}
     for sides in groups:
         rate |= rates(sides, settings.seconds)
@@ -167,7 +170,7 @@ def main(settings: Settings) -> dict[str, object]:
         "device": jax.devices()[0].device_kind,
         "versions": {
             "python": platform.python_version(),
-            **{p: metadata.version(p) for p in ("jax", "mujoco", "mujoco-mjx", "dm_control")},
+            **{package: metadata.version(package) for package in packages},
         },
         "pjrt_nproc": os.environ.get("PJRT_NPROC"),
     }

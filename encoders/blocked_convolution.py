@@ -1,9 +1,9 @@
-"""Compute convolutions on a CPU as matrix products, far faster than XLA's own convolutions.
+"""Compute convolutions on a CPU as matrix products, where XLA's own convolutions are slower.
 
-On a CPU, XLA (jaxlib 0.10.2) runs a convolution by YNNPACK, which is fast for many channels and
-stride 1 only, and its gradients inside `lax.scan`, as in training, by generic loops (jax-ml/jax
-issue 12868). XLA runs matrix products well, and a convolution with stride s and no padding is a few
-of them:
+On a CPU, XLA (jaxlib 0.10.2) runs a convolution by YNNPACK, which is slow for the few channels of
+an image and for strides, and its gradients inside `lax.scan`, as in training, by generic loops
+(jax-ml/jax issue 12868). XLA runs matrix products well, and a convolution with stride s and no
+padding is a few of them:
 
 1. blocks of s x s pixels become channels, of the image and of the kernel, so that the stride is 1
    (space to depth); a kernel of 8x8 with stride 4 becomes one of 2x2 over 16 times the channels;
@@ -25,9 +25,9 @@ from jax import lax
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 MANY = 16
-"""Channels from which on XLA's own convolution is as fast as products or faster, with a kernel of
-3x3 or more, stride 1 and without gradients: 1.7 to 1.9 times for all layers of `impala`, 1.0 for
-those of `nature_cnn`."""
+"""Channels from which on XLA's own convolution is used for the value, with a kernel of 3x3 or more
+and stride 1: `impala` is 1.79 to 1.88 times as fast, `nature_cnn` about as fast (docs/profile.md).
+"""
 
 
 def convolve(
@@ -38,9 +38,9 @@ def convolve(
     Use it in a layer as `nn.Conv(..., padding="VALID", conv_general_dilated=convolve)`; parameters,
     their names and their initialisation stay those of `nn.Conv`. On a CPU it runs as matrix
     products (blocked) if padding is "VALID", the kernel is a square whose side is a multiple of the
-    stride, and there is no dilation and no grouping. All other cases and platforms use XLA's
-    convolution. Results differ by float rounding only. The blocked form has no forward-mode
-    derivative (`jax.jvp`).
+    stride, and there is no dilation and no grouping; but see `MANY`. All other cases and platforms
+    use XLA's convolution. Results differ by float rounding only. The blocked form has no
+    forward-mode derivative (`jax.jvp`).
 
     Args:
         image: float[B, H, W, C]; or uint8, which is cast to the kernel's dtype without scaling.
@@ -133,7 +133,28 @@ def _direct(image, kernel, stride, precision):
 
 def _value(image, kernel, stride, precision):
     if stride == 1 and len(kernel) > 2 and image.shape[-1] >= MANY:
-        return _direct(image, kernel, stride, precision)
+        return _direct_but_for_many_kernels(image, kernel, precision)
+    return _products(image, kernel, stride, precision)
+
+
+def _direct_but_for_many_kernels(image, kernel, precision):
+    """Convolve with stride 1 by XLA; by products under a `jax.vmap` over kernels, as of several
+    agents, which XLA would run as a grouped convolution, half as fast or slower."""
+    direct = jax.custom_batching.custom_vmap(partial(_direct, stride=1, precision=precision))
+
+    @direct.def_vmap
+    def of_batch(size, is_batched, image, kernel):
+        if is_batched[1]:
+            axes = (0 if is_batched[0] else None, 0)
+            products = partial(_products, stride=1, precision=precision)
+            return jax.vmap(products, axes)(image, kernel), True
+        features = direct(image.reshape(-1, *image.shape[2:]), kernel)
+        return features.reshape(size, -1, *features.shape[1:]), True
+
+    return direct(image, kernel)
+
+
+def _products(image, kernel, stride, precision):
     x, kernel = _to_depth(image, kernel, stride)
     # Products that reach beyond the edges are many where the kernel is large and the image small.
     multiply = _multiply_and_shift if len(kernel) <= 2 else _gather_and_multiply

@@ -61,7 +61,7 @@ def convolution(
 
     Call it in a module's compact method; the parameters are those of `nn.Conv` with padding "SAME".
     Padding apart lets `convolve` run as products: on one core of a CPU, gradients inside a scan
-    are 5 to 9 times as fast as by XLA's convolutions (`benchmarks/visual_systems.py`).
+    are 5 to 11 times as fast as by XLA's convolutions (`benchmarks/visual_systems.py`).
     """
     layer = nn.Conv(
         filters,

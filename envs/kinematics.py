@@ -1,6 +1,6 @@
 """Compute the poses of bodies, geoms, cameras and lights from joint positions (forward kinematics).
 
-Both physics back ends share this code. `mjx.kinematics` gives the same values, but walks the tree
+All physics back ends share this code. `mjx.kinematics` gives the same values, but walks the tree
 level by level, which takes XLA many times as long to compile in every program that resets or steps
 an environment. Here pointer jumping resolves the tree: each body starts with its pose relative to
 its parent, and each round composes that pose with the parent's own relative pose and makes the

@@ -64,7 +64,7 @@ class Preset:
 
         Args:
             seeing: whether the observations have the images of the walker's cameras.
-            back_end: the physics back end: mujoco, mjx or auto.
+            back_end: the physics back end: mujoco, mjx, warp or auto.
             ahead: whether `ahead` is observed too; see `envs.locomotion.Locomotion`.
 
         Raises:

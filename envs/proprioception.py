@@ -5,9 +5,9 @@ compare each with dm_control's own on the same states.
 
 Sensors come from `Now.physics.sensordata`. Those of velocities (gyro, velocimeter) belong to the
 state after the step in the back end `mujoco`, and to the state before the last physics step in
-`mjx`. Those of accelerations and forces (accelerometer, force, torque, touch) belong in both to the
-last physics step, at whose beginning they were computed; dm_control's are those of `mujoco`. All
-read 0 until the first step.
+`mjx` and `warp`. Those of accelerations and forces (accelerometer, force, torque, touch) belong in
+all to the last physics step, at whose beginning they were computed; dm_control's are those of
+`mujoco`. All read 0 until the first step.
 """
 
 import dataclasses

@@ -349,8 +349,9 @@ def film_episodes(
 ) -> Path | None:
     """Film the trained policy, unless the video exists; return its path or None.
 
-    Episodes follow each other until `video_seconds` are full: one alone may show what is rare. They
-    are those that `render.py` films with the run's seed, the next seed, and so on.
+    Episodes follow each other until `video_seconds` are full, at most `MOST_FILMED`: one alone may
+    show what is rare. They are those that `render.py` films with the run's seed, the next seed, and
+    so on.
     """
     step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
     path = folder / run_folder.VIDEOS / f"{step}.mp4"

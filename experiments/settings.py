@@ -85,8 +85,8 @@ class Settings:
     GPUs, with the extra `warp`), or auto: mujoco on CPU, else mjx. For Brax: auto (mjx), mjx,
     spring, positional or generalized."""
     video_seconds: float = 10.0
-    """Length of the video that is made after training, seconds: as many episodes, one after
-    another, as that takes; 0 for none."""
+    """Length of the video that is made after training, seconds: as many episodes one after
+    another as that takes, at most 20; 0 for none."""
     init_from: str = ""
     """RUN or RUN@STEP: begin a new run with the parameters and the statistics of observations of
     another, and a new optimiser; empty for drawn ones. From another walker, or another world, the

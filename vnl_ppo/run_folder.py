@@ -55,6 +55,8 @@ def describe(settings: Mapping[str, Any], builder: str = "") -> str:
     """Return the text of a config.json: settings, builder, versions of packages, git commit."""
     versions = {"python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in _PACKAGES}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        versions["warp-lang"] = metadata.version("warp-lang")
     content = {"settings": settings, "builder": builder, "versions": versions, "git": git_commit()}
     return json.dumps(content, indent=2) + "\n"
 

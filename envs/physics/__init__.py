@@ -6,7 +6,8 @@ so that rollouts carry little and checkpoints are small and exact.
 
 - `mujoco`: MuJoCo in C on the host's cores; fast on a CPU, and runs every MuJoCo model.
 - `mjx`: MuJoCo in JAX; for GPU and TPU, and if everything has to be traced.
-- `warp`: MuJoCo for NVIDIA GPUs, with everything that collides in C; needs the extra `warp`.
+- `warp`: MJWarp, MuJoCo for NVIDIA GPUs, in which the same geoms collide as in C; needs the extra
+  `warp`.
 """
 
 import jax

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
-from envs.physics.state import PhysicsState, initial_state, is_bad, mocap_geoms
+from envs.physics.state import PhysicsState, check_state, initial_state, is_bad, mocap_geoms
 
 _ROUND = (int(mujoco.mjtGeom.mjGEOM_ELLIPSOID), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
 _EDGED = (
@@ -30,10 +30,12 @@ class MjxPhysics:
         num_substeps: number of physics steps in a control step.
 
     Raises:
-        ValueError: MJX does not implement something that the model has.
+        ValueError: MJX does not implement something that the model has, or the model keeps state
+            that `PhysicsState` does not hold.
     """
 
     def __init__(self, model: mujoco.MjModel, num_substeps: int) -> None:
+        check_state(model, "mjx")
         if model.opt.noslip_iterations:
             # MJX would leave them out without a word.
             raise ValueError(
@@ -46,7 +48,9 @@ class MjxPhysics:
             # Only make_data looks for the collision functions that the geoms need.
             self._data = mjx.make_data(model, impl="jax")
         except (NotImplementedError, ValueError) as error:
-            reason = _reason(model) or f"{error}. Use 'mujoco', or change the model's options."
+            reason = (
+                _reason(model) or f"{error}. Use 'mujoco' or 'warp', or change the model's options."
+            )
             raise ValueError(f"the 'mjx' back end cannot run this model: {reason}") from error
         self.model = copy.copy(model)
         self.num_substeps = num_substeps
@@ -112,7 +116,7 @@ def _reason(model: mujoco.MjModel) -> str | None:
         return (
             f"actuator {model.actuator(i).name!r} sticks a body to what it touches, and MJX has no "
             "such actuators; leave them out (--walker.no-adhesion of walkers that have it), or use "
-            "'mujoco'."
+            "'mujoco' or 'warp'."
         )
     solid = np.flatnonzero(model.geom_contype | model.geom_conaffinity).tolist()
     round_, edged = (
@@ -126,7 +130,7 @@ def _reason(model: mujoco.MjModel) -> str | None:
             return (
                 f"geom {names[0]!r} is {article} {kinds[0]}, and MJX has no collisions of it with "
                 f"the {kinds[1]} {names[1]!r}; put a capsule in its place (--walker.capsules of "
-                "walkers that have it), or use 'mujoco'."
+                "walkers that have it), or use 'mujoco' or 'warp'."
             )
     return None
 

@@ -15,7 +15,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from envs.physics import host_call
-from envs.physics.state import PhysicsState, initial_state, mocap_geoms
+from envs.physics.state import PhysicsState, check_state, initial_state, mocap_geoms
 
 _BREAKDOWNS = [
     int(warning)
@@ -46,11 +46,7 @@ class MujocoPhysics:
     def __init__(
         self, model: mujoco.MjModel, num_substeps: int, num_threads: int | None = None
     ) -> None:
-        if model.nhistory or model.npluginstate or model.nuserdata:
-            raise ValueError(
-                "the model has delayed signals, stateful plugins or user data, whose state the "
-                "'mujoco' back end does not carry from step to step; remove them from the model."
-            )
+        check_state(model, "mujoco")
         self.model = model
         self.num_substeps = num_substeps
         threads = num_threads or usable_cores()

@@ -28,7 +28,8 @@ class PhysicsState:
             `mjx` and `warp`.
         failed: bool[], whether the simulation has ever broken down: a position, velocity or
             acceleration that is not finite or beyond 1e10 (`mjMAXVAL`), or in `warp` more contacts
-            than there is memory for. The step that breaks down leaves the state unchanged.
+            or constraints than there is memory for. The step that breaks down leaves the state
+            unchanged.
         bits: uint32[k], the float64 state of `mujoco`, 2 words each (low, high): time, qpos, qvel,
             act, warm start, so that nothing is rounded between control steps. Empty for the others.
     """
@@ -68,6 +69,15 @@ class Physics(Protocol):
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         """Hold `ctrl`, float32[nu], for `num_substeps` physics steps."""
         ...
+
+
+def check_state(model: mujoco.MjModel, back_end: str) -> None:
+    """Raise a ValueError if a model keeps state that `PhysicsState` does not hold."""
+    if model.nhistory or model.npluginstate or model.nuserdata:
+        raise ValueError(
+            "the model has delayed signals, stateful plugins or user data, whose state the "
+            f"{back_end!r} back end does not carry from step to step; remove them from the model."
+        )
 
 
 def mocap_geoms(model: mujoco.MjModel) -> np.ndarray:

@@ -1,12 +1,11 @@
 """Step simulations by MJWarp, which is MuJoCo for NVIDIA GPUs, called through MJX.
 
 It also runs on a CPU, on one thread, so that it can be compared with MuJoCo in C without a GPU.
-The first step in a process compiles Warp's kernels, which are kept on disk in Warp's own cache.
+The first step on a machine compiles Warp's kernels, which Warp keeps on disk.
 """
 
 import copy
 import dataclasses
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 
@@ -15,48 +14,63 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco import mjx
+from mujoco.mjx.warp import WARP_INSTALLED
 
-from envs.physics.state import PhysicsState, initial_state, is_bad, mocap_geoms
+from envs.physics.state import PhysicsState, check_state, initial_state, is_bad, mocap_geoms
 
 CONTACTS_EACH = 64
-"""Contacts of a simulation that there is memory for; with a height field three times as many. A
-batch shares them, but one simulation's constraints have to have room among its own."""
-_SLOW = (1 << 9) | (1 << 10)
-"""MJWarp's `OverflowType.ITERATIONS` and `LS_ITERATIONS`: the solver ended at its limit, which is
-what a limit is for. The other flags tell of contacts or constraints that were left out."""
+"""Contacts, and pairs of geoms close enough to be looked at, of a simulation that there is memory
+for; with a height field three times as many. A batch shares them, but the constraints of one
+simulation have to have room among its own."""
+LEAST_CONTACTS = 1024
+"""The same of a whole batch, however small."""
 
 
 class WarpPhysics:
     """The back end `warp`; see `envs.physics.Physics`.
 
-    Everything that collides in C collides here, and the noslip solver and adhesion are there too. A
-    batch of simulations is one call, even under nested `jax.vmap`. A simulation that has more
-    contacts or constraints than there is memory for counts as failed.
+    What collides are the same pairs of geoms as in C. A batch of simulations is one call, even
+    under nested `jax.vmap`. Where there is more to solve for than there is memory for, the step
+    counts as failed: of one simulation with too many constraints, and of the whole batch with too
+    many contacts, since MJWarp does not tell whose were left out.
 
     Args:
         model: the model to simulate.
         num_substeps: number of physics steps in a control step.
 
     Raises:
-        ValueError: Warp is not installed, or MJWarp does not implement something that the model
-            has.
+        ValueError: Warp is not installed, MJWarp does not implement something that the model has,
+            or the model keeps state that `PhysicsState` does not hold.
+        RuntimeError: MJX is another than this was written for.
     """
 
     def __init__(self, model: mujoco.MjModel, num_substeps: int) -> None:
-        if importlib.util.find_spec("warp") is None:
+        if not WARP_INSTALLED:
             raise ValueError(
-                "the 'warp' back end needs NVIDIA's Warp, which is not installed; install the "
-                "extra with: pip install -e '.[warp]'"
+                "the 'warp' back end needs NVIDIA's Warp, which is not installed or does not work; "
+                "install the extra with: pip install -e '.[warp]'"
             )
+        check_state(model, "warp")
+        self.model = copy.copy(model)
         try:
             put = mjx.put_model(model, impl="warp")
-        # MJX asserts that it knows the device; a RuntimeError tells of a broken installation.
-        except (NotImplementedError, ValueError, AssertionError, RuntimeError) as error:
+        # MJX asserts that it knows the device.
+        except (NotImplementedError, ValueError, AssertionError) as error:
             raise ValueError(f"the 'warp' back end cannot run this model: {error}") from error
-        self._model = put.tree_replace(
-            {"opt._impl.warn_overflow": put.opt._impl.warn_overflow & ~_SLOW}
-        )
-        self.model = copy.copy(model)
+        try:
+            from mujoco.mjx.third_party.mujoco_warp import OverflowType as Lack
+
+            self._left_out = int(
+                Lack.NEFC | Lack.NJMAX_NNZ | Lack.BROADPHASE | Lack.NARROWPHASE | Lack.CCD
+            )
+            # It would print a line for each step that ends at the solver's limit.
+            self._model = put.tree_replace({"opt._impl.warn_overflow": self._left_out})
+            _ = self._memory(1)._impl.overflow
+        except (ImportError, AttributeError) as error:
+            raise RuntimeError(
+                f"mujoco-mjx {mujoco.__version__} has changed ({error}): envs/physics/warp.py has "
+                "to be adapted"
+            ) from error
         self.num_substeps = num_substeps
         self._geoms = mocap_geoms(model)
 
@@ -119,10 +133,8 @@ class WarpPhysics:
             mocap_pos=state.mocap_pos,
             ctrl=ctrl,
         )
-        data, lost = jax.lax.scan(
-            lambda d, _: ((d := mjx.step(model, d)), d._impl.overflow & ~_SLOW),
-            data,
-            length=self.num_substeps,
+        data, _ = jax.lax.scan(
+            lambda data, _: (mjx.step(model, data), None), data, length=self.num_substeps
         )
         new = dataclasses.replace(
             state,
@@ -133,17 +145,27 @@ class WarpPhysics:
             time=data.time,
             sensordata=data.sensordata,
         )
-        broke = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act) | jnp.any(lost)
+        broke = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act)
+        # Of any of the steps: nothing takes the bits back.
+        broke |= data._impl.overflow & self._left_out != 0
         kept = jax.tree.map(lambda old, now: jnp.where(broke, old, now), state, new)
         return dataclasses.replace(kept, failed=state.failed | broke)
 
     def _memory(self, size: int) -> mjx.Data:
         """Return the data of one simulation of a batch of this size."""
-        contacts = CONTACTS_EACH * (3 if self.model.nhfield else 1)
-        limits = self.model.njnt + self.model.ntendon + 2 * self.model.nv + 6 * self.model.neq
+        model = self.model
+        contacts = CONTACTS_EACH * (3 if model.nhfield else 1)
+        limited = model.jnt_limited.sum() + model.tendon_limited.sum()
+        rubbing = np.count_nonzero(model.dof_frictionloss) + np.count_nonzero(
+            model.tendon_frictionloss
+        )
+        others = int(2 * limited + rubbing + 6 * model.neq)
         with jax.ensure_compile_time_eval():
             data = mjx.make_data(
-                self.model, impl="warp", naconmax=size * contacts, njmax=limits + 4 * contacts
+                model,
+                impl="warp",
+                naconmax=max(size * contacts, LEAST_CONTACTS),
+                njmax=others + 4 * contacts,
             )
         # Most of it is zeros, of which a compiled program need not keep every one.
         return jax.tree.map(_compressed, data)

@@ -114,6 +114,26 @@ def test_a_layer_keeps_its_parameters():
     np.testing.assert_allclose(ours.apply(params, image), plain.apply(params, image), atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [MANY - 1, MANY])
+@pytest.mark.parametrize("kernels", [1, 3])
+def test_many_channels_of_one_kernel_are_xlas(channels, kernels):
+    """XLA is slow with few channels, and with a kernel for each agent."""
+
+    def run(image, kernel):
+        return convolve(image, kernel, (1, 1), "VALID", dimension_numbers=NHWC)
+
+    images, several = normal(0, 3, 2, 9, 8, channels), normal(1, 3, 3, 3, channels, 4)
+    axes = (0, 0 if kernels > 1 else None)
+    batched = jax.jit(jax.vmap(run, axes))
+    given = images, several if kernels > 1 else several[0]
+    text = batched.lower(*given).as_text()
+    assert ("stablehlo.convolution" in text) == (channels == MANY and kernels == 1)
+    for i, features in enumerate(batched(*given)):
+        kernel = several[i if kernels > 1 else 0]
+        expected = both(images[i], kernel, 1)[1]
+        np.testing.assert_allclose(features, expected, atol=1e-4)
+
+
 def test_under_vmap_with_a_kernel_each():
     images, kernels = normal(0, 3, 2, 9, 9, 2), normal(1, 3, 3, 3, 2, 4)
 

@@ -12,7 +12,7 @@ from envs import physics
 from envs.presets import PRESETS
 
 pytestmark = pytest.mark.slow
-# What MJX does not have; in Warp they are as they are.
+# What MJX does not have; in MJWarp the animals are as they are.
 CHANGES = {
     "rodent_gaps": {"capsules": True},
     "humanoid_gaps": {"capsules": True},
@@ -25,10 +25,10 @@ WARP = pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra war
 @pytest.mark.parametrize("back_end", ["mjx", pytest.param("warp", marks=WARP)])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_step_is_as_in_c(name, back_end):
-    """One physics step from states of random episodes, solved until both solvers converge.
+    """One physics step from states of random episodes, with up to 50 iterations of each solver.
 
-    After the 4 iterations of the presets each solver is somewhere else. An ellipsoid or a cylinder
-    touches at other points in Warp than in C, and a capsule on an edge in MJX.
+    After the 4 of the presets each solver is somewhere else. An ellipsoid or a cylinder touches at
+    other points in MJWarp than in C, and a capsule on an edge in MJX.
     """
     preset = PRESETS[name]
     simulation = dataclasses.replace(preset.simulation, iterations=50, ls_iterations=50)

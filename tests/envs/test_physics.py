@@ -284,8 +284,8 @@ WARP = [
 
 
 @pytest.fixture(scope="module", params=["mjx", pytest.param("warp", marks=WARP)])
-def mjx(request):
-    """MJX by each of its implementations, on the model made for it, and its compiled step."""
+def in_jax(request):
+    """MJX or MJWarp on the model made for it, and its compiled step."""
     model = physics_model(ARENA, ANT, CONFIG, request.param)
     engine = physics.make_physics(request.param, model, CONFIG.num_substeps)
     return engine, batched(engine)
@@ -318,8 +318,8 @@ def fixed_slots(model, position, size):
     return model, data
 
 
-def test_mjx_follows_c(mjx):
-    """C follows each control step from where MJX starts it, so that chaos does not grow.
+def test_mjx_and_warp_follow_c(in_jax):
+    """C follows each control step from where the other starts it, so that chaos does not grow.
 
     Tolerance on faces: float32 resolves 1e-6 m at x = 10 m. dm_control's ant meets the ground as a
     spring with time constant 0.02 s (solref), which turns 1e-6 m of penetration into
@@ -330,7 +330,7 @@ def test_mjx_follows_c(mjx):
     too, and with 50 solver iterations as with 4. There only a bound holds: an ant's foot goes on
     the same way, within a centimetre or two and a push of a contact.
     """
-    engine, step = mjx
+    engine, step = in_jax
     states, layouts = start_batch(engine, MJX_ENVS)
     on_edges, positions, velocities = [], [], []
     for action in random_actions(40, MJX_ENVS):
@@ -354,8 +354,8 @@ def test_mjx_follows_c(mjx):
     assert velocity.max() < 3.0
 
 
-def test_mjx_flags_a_broken_simulation_and_keeps_its_state(mjx):
-    engine, step = mjx
+def test_mjx_and_warp_flag_a_broken_simulation_and_keep_its_state(in_jax):
+    engine, step = in_jax
     states, layouts = start_batch(engine, MJX_ENVS)
     qvel = states.qvel.at[1, 3].set(jnp.nan).at[2, 0].set(1e12)
     states = jax.vmap(engine.init)(states.qpos, qvel)
@@ -373,7 +373,7 @@ def test_auto_is_c_on_cpu():
 
 @pytest.mark.skipif(find_spec("warp") is not None, reason="Warp is installed")
 def test_without_warp_its_extra_is_named():
-    with pytest.raises(ValueError, match=r"'warp' .* not installed; .* pip install -e '.\[warp\]'"):
+    with pytest.raises(ValueError, match=r"'warp' .* not installed .* pip install -e '.\[warp\]'"):
         physics.make_physics("warp", c_engine().model, 5)
 
 
@@ -392,6 +392,10 @@ def test_what_cannot_run_is_refused():
     )
     with pytest.raises(ValueError, match="'mjx' back end cannot run this model"):
         physics.make_physics("mjx", eggs, 5)
+    data = mujoco.MjModel.from_xml_string('<mujoco><size nuserdata="1"/></mujoco>')
+    for name in ("mujoco", "mjx"):
+        with pytest.raises(ValueError, match=f"user data, whose state the '{name}' back end does"):
+            physics.make_physics(name, data, 5)
     ball = mujoco.MjModel.from_xml_string(
         """<mujoco><worldbody><body name="b" mocap="true"><geom size="1"/></body></worldbody>
         </mujoco>"""

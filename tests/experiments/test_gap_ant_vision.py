@@ -12,8 +12,6 @@ from experiments import command_line
 from experiments.settings import BUILDER, CPU_BLIND, CPU_SEEING, build, from_dict, to_dict
 from vnl_ppo import run_folder
 from vnl_ppo.events import EventFile
-from vnl_ppo.normalization import init_moments
-from vnl_ppo.policy import Weights, init_params
 
 
 def parse(arguments):
@@ -182,24 +180,41 @@ def test_a_video_that_fails_loses_nothing(monkeypatch, capsys, tmp_path):
     assert "done: checkpoints in" in shown.out
 
 
-def test_episodes_follow_each_other_in_the_video(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "lasts, expected",
+    [
+        # 0.75 s are 30 states; an episode has at most the 11 of 10 steps.
+        ([11, 11, 11], [(3, 11), (4, 11), (5, 8)]),
+        ([4, 1, 11, 11, 11], [(3, 4), (4, 1), (5, 11), (6, 11), (7, 3)]),
+        # An animal that falls at once, in 20 episodes and not in 30.
+        ([1] * 20, [(3 + i, 1) for i in range(20)]),
+    ],
+)
+def test_episodes_follow_each_other_in_the_video(lasts, expected, monkeypatch, tmp_path):
     flags = "--encoder none --episode-length 10 --video-seconds 0.75 --seed 3"
     settings = parse(flags.split())
     env, network = build(settings)
-    spec = env.observation_spec
-    weights = Weights(init_params(network, spec, jax.random.key(0)), init_moments(spec))
+    seeds = []
+
+    def recorder(env, network, config, length):
+        def record(weights, key):
+            seeds.append(int(jax.random.key_data(key)[-1]))
+            seed = jax.numpy.full(length + 1, seeds[-1])
+            return {"seed": seed}, jax.numpy.arange(length + 1) < lasts[len(seeds) - 1]
+
+        return record
+
     given = []
-    draw = lambda view, data, alive, *_, **__: given.append((data, alive)) or []
+    draw = lambda view, data, alive, *_, **__: given.append((data["seed"], alive)) or []
+    monkeypatch.setattr(command_line, "make_record", recorder)
     monkeypatch.setattr(command_line, "film", draw)
     monkeypatch.setattr(command_line, "write", lambda frames, path: path)
     monkeypatch.setattr(EventFile, "film", lambda *_: None)
-    command_line.film_episodes(settings, env, network, weights, tmp_path)
-    ((data, alive),) = given
-    # 30 control steps of 25 ms: the 11 states of two episodes of 10 steps, and 8 of a third.
-    assert alive.all() and len(alive) == 30
-    at_start = np.flatnonzero(np.asarray(data.physics.time) == 0)
-    np.testing.assert_array_equal(at_start, [0, 11, 22])
-    assert len(np.unique(np.asarray(data.layout.starts)[at_start], axis=0)) == 3
+    command_line.film_episodes(settings, env, network, None, tmp_path)
+    ((shown, alive),) = given
+    np.testing.assert_array_equal(shown, np.repeat(*zip(*expected, strict=True)))
+    assert alive.shape == shown.shape and alive.all()
+    assert seeds == [seed for seed, _ in expected]
 
 
 def test_a_home_folder_is_written_as_in_a_shell(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -258,13 +259,18 @@ def test_mjx_refuses_what_it_cannot_collide_with_a_height_field(kind):
         physics.make_physics("mjx", model, 5)
 
 
+WARP = pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp")
+
+
 @pytest.mark.slow
-def test_mjx_follows_c_but_for_the_points_of_contact():
+@pytest.mark.parametrize("back_end", ["mjx", pytest.param("warp", marks=WARP)])
+def test_steps_are_as_in_c_but_for_the_points_of_contact(back_end):
     """Each control step starts from where C is. In C a capsule meets a height field in up to 50
-    points, in MJX in the two deepest, so that velocities differ after a step."""
+    points, in MJX in the two deepest, and in MJWarp in others, so that velocities differ after a
+    step."""
     env = Locomotion(BOWL, Ant(), Escape(), None, back_end="mujoco")
-    model = models.physics_model(BOWL, Ant(), env.simulation, "mjx")
-    engines = [physics.make_physics(name, model, 5) for name in ("mjx", "mujoco")]
+    model = models.physics_model(BOWL, Ant(), env.simulation, back_end)
+    engines = [physics.make_physics(name, model, 5) for name in (back_end, "mujoco")]
     states = [jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 8))]
     step = jax.jit(jax.vmap(env.step))
     actions = np.random.default_rng(0).uniform(-1, 1, (60, 8, 8)).astype(np.float32)
@@ -274,14 +280,15 @@ def test_mjx_follows_c_but_for_the_points_of_contact():
     @jax.jit
     def both(qpos, qvel, control):
         ends = [engine.step(engine.init(qpos, qvel), control) for engine in engines]
-        return [(end.qpos, end.qvel) for end in ends]
+        return [(end.qpos, end.qvel, end.failed) for end in ends]
 
     off, moved = [], []
     for state, action in zip(states[20::8], actions[20::8], strict=False):
         for i in range(8):
             now = jax.tree.map(lambda x, i=i: x[i], state.data.physics)
-            mjx, c = both(now.qpos, now.qvel, action[i])
-            off.append([np.abs(a - b).max() for a, b in zip(mjx, c, strict=True)])
+            ours, c = both(now.qpos, now.qvel, action[i])
+            assert not ours[2]
+            off.append([np.abs(a - b).max() for a, b in zip(ours[:2], c[:2], strict=True)])
             moved.append(np.abs(c[1] - now.qvel).max())
     positions, velocities = np.array(off).T
     assert positions.max() < 0.05
