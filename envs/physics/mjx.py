@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
-from envs.physics.state import PhysicsState, check_state, initial_state, is_bad, mocap_geoms
+from envs.physics.state import PhysicsState, check_state, initial_state, mocap_geoms, unless_broken
 
 _ROUND = (int(mujoco.mjtGeom.mjGEOM_ELLIPSOID), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
 _EDGED = (
@@ -83,30 +83,36 @@ class MjxPhysics:
         model = self._model.tree_replace({"geom_size": size})
 
         def substep(s: PhysicsState, _: None) -> tuple[PhysicsState, None]:
-            data = self._data.replace(
-                qpos=s.qpos,
-                qvel=s.qvel,
-                act=s.act,
-                qacc_warmstart=s.qacc_warmstart,
-                time=s.time,
-                mocap_pos=s.mocap_pos,
-                ctrl=jnp.asarray(ctrl, jnp.float32),
-            )
-            data = mjx.step(model, data)
-            return dataclasses.replace(
-                s,
-                qpos=data.qpos,
-                qvel=data.qvel,
-                act=data.act,
-                qacc_warmstart=data.qacc_warmstart,
-                time=data.time,
-                sensordata=data.sensordata,
-            ), None
+            return after(s, mjx.step(model, put(self._data, s, ctrl))), None
 
         new, _ = jax.lax.scan(substep, state, length=self.num_substeps)
-        broke = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act)
-        kept = jax.tree.map(lambda old, now: jnp.where(broke, old, now), state, new)
-        return dataclasses.replace(kept, failed=state.failed | broke)
+        return unless_broken(state, new)
+
+
+def put(data: mjx.Data, state: PhysicsState, ctrl: jax.Array) -> mjx.Data:
+    """Return `data` in a state and under `ctrl`, float32[nu]."""
+    return data.replace(
+        qpos=state.qpos,
+        qvel=state.qvel,
+        act=state.act,
+        qacc_warmstart=state.qacc_warmstart,
+        time=state.time,
+        mocap_pos=state.mocap_pos,
+        ctrl=jnp.asarray(ctrl, jnp.float32),
+    )
+
+
+def after(state: PhysicsState, data: mjx.Data) -> PhysicsState:
+    """Return the state that `data` has reached from `state`."""
+    return dataclasses.replace(
+        state,
+        qpos=data.qpos,
+        qvel=data.qvel,
+        act=data.act,
+        qacc_warmstart=data.qacc_warmstart,
+        time=data.time,
+        sensordata=data.sensordata,
+    )
 
 
 def _reason(model: mujoco.MjModel) -> str | None:

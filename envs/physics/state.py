@@ -1,5 +1,6 @@
 """Define the interface of a physics back end, and the state that it advances."""
 
+import dataclasses
 from typing import Protocol
 
 import jax
@@ -128,6 +129,15 @@ def initial_state(
         failed=jnp.zeros((), bool),
         bits=jnp.zeros(0, jnp.uint32),
     )
+
+
+def unless_broken(
+    old: PhysicsState, new: PhysicsState, broke: jax.Array | bool = False
+) -> PhysicsState:
+    """Return `new`, or `old` as failed if `new` broke down, or if `broke`, bool[], is true."""
+    bad = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act) | broke
+    kept = jax.tree.map(lambda before, now: jnp.where(bad, before, now), old, new)
+    return dataclasses.replace(kept, failed=old.failed | bad)
 
 
 def is_bad(*arrays: jax.Array) -> jax.Array:

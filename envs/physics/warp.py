@@ -5,7 +5,6 @@ The first step on a machine compiles Warp's kernels, which Warp keeps on disk.
 """
 
 import copy
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -16,7 +15,14 @@ import numpy as np
 from mujoco import mjx
 from mujoco.mjx.warp import WARP_INSTALLED
 
-from envs.physics.state import PhysicsState, check_state, initial_state, is_bad, mocap_geoms
+from envs.physics.mjx import after, put
+from envs.physics.state import (
+    PhysicsState,
+    check_state,
+    initial_state,
+    mocap_geoms,
+    unless_broken,
+)
 
 CONTACTS_EACH = 64
 """Contacts, and pairs of geoms close enough to be looked at, of a simulation that there is memory
@@ -53,7 +59,7 @@ class WarpPhysics:
         check_state(model, "warp")
         self.model = copy.copy(model)
         try:
-            put = mjx.put_model(model, impl="warp")
+            given = mjx.put_model(model, impl="warp")
         # MJX asserts that it knows the device.
         except (NotImplementedError, ValueError, AssertionError) as error:
             raise ValueError(f"the 'warp' back end cannot run this model: {error}") from error
@@ -64,7 +70,7 @@ class WarpPhysics:
                 Lack.NEFC | Lack.NJMAX_NNZ | Lack.BROADPHASE | Lack.NARROWPHASE | Lack.CCD
             )
             # It would print a line for each step that ends at the solver's limit.
-            self._model = put.tree_replace({"opt._impl.warn_overflow": self._left_out})
+            self._model = given.tree_replace({"opt._impl.warn_overflow": self._left_out})
             _ = self._memory(1)._impl.overflow
         except (ImportError, AttributeError) as error:
             raise RuntimeError(
@@ -124,32 +130,14 @@ class WarpPhysics:
                     "geom_aabb": model.geom_aabb.at[geoms, 1].set(size),
                 }
             )
-        data = data.replace(
-            qpos=state.qpos,
-            qvel=state.qvel,
-            act=state.act,
-            qacc_warmstart=state.qacc_warmstart,
-            time=state.time,
-            mocap_pos=state.mocap_pos,
-            ctrl=ctrl,
-        )
         data, _ = jax.lax.scan(
-            lambda data, _: (mjx.step(model, data), None), data, length=self.num_substeps
+            lambda data, _: (mjx.step(model, data), None),
+            put(data, state, ctrl),
+            length=self.num_substeps,
         )
-        new = dataclasses.replace(
-            state,
-            qpos=data.qpos,
-            qvel=data.qvel,
-            act=data.act,
-            qacc_warmstart=data.qacc_warmstart,
-            time=data.time,
-            sensordata=data.sensordata,
-        )
-        broke = is_bad(new.qpos, new.qvel, new.qacc_warmstart, new.act)
         # Of any of the steps: nothing takes the bits back.
-        broke |= data._impl.overflow & self._left_out != 0
-        kept = jax.tree.map(lambda old, now: jnp.where(broke, old, now), state, new)
-        return dataclasses.replace(kept, failed=state.failed | broke)
+        left_out = data._impl.overflow & self._left_out != 0
+        return unless_broken(state, after(state, data), left_out)
 
     def _memory(self, size: int) -> mjx.Data:
         """Return the data of one simulation of a batch of this size."""
