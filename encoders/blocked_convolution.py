@@ -139,7 +139,7 @@ def _value(image, kernel, stride, precision):
 
 def _direct_but_for_many_kernels(image, kernel, precision):
     """Convolve with stride 1 by XLA; by products under a `jax.vmap` over kernels, as of several
-    agents, which XLA would run as a grouped convolution, half as fast or slower."""
+    agents, which XLA would run as a grouped convolution (`impala`: half as fast or slower)."""
     direct = jax.custom_batching.custom_vmap(partial(_direct, stride=1, precision=precision))
 
     @direct.def_vmap

@@ -60,7 +60,7 @@ def convolution(
     """Convolve [b, H, W, C] with zeros around it: [b, ceil(H / stride), ceil(W / stride), filters].
 
     Call it in a module's compact method; the parameters are those of `nn.Conv` with padding "SAME".
-    Padding apart lets `convolve` run as products: on one core of a CPU, gradients inside a scan
+    Padding apart lets `convolve` run as products: on two cores of a CPU, gradients inside a scan
     are 5 to 11 times as fast as by XLA's convolutions (`benchmarks/visual_systems.py`).
     """
     layer = nn.Conv(

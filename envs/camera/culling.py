@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.batching import at_once, each, in_blocks, over_environments
+from envs.batching import over_environments
+from envs.camera.batching import at_once, each, in_blocks
 from envs.camera.depth_keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.pinhole import Camera

@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.batching import at_once, in_blocks, over_environments
+from envs.batching import over_environments
+from envs.camera.batching import at_once, in_blocks
 from envs.camera.depth_keys import Encode, Payload
 from envs.camera.lights import LightPoses
 from envs.camera.mesh import STRIP, Meshes

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.camera.batching import at_once, in_blocks, in_parts, over_environments
+from envs.batching import over_environments
+from envs.camera.batching import at_once, in_blocks, in_parts
 from envs.camera.box_row import PHASE_BITS, RowHit, row_hit, row_index, row_normal
 from envs.camera.culling import GROUP, Group, bands_at_once, group, nearest_hits, number_of_bands
 from envs.camera.depth_keys import PAYLOAD, PAYLOAD_BITS, DepthKeys, Encode, Payload

@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from mujoco import mjx
 
-from envs.physics.state import PhysicsState, check_state, initial_state, mocap_geoms, unless_broken
+from envs.physics.state import Physics, PhysicsState, check_state, mocap_geoms, unless_broken
 
 _ROUND = (int(mujoco.mjtGeom.mjGEOM_ELLIPSOID), int(mujoco.mjtGeom.mjGEOM_CYLINDER))
 _EDGED = (
@@ -21,7 +21,7 @@ _EDGED = (
 """Kinds of geoms of which MJX cannot collide one with the other."""
 
 
-class MjxPhysics:
+class MjxPhysics(Physics):
     """The back end `mjx`; see `envs.physics.Physics`.
 
     Args:
@@ -66,16 +66,6 @@ class MjxPhysics:
                 f"mujoco-mjx {mujoco.__version__} no longer has Data._impl.ncon: "
                 f"envs/physics/mjx.py has to be adapted"
             ) from error
-
-    def init(
-        self,
-        qpos: jax.Array,
-        qvel: jax.Array,
-        mocap_pos: jax.Array | None = None,
-        geom_size: jax.Array | None = None,
-    ) -> PhysicsState:
-        """See `envs.physics.Physics`."""
-        return initial_state(self.model, qpos, qvel, mocap_pos, geom_size)
 
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         """See `envs.physics.Physics`."""

@@ -15,7 +15,7 @@ import numpy as np
 from mujoco.batch import Batch
 
 from envs.physics import host_call
-from envs.physics.state import PhysicsState, check_state, initial_state, mocap_geoms
+from envs.physics.state import Physics, PhysicsState, check_state, mocap_geoms
 
 _BREAKDOWNS = [
     int(warning)
@@ -28,7 +28,7 @@ _BREAKDOWNS = [
 ]
 
 
-class MujocoPhysics:
+class MujocoPhysics(Physics):
     """The back end `mujoco`; see `envs.physics.Physics`.
 
     A batch of simulations is one call from JAX to the host, even under nested `jax.vmap`. Each
@@ -64,7 +64,7 @@ class MujocoPhysics:
         geom_size: jax.Array | None = None,
     ) -> PhysicsState:
         """See `envs.physics.Physics`."""
-        state = initial_state(self.model, qpos, qvel, mocap_pos, geom_size)
+        state = super().init(qpos, qvel, mocap_pos, geom_size)
         parts = (state.time[None], state.qpos, state.qvel, state.act, state.qacc_warmstart)
         return dataclasses.replace(state, bits=double_bits(jnp.concatenate(parts)))
 

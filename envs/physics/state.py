@@ -65,7 +65,19 @@ class Physics(Protocol):
         Shapes are as in `PhysicsState`; `mocap_pos` and `geom_size` are the model's own if None.
         Sensors read 0 until the first step.
         """
-        ...
+        default_pos, default_size = default_slabs(self.model)
+        return PhysicsState(
+            qpos=jnp.asarray(qpos, jnp.float32),
+            qvel=jnp.asarray(qvel, jnp.float32),
+            act=jnp.zeros(self.model.na),
+            qacc_warmstart=jnp.zeros(self.model.nv),
+            time=jnp.zeros(()),
+            mocap_pos=default_pos if mocap_pos is None else mocap_pos,
+            geom_size=default_size if geom_size is None else geom_size,
+            sensordata=jnp.zeros(self.model.nsensordata),
+            failed=jnp.zeros((), bool),
+            bits=jnp.zeros(0, jnp.uint32),
+        )
 
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         """Hold `ctrl`, float32[nu], for `num_substeps` physics steps."""
@@ -106,29 +118,6 @@ def default_slabs(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array]:
     position = model.body_pos[bodies[: model.nmocap]]
     size = model.geom_size[mocap_geoms(model)]
     return jnp.asarray(position, jnp.float32), jnp.asarray(size, jnp.float32)
-
-
-def initial_state(
-    model: mujoco.MjModel,
-    qpos: jax.Array,
-    qvel: jax.Array,
-    mocap_pos: jax.Array | None = None,
-    geom_size: jax.Array | None = None,
-) -> PhysicsState:
-    """Return the state at time 0, without `bits`; see `Physics.init`."""
-    default_pos, default_size = default_slabs(model)
-    return PhysicsState(
-        qpos=jnp.asarray(qpos, jnp.float32),
-        qvel=jnp.asarray(qvel, jnp.float32),
-        act=jnp.zeros(model.na),
-        qacc_warmstart=jnp.zeros(model.nv),
-        time=jnp.zeros(()),
-        mocap_pos=default_pos if mocap_pos is None else mocap_pos,
-        geom_size=default_size if geom_size is None else geom_size,
-        sensordata=jnp.zeros(model.nsensordata),
-        failed=jnp.zeros((), bool),
-        bits=jnp.zeros(0, jnp.uint32),
-    )
 
 
 def unless_broken(

@@ -5,7 +5,6 @@ The first step on a machine compiles Warp's kernels, which Warp keeps on disk.
 """
 
 import copy
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -15,14 +14,9 @@ import numpy as np
 from mujoco import mjx
 from mujoco.mjx.warp import WARP_INSTALLED
 
+from envs.batching import over_environments
 from envs.physics.mjx import after, put
-from envs.physics.state import (
-    PhysicsState,
-    check_state,
-    initial_state,
-    mocap_geoms,
-    unless_broken,
-)
+from envs.physics.state import Physics, PhysicsState, check_state, mocap_geoms, unless_broken
 
 CONTACTS_EACH = 64
 """Contacts, and pairs of geoms close enough to be looked at, of a simulation that there is memory
@@ -32,7 +26,7 @@ LEAST_CONTACTS = 1024
 """The same of a whole batch, however small."""
 
 
-class WarpPhysics:
+class WarpPhysics(Physics):
     """The back end `warp`; see `envs.physics.Physics`.
 
     What collides are the same pairs of geoms as in C. A batch of simulations is one call, even
@@ -59,7 +53,7 @@ class WarpPhysics:
         check_state(model, "warp")
         self.model = copy.copy(model)
         try:
-            given = mjx.put_model(model, impl="warp")
+            given, data = mjx.put_model(model, impl="warp"), self._memory(1)
         # MJX asserts that it knows the device.
         except (NotImplementedError, ValueError, AssertionError) as error:
             raise ValueError(f"the 'warp' back end cannot run this model: {error}") from error
@@ -71,7 +65,7 @@ class WarpPhysics:
             )
             # It would print a line for each step that ends at the solver's limit.
             self._model = given.tree_replace({"opt._impl.warn_overflow": self._left_out})
-            _ = self._memory(1)._impl.overflow
+            _ = data._impl.overflow
         except (ImportError, AttributeError) as error:
             raise RuntimeError(
                 f"mujoco-mjx {mujoco.__version__} has changed ({error}): envs/physics/warp.py has "
@@ -80,43 +74,14 @@ class WarpPhysics:
         self.num_substeps = num_substeps
         self._geoms = mocap_geoms(model)
 
-    def init(
-        self,
-        qpos: jax.Array,
-        qvel: jax.Array,
-        mocap_pos: jax.Array | None = None,
-        geom_size: jax.Array | None = None,
-    ) -> PhysicsState:
-        """See `envs.physics.Physics`."""
-        return initial_state(self.model, qpos, qvel, mocap_pos, geom_size)
-
     def step(self, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         """See `envs.physics.Physics`."""
-        one = jax.tree.map(lambda x: x[None], (state, jnp.asarray(ctrl, jnp.float32)))
-        return jax.tree.map(lambda x: x[0], self._step_batch(1)(*one))
+        return over_environments(self._step_batch)(state, jnp.asarray(ctrl, jnp.float32))
 
-    def _step_batch(self, size: int) -> Callable[[PhysicsState, jax.Array], PhysicsState]:
-        """Return (states[size], controls[size]) -> states[size].
-
-        The memory for contacts is of a whole batch, so the batch's size has to be known where the
-        memory is made: what `jax.vmap` adds becomes part of the batch.
-        """
-
-        @jax.custom_batching.custom_vmap
-        def step(states: PhysicsState, ctrl: jax.Array) -> PhysicsState:
-            return jax.vmap(partial(self._step_one, self._memory(size)))(states, ctrl)
-
-        @step.def_vmap
-        def step_vmapped(n, is_batched, *batch):
-            def flat(x, batched):
-                every = x if batched else jnp.broadcast_to(x, (n, *x.shape))
-                return every.reshape(n * size, *x.shape[batched + 1 :])
-
-            new = self._step_batch(n * size)(*jax.tree.map(flat, batch, tuple(is_batched)))
-            new = jax.tree.map(lambda x: x.reshape(n, size, *x.shape[1:]), new)
-            return new, jax.tree.map(lambda _: True, new)
-
-        return step
+    def _step_batch(self, states: PhysicsState, ctrl: jax.Array) -> PhysicsState:
+        # The memory for contacts is of a whole batch, whose size has to be known here.
+        data = self._memory(len(ctrl))
+        return jax.vmap(partial(self._step_one, data))(states, ctrl)
 
     def _step_one(self, data: mjx.Data, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
         model = self._model
@@ -156,10 +121,10 @@ class WarpPhysics:
                 njmax=others + 4 * contacts,
             )
         # Most of it is zeros, of which a compiled program need not keep every one.
-        return jax.tree.map(_compressed, data)
+        return jax.tree.map(_as_constants, data)
 
 
-def _compressed(x: jax.Array) -> jax.Array:
+def _as_constants(x: jax.Array) -> jax.Array:
     values = np.asarray(x)
     if values.size < 2 or (values != values.flat[0]).any():
         return x

@@ -1,7 +1,6 @@
-"""The larger animals step in MJX and in MJWarp as they do in C."""
+"""Compare a step of the larger animals in MJX and in MJWarp with one in C."""
 
 import dataclasses
-from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import pytest
 
 from envs import physics
 from envs.presets import PRESETS
+from tests.extras import WARP
 
 pytestmark = pytest.mark.slow
 # What MJX does not have; in MJWarp the animals are as they are.
@@ -19,7 +19,6 @@ CHANGES = {
     "fly_floor": {"capsules": True, "adhesion": False},
 }
 N = 24
-WARP = pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp")
 
 
 @pytest.mark.parametrize("back_end", ["mjx", pytest.param("warp", marks=WARP)])

@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.batching import over_environments
 from envs.camera import Camera, Scene, render
-from envs.camera.batching import in_blocks, over_environments
+from envs.camera.batching import in_blocks
 
 
 def running(x, tree):

@@ -18,6 +18,7 @@ from envs.models import SimulationConfig, physics_model, slot_names, whole_model
 from envs.physics.mujoco import MujocoPhysics, double_bits
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.walkers.ant import Ant
+from tests.extras import WARP
 
 ARENA, ANT, CONFIG = Gaps(), Ant(), SimulationConfig()
 STONES = Gaps(platform_width=3.0, platform_shift=(-1.0, 1.0))
@@ -275,12 +276,6 @@ def test_c_flags_a_broken_simulation_and_keeps_its_state(broken):
 
 
 MJX_ENVS = 6
-
-
-WARP = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp"),
-]
 
 
 @pytest.fixture(scope="module", params=["mjx", pytest.param("warp", marks=WARP)])

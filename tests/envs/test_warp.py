@@ -1,20 +1,15 @@
-"""What the back end `warp` has beside `mjx`; what they share is in test_physics.py."""
-
-from importlib.util import find_spec
+"""Test what the back end `warp` has and `mjx` has not; test_physics.py tests what both have."""
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-import pytest
 
 from envs import physics
 from envs.physics import warp
+from tests.extras import WARP
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp"),
-]
+pytestmark = WARP
 
 
 def balls(n, condim=3):

@@ -2,22 +2,21 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import jax
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.extras import WARP
+
 _SCRIPT = Path(__file__).parents[2] / "experiments" / "gap_ant_vision.py"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="JAX finds no GPU here")
-@pytest.mark.parametrize("physics", ["mjx", "warp"])
+@pytest.mark.parametrize("physics", ["mjx", pytest.param("warp", marks=WARP[1])])
 def test_a_seeing_ant_learns_on_a_gpu(tmp_path, physics):
-    if physics == "warp" and find_spec("warp") is None:
-        pytest.skip("needs the extra warp")
     folder = tmp_path / "run"
     command = [sys.executable, str(_SCRIPT), "--run-dir", str(folder), "--num-evals", "2"]
     # MJX is the default there.

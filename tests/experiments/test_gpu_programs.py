@@ -1,20 +1,15 @@
-"""Without a GPU: the main job's training step, lowered for one, stays on it and in float32."""
+"""Lower the main job's training step for a GPU, without one: it calls no host and is in float32."""
 
 import dataclasses
 import re
-from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from experiments.settings import ACCELERATOR, build, defaults_for
+from tests.extras import WARP
 from vnl_ppo.ppo import make_ppo
-
-WARP = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp"),
-]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from envs.locomotion import Locomotion
 from envs.tasks.escape import Escape
 from envs.walkers.ant import Ant
 from envs.walkers.jumping_ball import JumpingBall
+from tests.extras import WARP
 
 BOWL = Bowl()
 ANY = Bowl(terrains=3, margin=0.0, spawn_rotation="any")
@@ -257,9 +257,6 @@ def test_mjx_refuses_what_it_cannot_collide_with_a_height_field(kind):
     sentence = f"is an? {kind}, and MJX has no collisions of it with the height field 'terrain'"
     with pytest.raises(ValueError, match=sentence):
         physics.make_physics("mjx", model, 5)
-
-
-WARP = pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp")
 
 
 @pytest.mark.slow
