@@ -130,3 +130,18 @@ def test_the_contacts_of_mjx_are_counted():
     physics._data = object()
     with pytest.raises(RuntimeError, match=r"mujoco-mjx .* no longer has .*: envs/physics/mjx.py"):
         _ = physics.num_contacts
+
+
+def test_mjx_computes_each_body_once():
+    chain = "<body pos='0 0 1'><joint/><geom size='.1'/>" * 5 + "</body>" * 5
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{chain}</worldbody></mujoco>")
+    physics = MjxPhysics(model, 1)
+    start = physics.init(
+        *(jnp.zeros(n) for n in (model.nq, model.nv)), jnp.zeros((0, 3)), jnp.zeros((0, 3))
+    )
+    program = jax.jit(physics.step).lower(start, jnp.zeros(0)).as_text()
+    message = (
+        f"mujoco-mjx {mujoco.__version__} no longer goes through body_tree: envs/physics/mjx.py "
+        "has to be adapted"
+    )
+    assert program.count("optimization_barrier") >= 5, message
