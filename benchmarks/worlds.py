@@ -29,7 +29,7 @@ from envs import physics
 from envs.locomotion import Locomotion
 from envs.models import control_range, slot_names
 from envs.physics.mujoco import usable_cores
-from envs.presets import NEED_A_FILE, PRESETS
+from envs.presets import NEED_A_FILE, PRESETS, Preset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Settings:
     worlds: tuple[str, ...] = tuple(name for name in PRESETS if name not in NEED_A_FILE)
     """Presets."""
     mjx: tuple[str, ...] = ()
-    """Presets that MJX steps too. It compiles for minutes in some."""
+    """Presets that MJX steps too, with the settings of the walker that it needs. It compiles for
+    minutes in some."""
     num_envs: int = 64
     """Number of walkers."""
     seconds: float = 4.0
@@ -67,13 +68,21 @@ def measure(name: str, settings: Settings) -> dict[str, float]:
     building = time.perf_counter() - begin
     sides = {"ours": ours(env, settings), "bare_rollout": bare(env, settings)}
     if name in settings.mjx:
-        sides["mjx"] = ours(PRESETS[name].make(seeing=False, back_end="mjx"), settings)
+        sides["mjx"] = ours(for_mjx(PRESETS[name]).make(seeing=False, back_end="mjx"), settings)
     per_second = rates(sides, settings.seconds)
     return {
         "build_seconds": round(building, 2),
         "ours_vs_bare_rollout": round(per_second["ours"] / per_second["bare_rollout"], 3),
         **{f"{side}_steps_per_second": round(x) for side, x in per_second.items()},
     }
+
+
+def for_mjx(preset: Preset) -> Preset:
+    """Return a preset with capsules and without adhesion, if its walker has such settings."""
+    walker: Any = preset.walker
+    needed = {"capsules": True, "adhesion": False}
+    changes = {name: value for name, value in needed.items() if hasattr(walker, name)}
+    return dataclasses.replace(preset, walker=dataclasses.replace(walker, **changes))
 
 
 def starts(env: Locomotion, settings: Settings) -> physics.PhysicsState:
