@@ -206,8 +206,9 @@ def _first_world(arguments: Sequence[str]) -> Settings:
 
 
 def _random(world: Settings) -> Player:
-    blind = BLIND if isinstance(find(world.env), Preset) else world.encoder
-    env, _ = build(dataclasses.replace(world, encoder=blind))
+    encoder = BLIND if isinstance(find(world.env), Preset) else world.encoder
+    # The network does not act, and its settings may name a leaf that only a seeing animal has.
+    env, _ = build(dataclasses.replace(world, encoder=encoder, network=NetworkConfig()))
     return Player(RANDOM, env, acting_at_random(env.action_size), world.ppo.episode_length)
 
 

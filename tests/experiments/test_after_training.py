@@ -1,6 +1,7 @@
 """Test what is done with a run afterwards: load, evaluate, film, watch."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -16,7 +17,7 @@ import pytest
 import vnl_ppo
 from experiments import evaluate, players, render, watch
 from experiments.command_line import parse
-from experiments.settings import BUILDER, build, from_dict, to_dict
+from experiments.settings import BUILDER, build, defaults_for, from_dict, to_dict
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.intervals import interval
 from vnl_ppo.ppo import make_policy, make_ppo
@@ -140,6 +141,13 @@ def test_settings_that_name_code_are_told_before_it_runs(named, tmp_path, monkey
     code = named.get("env", "planted_world:Eye")
     told = f"note: theirs.json names code that is imported now: {code}\n"
     assert capsys.readouterr().err == told
+
+
+def test_random_acts_where_a_network_names_what_only_the_seeing_observe():
+    seeing = defaults_for("walls_ball")
+    critic = dataclasses.replace(seeing.network, value_leaves=("proprio", "vision"))
+    (player,) = players.load_players(("random",), dataclasses.replace(seeing, network=critic))
+    assert list(player.env.observation_spec) == ["proprio"]
 
 
 @pytest.fixture(scope="module")
