@@ -47,7 +47,8 @@ from vnl_ppo.loading import load_into
 from vnl_ppo.runtime import keep_compilations
 
 COMMON = (
-    "--num-envs 128 --batch-size 16 --num-updates-per-batch 2 --learning-rate 5e-4 "
+    "--num-envs 128 --batch-size 16 --num-minibatches 8 --num-updates-per-batch 2 "
+    "--learning-rate 5e-4 --learning-rate-schedule constant --entropy-cost-final None "
     "--discounting 0.99 --episode-length 400 --vision.height 40 --vision.width 40 --features 32 "
     "--num-evals 6 --num-eval-envs 64 --checkpoints.keep-last 0 --video-seconds 0 --ahead"
 )
