@@ -170,13 +170,13 @@ def analyse(
             "policy": str(recording.attrs.get("policy", "")),
             "step": int(recording.attrs.get("step", 0)),
             "modules": {
-                module: read(x, names, values, steps[0], options.folds)
+                module: read(x, names, values, steps, options.folds)
                 for module, x in activity.items()
             },
         }
         for path, recording, activity in zip(paths, recordings, activities, strict=True)
     ]
-    tests = selective_units(activities[0], values, steps[0], options.permutations)
+    tests = selective_units(activities[0], values, steps, options.permutations)
     for module, of_variables in tests.items():
         entries[0]["modules"][module]["selective"] = {  # type: ignore[index]
             name: float(test.selective.mean())
@@ -236,7 +236,7 @@ def analyse(
 def selective_units(
     activities: Mapping[str, np.ndarray],
     values: np.ndarray,
-    episodes: np.ndarray,
+    steps: tuple[np.ndarray, np.ndarray],
     permutations: int,
 ) -> dict[str, list[Selective]]:
     """Return the test of the units of each module for each of k variables, on some of n steps.
@@ -244,11 +244,12 @@ def selective_units(
     Args:
         activities: float32[n, units] by module.
         values: float64[n, k].
-        episodes: int[n].
+        steps: episode and time of each, int[n].
         permutations: number of them.
     """
-    some = slice(None, None, -(-len(episodes) // TUNED_STEPS))
-    permuted = permutations_of(episodes[some], permutations)
+    some = slice(None, None, -(-len(steps[0]) // TUNED_STEPS))
+    episodes, times = (x[some] for x in steps)
+    permuted = permutations_of(episodes, permutations, times=times)
     return {
         module: [find_selective(x[some], v[some], permuted) for v in values.T]
         for module, x in activities.items()
@@ -259,11 +260,12 @@ def read(
     activity: np.ndarray,
     names: Sequence[str],
     values: np.ndarray,
-    episodes: np.ndarray,
+    steps: tuple[np.ndarray, np.ndarray],
     folds: int,
 ) -> dict[str, Any]:
     """Return dimensions and decoding scores of a module, as they go to the file."""
-    control = values[mismatched(episodes)]
+    episodes, times = steps
+    control = values[mismatched(episodes, times=times)]
     binary = np.array([is_binary(x) for x in values.T])
     scores: dict[str, dict[str, Any]] = {}
     if not binary.all():

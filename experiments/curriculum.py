@@ -33,18 +33,28 @@ from experiments import command_line
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
 from experiments.settings import Settings, build, from_dict, settings_of, to_dict
-from experiments.training_runs import differing, split_command
+from experiments.training_runs import LENT, differing, refuse_flags, split_command
 from experiments.until import EVALUATIONS, Goal, evaluations_of, read_goal
 from vnl_ppo import checkpoint, run_folder
-from vnl_ppo.distributed import DistributedConfig
 from vnl_ppo.events import EventFile
 from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.runtime import Compilations, keep_compilations
 
 NUMBERS = "curriculum.json"
-NOT_OF_A_STAGE = ("env", "init_from", "encoder_from", "until")
+NOT_OF_A_STAGE = ("env", "init_from", "encoder_from", "until", "num_timesteps", "num_seeds")
 """Settings that a stage may not name: they are the curriculum's."""
+OWN_FLAGS = {
+    "env": "the environment is the first argument of curriculum.py",
+    "num-timesteps": "--num-timesteps of curriculum.py sets it, one number for each stage",
+    "until": "--measure and --threshold set it",
+    "num-seeds": "a stage begins with what one agent has learned; run a curriculum for each seed",
+    "run-dir": "the stages have folders of their own in --output",
+    "resume": "the same command goes on with what was broken off",
+    "config": "a curriculum takes its settings from flags",
+    "distributed": "a curriculum trains in one process",
+}
+"""Flags of `train.py` that may not follow --, and the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +109,11 @@ class Stage:
         return self.settings.ppo.num_iterations * self.settings.ppo.steps_per_iteration
 
     @property
+    def begun(self) -> bool:
+        """Whether its run is there."""
+        return (self.run / run_folder.CONFIG).is_file()
+
+    @property
     def last(self) -> int | None:
         """The step of its newest checkpoint; None for none."""
         return max(checkpoint.steps(self.run / run_folder.CHECKPOINTS), default=None)
@@ -143,6 +158,8 @@ def train_all(
     Raises:
         ValueError, OSError: the folder holds something else, or a stage cannot be trained.
     """
+    for stage in stages:
+        check_run(stage)
     write(options, stages, arguments)
     for i in range(len(stages)):
         train(options, stages, i, compilations)
@@ -197,17 +214,10 @@ def stages_of(options: CurriculumOptions, flags: Sequence[str]) -> list[Stage]:
     Raises:
         ValueError: one sentence says which and why.
     """
+    refuse_flags(flags, OWN_FLAGS)
     steps = ["--num-timesteps", str(options.num_timesteps[0])]
     own = ["--env", options.env, *steps, "--num-evals", str(options.num_evals)]
     base = command_line.parse([*own, "--video-seconds", "0", *flags], None)
-    for name in ("run_dir", "resume", "config"):
-        if getattr(base, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} is not for the stages of a curriculum, which have "
-                f"folders and settings of their own; leave it out"
-            )
-    if base.processes != DistributedConfig() or base.distributed:
-        raise ValueError("a curriculum trains in one process; leave --distributed out")
     goal = f"{options.measure}>={options.threshold!r}"
     folder = options.output or Path("runs") / f"curriculum_{options.env.replace(':', '_')}"
     given = options.num_timesteps
@@ -249,8 +259,11 @@ def with_stage(base: Settings, text: str) -> Settings:
             )
         if not groups and last not in plain and last in plain["ppo"]:
             groups = ["ppo"]
-        if (groups or [last])[0] in NOT_OF_A_STAGE:
-            raise ValueError(f"--stage {text}: {last} is the same in all stages; leave it out")
+        if last in NOT_OF_A_STAGE and groups in ([], ["ppo"]):
+            raise ValueError(
+                f"--stage {text}: {last} is the same in all stages, or has a flag of its own; "
+                f"leave it out"
+            )
         place = plain
         for group in groups:
             place = place.setdefault(group, {})
@@ -281,29 +294,32 @@ def tell(options: CurriculumOptions, settings: Settings) -> None:
         )
 
 
+def check_run(stage: Stage) -> None:
+    """Raise a ValueError if there is a run with other settings in a stage's place."""
+    if not stage.begun:
+        return
+    own, wanted = to_dict(settings_of(str(stage.run))), to_dict(stage.settings)
+    # What is lent got the step of a checkpoint when the stage began, and may have been moved since.
+    if other := [name for name in differing(own, wanted) if name not in LENT]:
+        raise ValueError(
+            f"{stage.run} is a run with other settings ({', '.join(other)}); give another --output"
+        )
+
+
 def train(
     options: CurriculumOptions, stages: Sequence[Stage], i: int, compilations: Compilations
 ) -> None:
     """Train one stage to its end, from where it is.
 
     Raises:
-        ValueError: there is a run with other settings in its place.
+        ValueError, OSError: it cannot be trained.
     """
     stage, settings = stages[i], stages[i].settings
     if i:
         before = stages[i - 1]
         settings = dataclasses.replace(settings, init_from=f"{before.run}@{before.last}")
-    begun = (stage.run / run_folder.CONFIG).is_file()
-    if begun:
-        own, wanted = to_dict(settings_of(str(stage.run))), to_dict(settings)
-        # These got the step of a checkpoint when it began, and may have been moved since.
-        lent = {"init_from", "encoder_from", "teacher"}
-        if other := [name for name in differing(own, wanted) if name not in lent]:
-            raise ValueError(
-                f"{stage.run} is a run with other settings ({', '.join(other)}); give another "
-                f"--output"
-            )
-    elif stage.run.is_dir():
+    begun = stage.begun
+    if not begun and stage.run.is_dir():
         # Killed while it was made.
         (stage.run / f"{run_folder.CONFIG}.part").unlink(missing_ok=True)
     if reason := why_over(options, stage):

@@ -126,7 +126,7 @@ class Recordings:
         names, values = recording_reader.variables_of(path, recording, arrays, steps)
         scores = {}
         for module, x in recording_reader.activities_of(path, recording, (), steps).items():
-            found = analyse.read(x, names, values, steps[0], FOLDS)
+            found = analyse.read(x, names, values, steps, FOLDS)
             for name in names:
                 # TensorBoard knows no brackets.
                 tag = f"representation/{module}/{name.replace('[', '.').rstrip(']')}"

@@ -40,10 +40,11 @@ from experiments.analysis.shares import over_runs, share, steps_to, written_step
 from experiments.lesions import SenseLesion
 from experiments.results import pyplot, save_figure, show, write_numbers
 from experiments.settings import build, settings_of
-from experiments.training_runs import train_to_end
+from experiments.training_runs import refuse_flags, train_to_end
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.evaluation import acting, run_episodes
 from vnl_ppo.loading import load_into
+from vnl_ppo.observations import flatten
 from vnl_ppo.runtime import keep_compilations
 
 COMMON = (
@@ -54,9 +55,10 @@ COMMON = (
 )
 """Flags of `train.py` that all conditions have."""
 TOLD_CRITIC = "--network.value-leaves ahead proprio"
+BLIND = "--encoder none"
 CONDITIONS = {
-    "blind": "--encoder none",
-    "told": f"--encoder none --network.policy-leaves ahead proprio {TOLD_CRITIC}",
+    "blind": BLIND,
+    "told": f"{BLIND} --network.policy-leaves ahead proprio {TOLD_CRITIC}",
     "plain": "",
     "told_critic": TOLD_CRITIC,
     "prediction": f"{TOLD_CRITIC} --network.predict-leaves ahead",
@@ -64,6 +66,16 @@ CONDITIONS = {
     "untrained": f"{TOLD_CRITIC} --network.freeze vision",
 }
 """Flags of each condition; {told} is the run of the told animal of the same seed."""
+OWN_FLAGS = {
+    "env": "the environment is the first argument of sight.py",
+    "num-timesteps": "--num-timesteps of sight.py sets it",
+    "seed": "--seeds of sight.py set it",
+    "num-seeds": "--seeds of sight.py trains one run for each",
+    "run-dir": "each run has a folder of its own in --output",
+    "resume": "the same command goes on with what was broken off",
+    "config": "all settings are flags here",
+}
+"""Flags that --flags may not have, and the reason."""
 BLINDFOLDS = ("blank", "other", "frozen")
 MEASURE = "obstacles_passed"
 
@@ -100,6 +112,12 @@ class SightOptions:
                 raise ValueError(
                     f"there is no condition {name!r}; there are {', '.join(CONDITIONS)}"
                 )
+        if BLIND in CONDITIONS[self.seeing]:
+            raise ValueError(
+                f"--seeing is {self.seeing}, which has no eyes to blindfold; name one of "
+                f"{', '.join(k for k, flags in CONDITIONS.items() if BLIND not in flags)}"
+            )
+        refuse_flags(shlex.split(self.flags), OWN_FLAGS)
         names = list(self.conditions)
         if "taught" in names and "told" not in names[: names.index("taught")]:
             raise ValueError(
@@ -157,8 +175,8 @@ def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict
     def means(step: int, episodes: int, blindfold: str | None = None) -> dict[str, float]:
         def of(weights: Any, key: jax.Array) -> dict[str, jax.Array]:
             actor = acting(network, weights, deterministic=True)
-            if blindfold:
-                actor = SenseLesion("vision", blindfold).of(actor, policy)
+            for leaf in images if blindfold else ():
+                actor = SenseLesion(leaf, blindfold).of(actor, policy)
             return run_episodes(env, actor, key, episodes, length)[0]
 
         policy = load_into(env, network, settings.ppo, run, step)
@@ -166,6 +184,7 @@ def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict
         found = run_of(policy.weights, jax.random.key(options.evaluation_seed))
         return {k: float(x.mean()) for k, x in found.items()}
 
+    images = [name for name, leaf in flatten(env.observation_spec).items() if len(leaf.shape) == 3]
     programs: dict[Any, Any] = {}
     *before, last = checkpoint.steps(run / run_folder.CHECKPOINTS)
     # A point of a curve takes fewer episodes than what is reported.

@@ -36,14 +36,22 @@ from experiments.command_line import parse
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
 from experiments.settings import Settings, build
-from experiments.training_runs import is_finished, last_line, split_command, train_to_end
+from experiments.training_runs import (
+    is_finished,
+    last_line,
+    refuse_flags,
+    split_command,
+    train_to_end,
+)
 from experiments.until import Goal, read_goal
 from vnl_ppo import run_folder
 
 Cluster = Literal["", "slurm", "local"]
 MEASURES = ("eval/episode_reward", "eval/obstacles_passed", "eval/success", "eval/x_velocity")
 """Series that the table shows by default, of those that the runs have."""
-OWN_FLAGS = ("run-dir", "resume", "config", "quiet", "help")
+OWN_FLAGS = (
+    "run-dir", "resume", "config", "quiet", "help", "dry-run", "dump-config", "list-encoders",
+)  # fmt: skip
 """Flags of `train.py` that a sweep sets itself, or that make no run."""
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
@@ -149,10 +157,8 @@ def runs_of(options: SweepOptions, flags: Sequence[str]) -> list[Run]:
         ValueError: an axis or a variant cannot be read, is named twice, or is none of a sweep's, or
             two combinations would share a folder.
     """
-    for flag in flags:
-        name = flag.removeprefix("--").partition("=")[0].replace("_", "-")
-        if flag.startswith("--") and name in OWN_FLAGS:
-            raise ValueError(f"--{name} is set by the sweep; take it out of what follows --")
+    own = dict.fromkeys(OWN_FLAGS, "the sweep sets it, or it makes no run")
+    refuse_flags(flags, own | {"seed": "seeds are an axis: write --grid seed=NUMBER"})
     axes: dict[str, dict[str, list[str]]] = {}
     for text in options.grid:
         name, choices = read_axis(text)
@@ -214,7 +220,7 @@ def read_axis(text: str) -> tuple[str, list[str]]:
     if not equals or not name or "" in values:
         raise ValueError(f"--grid has {text!r}; write NAME=VALUE,VALUE,... or NAME=FIRST..LAST")
     if name in OWN_FLAGS:
-        raise ValueError(f"--grid has {name}, which the sweep sets itself")
+        raise ValueError(f"--grid has {name}, which the sweep sets itself, or which makes no run")
     spread: list[str] = []
     for value in values:
         ends = _RANGE.fullmatch(value)

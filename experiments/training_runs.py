@@ -13,6 +13,8 @@ from experiments.until import evaluations_of, parse_goal
 from vnl_ppo import checkpoint, run_folder
 
 SCRIPT = Path(__file__).with_name("train.py")
+LENT = ("init_from", "encoder_from", "teacher")
+"""Settings that name another run, RUN; a run's config.json has RUN@STEP, the step that it took."""
 
 
 def is_finished(flags: Sequence[str], run: Path) -> bool:
@@ -25,7 +27,9 @@ def is_finished(flags: Sequence[str], run: Path) -> bool:
     if not run.is_dir() or not any(run.iterdir()):
         return False
     own, wanted = settings_of(str(run)), parse(flags, None)
-    if other := differing(to_dict(own), to_dict(wanted)):
+    found, asked = to_dict(own), to_dict(wanted)
+    taken = {k: x for k in LENT if (x := found[k]).rpartition("@")[0] == asked[k]}
+    if other := differing(found, asked | taken):
         raise ValueError(
             f"{run} is a run with other settings ({', '.join(other)}); give another --output"
         )
@@ -73,6 +77,15 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     arguments = list(arguments)
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
+
+
+def refuse_flags(flags: Sequence[str], names: Mapping[str, str]) -> None:
+    """Raise a ValueError if `flags` of `train.py` have one of `names`, which map a flag without its
+    dashes to the reason."""
+    for flag in flags:
+        name = flag.removeprefix("--").partition("=")[0].replace("_", "-")
+        if flag.startswith("--") and (group := name.partition(".")[0]) in names:
+            raise ValueError(f"--{name} is given for train.py, but {names[group]}; leave it out")
 
 
 def last_line(text: str) -> str:

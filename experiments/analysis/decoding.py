@@ -1,6 +1,6 @@
 """Decode variables from activity: by ridge regression, or by logistic regression if binary."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression, RidgeCV
@@ -131,15 +131,56 @@ def _folds(
     return GroupKFold(folds).split(activity, groups=episodes)
 
 
-def mismatched(episodes: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return int[n], for each sample the index of one of another episode, in order of time.
+def mismatched(episodes: np.ndarray, seed: int = 0, times: np.ndarray | None = None) -> np.ndarray:
+    """Return int[n], for each sample the index of one of another episode, at the same time in it.
 
     Variables at these indices are the control of `decode`: they have the statistics of the right
     ones and belong to other activity.
+
+    Args:
+        episodes: int[n], the episode of each sample; at least 2.
+        seed: of the order of episodes.
+        times: see `partners`.
     """
-    names = np.random.default_rng(seed).permutation(np.unique(episodes))
-    chosen = np.empty(len(episodes), int)
-    for name, other in zip(names, np.roll(names, 1), strict=True):
-        here, there = np.flatnonzero(episodes == name), np.flatnonzero(episodes == other)
-        chosen[here] = np.resize(there, len(here))
-    return chosen
+    order = np.random.default_rng(seed).permutation(len(np.unique(episodes)))
+    return partners(episodes, times)(order)
+
+
+def partners(
+    episodes: np.ndarray, times: np.ndarray | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that gives each of n samples a sample of another one of E episodes.
+
+    It takes an order of the episodes, a permutation int[E] of 0 to E - 1, and returns indices of
+    samples, int[n]. A sample gets that of the nearest time in the episode before its own, in a
+    circle; if that episode is over by then, in the one before that, and so on. Only what is later
+    than all other episodes gets another time, the last.
+
+    Args:
+        episodes: int[n], the episode of each sample.
+        times: float[n], the time of each sample, ascending in each episode; None if the first of
+            each episode are at one time, and so on.
+    """
+    names, own = np.unique(episodes, return_inverse=True)
+    inside = [np.flatnonzero(own == i) for i in range(len(names))]
+    if times is None:
+        times = np.empty(len(episodes))
+        for here in inside:
+            times[here] = np.arange(len(here))
+    steps = np.concatenate([np.diff(times[here]) for here in inside])
+    step = np.median(steps) if len(steps) else 0
+    nearest = np.empty((len(names), len(episodes)), int)
+    for i, there in enumerate(inside):
+        between = (times[there][1:] + times[there][:-1]) / 2
+        nearest[i] = there[np.searchsorted(between, times)]
+    lasts = np.abs(times[nearest] - times) <= step / 2
+    every = np.arange(len(episodes))
+
+    def of(order: np.ndarray) -> np.ndarray:
+        place = np.argsort(order)
+        back = np.arange(1, len(names))[:, None]
+        others = order[(place[own] - back) % len(names)]
+        chosen = others[lasts[others, every].argmax(axis=0), every]
+        return nearest[chosen, every]
+
+    return of

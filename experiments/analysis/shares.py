@@ -39,7 +39,8 @@ def share(
         share = (mean(seeing) - mean(blind)) / (mean(told) - mean(blind))
 
     The interval is the percentile bootstrap's (Efron 1979), over runs, which are resampled within
-    each condition.
+    each condition; with three runs or so it is too narrow. One run of a condition has no spread to
+    resample, so there is no interval then.
 
     Args:
         seeing, blind, told: float[n], a number of each run; n may differ between them.
@@ -48,6 +49,8 @@ def share(
     """
     of = lambda s, b, t: (s - b) / (t - b)
     mean = of(*(np.mean(x) for x in (seeing, blind, told)))
+    if min(len(seeing), len(blind), len(told)) < 2:
+        return Estimate(float(mean), math.nan, math.nan)
     generator = np.random.default_rng(seed)
     drawn = [
         generator.choice(np.asarray(x, float), (resamples, len(x))).mean(axis=1)

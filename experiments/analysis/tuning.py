@@ -1,11 +1,13 @@
 """Measure how the activity of units depends on a variable."""
 
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 from scipy import stats
 
-from experiments.analysis.decoding import mismatched
+from experiments.analysis.decoding import partners
 from experiments.analysis.episodes import over_episodes
 
 CHUNK = 20
@@ -75,17 +77,28 @@ class Selective:
     selective: np.ndarray
 
 
-def permutations_of(episodes: np.ndarray, number: int = 500, seed: int = 0) -> np.ndarray:
+def permutations_of(
+    episodes: np.ndarray, number: int = 500, seed: int = 0, times: np.ndarray | None = None
+) -> np.ndarray:
     """Return int[m, n], for each of m permutations of episodes and each sample the index of a
-    sample of another episode, in order of time (see `mismatched`).
+    sample of another episode, at the same time in it (see `partners`).
+
+    Of few episodes there are few permutations, (E - 1)! of E, each of which is there once.
 
     Args:
         episodes: int[n], the episode of each sample; at least 2.
-        number: m.
+        number: the largest m.
         seed: of the permutations.
+        times: see `partners`.
     """
-    seeds = np.random.default_rng(seed).integers(2**32, size=number)
-    return np.stack([mismatched(episodes, s) for s in seeds])
+    others = len(np.unique(episodes)) - 1
+    if math.factorial(others) <= number:
+        orders = [np.array([0, *rest]) for rest in itertools.permutations(range(1, others + 1))]
+    else:
+        generator = np.random.default_rng(seed)
+        orders = [generator.permutation(others + 1) for _ in range(number)]
+    partner = partners(episodes, times)
+    return np.stack([partner(order) for order in orders])
 
 
 def find_selective(
@@ -99,7 +112,8 @@ def find_selective(
         p = (1 + number of S_i >= S) / (1 + m).
 
     p is at least 1 / (1 + m), so that of very many units a few selective ones are not found: with
-    500 permutations, at least one in 25 has to be.
+    500 permutations, at least one in 25 has to be. With five episodes, of which there are 24
+    permutations, all have to be; with four, none is found.
 
     Source: Phipson and Smyth 2010 (p); Benjamini and Hochberg 1995 (false discovery rate).
 

@@ -92,6 +92,30 @@ def test_the_control_takes_each_sample_from_another_episode():
     assert (chosen % STEPS == np.arange(len(NAMES)) % STEPS).all()
 
 
+def test_the_control_is_of_the_same_time_where_episodes_differ_in_length():
+    lengths = (3, 12, 9, 12)
+    names = np.repeat(np.arange(4), lengths)
+    times = np.concatenate([np.arange(n) for n in lengths])
+    for seed in range(10):
+        chosen = mismatched(names, seed, times)
+        assert (names[chosen] != names).all() and (times[chosen] == times).all()
+    # The longest alone has nothing of its time at its end: that of the last of another.
+    names, times = np.repeat([0, 1], (2, 4)), np.array([0, 5, 0, 5, 10, 15])
+    assert mismatched(names, 0, times).tolist() == [2, 3, 0, 1, 1, 1]
+
+
+def test_of_few_episodes_each_permutation_is_there_once():
+    for number, permutations in ((2, 1), (4, 6), (5, 24), (7, 500)):
+        found = permutations_of(np.arange(number))
+        assert found.shape == (permutations, number)
+        assert number == 7 or len(np.unique(found, axis=0)) == permutations
+    # So few that nothing can be found among them.
+    units = np.random.default_rng(0).normal(size=(40, 200))
+    variable, names = np.arange(40.0), np.repeat(np.arange(4), 10)
+    found = find_selective(units, variable, permutations_of(names))
+    assert found.p.min() >= 1 / 7 and not found.selective.any()
+
+
 def test_what_cannot_be_decoded_is_refused():
     with pytest.raises(ValueError, match="there are 2 episodes; 5 folds need"):
         decode(NOISE[:100], VARIABLES[:100], NAMES[:100])

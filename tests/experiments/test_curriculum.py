@@ -49,6 +49,7 @@ def test_a_stage_sets_what_it_names():
         ("arena.gap_length", "'arena.gap_length' is no setting; write NAME=VALUE"),
         ("", "write NAME=VALUE"),
         ("env=walls_ant", "env is the same in all stages"),
+        ("num_timesteps=5", "num_timesteps is the same in all stages"),
         ("features.size=3", "features has no settings in it"),
     ],
 )
@@ -66,7 +67,11 @@ def test_a_bad_stage_is_told_before_anything_is_trained(stage, why, tmp_path):
         ({"measure": "sucess"}, [], "'sucess', which evaluations do not measure; did you mean suc"),
         ({"num_evals": 3}, [], "--num-evals is 3"),
         ({"num_timesteps": (1, 2, 3)}, [], "3 numbers for 1 stages"),
-        ({}, ["--run-dir", "x"], "--run-dir is not for the stages"),
+        ({}, ["--run-dir", "x"], "--run-dir is given for train.py, but the stages have folders"),
+        ({}, ["--num-timesteps=5"], "--num-timesteps is given for train.py, but --num-timesteps"),
+        ({}, ["--until", "success>=1"], "--until is given for train.py, but --measure"),
+        ({}, ["--num_seeds", "4"], "--num-seeds is given for train.py, but a stage begins with"),
+        ({}, ["--distributed.process-id", "1"], "--distributed.process-id is given for train.py"),
     ],
 )
 def test_impossible_options_are_refused(more, flags, why):
@@ -153,8 +158,10 @@ def test_a_broken_curriculum_goes_on_where_it_was(tmp_path, monkeypatch, capsys)
     curriculum._main(of_two_stages(folder))
     other = of_two_stages(folder)
     other[4] = "learning_rate=1e-5"
+    before = (folder / curriculum.NUMBERS).read_text()
     with pytest.raises(SystemExit, match="1"):
         curriculum._main(other)
+    assert (folder / curriculum.NUMBERS).read_text() == before
     assert "other settings (ppo.learning_rate); give another --out" in capsys.readouterr().err
 
 

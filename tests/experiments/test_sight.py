@@ -14,13 +14,15 @@ from experiments.analysis.shares import over_runs, share, steps_to, written_step
 from experiments.command_line import parse
 from experiments.settings import BUILDER, to_dict
 from experiments.sight import CONDITIONS, SightOptions
-from experiments.training_runs import differing, train_to_end
+from experiments.training_runs import differing, is_finished, train_to_end
 from vnl_ppo import run_folder
 
 
 def test_the_share_by_hand():
     found = share(seeing=[2, 2], blind=[1, 1], told=[3, 3])
     assert (found.mean, found.low, found.high) == (0.5, 0.5, 0.5)
+    alone = share(seeing=[2], blind=[1, 1], told=[3, 3])
+    assert alone.mean == 0.5 and np.isnan([alone.low, alone.high]).all()
 
 
 def test_the_bootstrap_covers_what_it_should():
@@ -112,6 +114,9 @@ def test_a_summary_has_every_number(tmp_path):
         ({"seeing": "eyes"}, "no condition 'eyes'"),
         ({"seeds": (1, 1)}, r"--seeds are \(1, 1\)"),
         ({"episodes": 1}, "--episodes is 1"),
+        ({"seeing": "told"}, "--seeing is told, which has no eyes to blindfold; name one of plain"),
+        ({"flags": "--seed 3"}, "--seed is given for train.py, but --seeds of sight.py"),
+        ({"flags": "--num-timesteps=3"}, "--num-timesteps is given for train.py"),
     ],
 )
 def test_impossible_options_are_refused(changes, message):
@@ -132,6 +137,16 @@ def test_a_run_of_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):
         with pytest.raises(ValueError, match=rf"other settings \({name}\); give another --output"):
             flags = sight.flags_of(changed, "blind", 0, tmp_path / "run")
             train_to_end(flags, tmp_path / "run")
+
+
+def test_a_run_that_was_lent_from_another_goes_on_with_the_same_flags(tmp_path):
+    flags = ["--env", "walls_ant", "--encoder", "none", "--init-from", "runs/mine"]
+    stored = to_dict(parse(flags, None)) | {"init_from": "runs/mine@300"}
+    run_folder.create(tmp_path / "run", stored, BUILDER)
+    assert not is_finished(flags, tmp_path / "run")
+    for other in ("runs/min", "runs/mine@200"):
+        with pytest.raises(ValueError, match=r"other settings \(init_from\)"):
+            is_finished([*flags[:-1], other], tmp_path / "run")
 
 
 @pytest.mark.slow

@@ -79,7 +79,13 @@ def test_a_grid_has_every_combination_once():
         ({"grid": ("env=a b,a/b",)}, [], "would share the folder"),
         ({"variants": ("plain",)}, [], "write NAME=FLAGS"),
         ({"variants": ("a=", "a=--quiet")}, [], "'a' twice"),
-        ({"grid": ("seed=1",)}, ["--run_dir=x"], "--run-dir is set by the sweep"),
+        ({"grid": ("seed=1",)}, ["--run_dir=x"], "--run-dir is given for train.py, but the sweep"),
+        ({"grid": ("seed=1",)}, ["--dry-run"], "--dry-run is given for train.py, but the sweep"),
+        (
+            {"grid": ("encoder=mlp",)},
+            ["--seed", "7"],
+            "--seed is given for train.py, but seeds are",
+        ),
     ],
 )
 def test_impossible_sweeps_are_refused(options, flags, message):
