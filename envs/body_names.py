@@ -150,12 +150,12 @@ def find_parts(
             )
     notes: list[str] = []
     root = wanted.root or ("torso" if "torso" in bodies else top.name)
-    low, high = _bounds(model, data, geoms)
     if not solid:
         raise ValueError(
             f"{path}: no geom of the body {top.name} can collide (contype and conaffinity are 0), "
             f"so it would fall through every floor; let its feet collide"
         )
+    low, high = _bounds(model, data, geoms)
     added: list[tuple[str, dict[str, Any]]] = []
     eye = wanted.eye or _eye(cameras, path)
     if eye not in cameras:

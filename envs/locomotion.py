@@ -235,6 +235,9 @@ class Locomotion:
         outcome = self.task.judge(now, action, self.arena, self.dt)
         task = before.task if outcome.task is None else outcome.task
         failed = outcome.failed | simulated.failed
+        # A task judges the last state before physics broke down.
+        success = jnp.where(simulated.failed, 0.0, outcome.success)
+        outcome = dataclasses.replace(outcome, success=success)
         truncated = jnp.asarray(outcome.truncated, bool)
         return State(
             data=dataclasses.replace(data, task=task),

@@ -30,11 +30,13 @@ from experiments.settings import (
     Settings,
     build,
     defaults_for,
+    differing,
     from_dict,
+    settings_of,
     to_dict,
     traced_from,
 )
-from vnl_ppo import run_folder
+from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.checkpoint import Leaves
 from vnl_ppo.config import check
 from vnl_ppo.distributed import (
@@ -269,7 +271,15 @@ def prepare(settings: Settings, compilations: Compilations | None = None) -> Pre
             f"{settings.ppo.num_envs} environments, {settings.ppo.num_timesteps:,} steps{of_seeds} "
             f"(defaults for this hardware unless you set others)"
         )
-        if settings.resume is None:
+        if settings.resume:
+            own = to_dict(settings_of(str(settings.resume)))
+            if changed := differing(own, to_dict(settings)):
+                print(
+                    f"note: only this start has the given {', '.join(changed)}; config.json keeps "
+                    f"its own, so give them again to --resume, evaluate.py and the others",
+                    file=sys.stderr,
+                )
+        else:
             folder = folder if settings.run_dir else run_folder.make_unused(folder)
             run_folder.create(folder, to_dict(settings), BUILDER)
     return Prepared(env, network, folder, programs, initial, teacher)
@@ -334,7 +344,9 @@ def work(settings: Settings, prepared: Prepared) -> None:
     if is_first():
         made = [f"checkpoints in {folder / run_folder.CHECKPOINTS}"]
         try:
-            if path := film_episodes(settings, env, network, weights, folder):
+            # A run that --until ended has not taken all of its steps.
+            step = checkpoint.steps(folder / run_folder.CHECKPOINTS)[-1]
+            if path := film_episodes(settings, env, network, weights, folder, step):
                 made.append(f"video in {path}")
         except Exception as error:
             # What was learned is saved; a video can be made again.
@@ -345,15 +357,19 @@ def work(settings: Settings, prepared: Prepared) -> None:
 
 
 def film_episodes(
-    settings: Settings, env: Any, network: ActorCritic, weights: Weights, folder: Path
+    settings: Settings,
+    env: Any,
+    network: ActorCritic,
+    weights: Weights,
+    folder: Path,
+    step: int,
 ) -> Path | None:
-    """Film the trained policy, unless the video exists; return its path or None.
+    """Film the policy of a step, unless the video exists; return its path or None.
 
     Episodes follow each other until `video_seconds` are full, at most `MOST_FILMED`: one alone may
     show what is rare. They are those that `render.py` films with the run's seed, the next seed, and
     so on.
     """
-    step = settings.ppo.num_iterations * settings.ppo.steps_per_iteration
     path = folder / run_folder.VIDEOS / f"{step}.mp4"
     view = view_of(env)
     if settings.video_seconds <= 0 or view is None:
@@ -405,7 +421,8 @@ def how_to_go_on(folder: Path | None) -> str:
     """Return the command that resumes this run with its present settings."""
     given = sys.argv[1:]
     # Settings given to a run that was resumed are not in its config.json.
-    more = given if "--resume" in given else ["--resume", str(folder)]
+    resumed = any(x.partition("=")[0] == "--resume" for x in given)
+    more = given if resumed else ["--resume", str(folder)]
     return "go on with: " + shlex.join([Path(sys.executable).name, sys.argv[0], *more])
 
 

@@ -32,8 +32,8 @@ from envs.tasks.run_through_corridor import RunThroughCorridor
 from experiments import command_line
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
-from experiments.settings import Settings, build, from_dict, settings_of, to_dict
-from experiments.training_runs import LENT, differing, refuse_flags, split_command
+from experiments.settings import Settings, build, differing, from_dict, settings_of, to_dict
+from experiments.training_runs import LENT, refuse_flags, split_command
 from experiments.until import EVALUATIONS, Goal, evaluations_of, read_goal
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.events import EventFile

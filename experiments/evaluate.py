@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from experiments.players import Options, Player, load_players, parse
+from experiments.players import EpisodeOptions, Player, load_players, parse
 from experiments.results import show
 from experiments.settings import Settings, to_dict
 from vnl_ppo.evaluation import Actor, run_episodes
@@ -28,13 +28,11 @@ from vnl_ppo.runtime import keep_compilations
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateOptions(Options):
+class EvaluateOptions(EpisodeOptions):
     """Options of `evaluate.py`."""
 
     episodes: int = 100
     """Number of episodes of each policy, 2 or more."""
-    episode_length: int = 0
-    """Maximum number of steps of an episode; 0 for that of the first run's training."""
     sample: bool = False
     """Sample actions instead of taking the mode of the policy's distribution."""
     json: bool = False
@@ -45,11 +43,6 @@ class EvaluateOptions(Options):
         super().check()
         if self.episodes < 2:
             raise ValueError(f"--episodes is {self.episodes}; an interval needs at least 2 of them")
-        if self.episode_length < 0:
-            raise ValueError(
-                f"--episode-length is {self.episode_length}; it has to be at least 1, or 0 for "
-                f"that of training"
-            )
 
 
 def main() -> None:
@@ -60,7 +53,7 @@ def main() -> None:
         keep_compilations()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    length = options.episode_length or world.ppo.episode_length
+    length = options.length_in(world)
     try:
         found = [evaluate(player, options.episodes, length, options.seed) for player in players]
     except KeyboardInterrupt:

@@ -174,11 +174,17 @@ class UnitLesion(Lesion):
         here = "/".join(context.module.path) == self.module
         if not here or context.method_name != "__call__":
             return output
+        chosen = slice(None) if self.units is None else jnp.array(self.units)
+
+        def changed(x: jax.Array) -> jax.Array:
+            return x.at[..., chosen].set(self.gain * x[..., chosen] + self.value)
+
+        if isinstance(context.module, nn.RNNCellBase):
+            # Its units are both what it remembers and what it passes on.
+            return jax.tree.map(changed, output)
         # Of several arrays, such as a recurrent core's, the first is what is passed on.
         first, *rest = output if isinstance(output, tuple) else (output,)
-        chosen = slice(None) if self.units is None else jnp.array(self.units)
-        changed = first.at[..., chosen].set(self.gain * first[..., chosen] + self.value)
-        return (changed, *rest) if isinstance(output, tuple) else changed
+        return (changed(first), *rest) if isinstance(output, tuple) else changed(first)
 
 
 def sense_lesion(text: str) -> SenseLesion:

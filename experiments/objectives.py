@@ -33,6 +33,8 @@ class Objective(nn.Module):
     """A task that teaches an encoder; it maps a `Batch` and a key to an `Output`."""
 
     encoder: nn.Module
+    in_colour: bool = True
+    """Whether the channels of images are red, green and blue, whose hue may be turned."""
 
     def features(self, images: jax.Array, key: jax.Array) -> jax.Array:
         """Return the encoder's features, float32[B, F], of images uint8[B, H, W, C]."""
@@ -84,6 +86,7 @@ class Contrastive(Objective):
         side = min(batch.images.shape[1:3])
         shift, cutout = max(side // 16, 1), max(side // 4, 1)
         config = dataclasses.replace(VIEWS, image_shift=shift, image_cutout=cutout)
+        config = config if self.in_colour else dataclasses.replace(config, image_hue=0.0)
         keys = jax.random.split(key, 4)
         views = [augment(k, batch.images, 1, config) for k in keys[:2]]
         project = nn.Sequential([nn.Dense(64), nn.relu, nn.Dense(32)], name="head")

@@ -20,8 +20,7 @@ from envs.film import Filmed, filmed
 from envs.presets import Preset
 from experiments.command_line import refuse_renamed
 from experiments.lesions import Lesion, lesions_of
-from experiments.network_settings import NetworkConfig
-from experiments.settings import BLIND, PARTS, Settings, build, defaults_for, settings_of
+from experiments.settings import BLIND, PARTS, Settings, build, build_env, defaults_for, settings_of
 from vnl_ppo import run_folder
 from vnl_ppo.evaluation import Actor, acting_at_random
 from vnl_ppo.loading import Policy, load_into
@@ -71,6 +70,27 @@ class Options:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"--seed is {self.seed}; it has to be from 0 to {2**32 - 1}")
         _ = self.lesions
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeOptions(Options):
+    """Options of every program that runs policies for whole episodes."""
+
+    episode_length: int = 0
+    """Maximum number of steps of an episode; 0 for that of the first run's training."""
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first invalid option."""
+        super().check()
+        if self.episode_length < 0:
+            raise ValueError(
+                f"--episode-length is {self.episode_length}; it has to be at least 1, or 0 for "
+                f"that of training"
+            )
+
+    def length_in(self, world: Settings) -> int:
+        """Return the maximum number of steps of an episode in a world."""
+        return self.episode_length or world.ppo.episode_length
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -207,8 +227,7 @@ def _first_world(arguments: Sequence[str]) -> Settings:
 
 def _random(world: Settings) -> Player:
     encoder = BLIND if isinstance(find(world.env), Preset) else world.encoder
-    # The network does not act, and its settings may name a leaf that only a seeing animal has.
-    env, _ = build(dataclasses.replace(world, encoder=encoder, network=NetworkConfig()))
+    env = build_env(dataclasses.replace(world, encoder=encoder))
     return Player(RANDOM, env, acting_at_random(env.action_size), world.ppo.episode_length)
 
 
@@ -233,8 +252,8 @@ def _check_told(own: Settings, env: Any, name: str) -> None:
     """Raise a ValueError if a run was trained with another `ahead` than that of `env`."""
     if not getattr(own, "ahead", False):
         return
-    blind = dataclasses.replace(own, encoder=BLIND, network=NetworkConfig())
-    told = [flatten(x.observation_spec)["ahead"] for x in (build(blind)[0], env)]
+    blind = dataclasses.replace(own, encoder=BLIND)
+    told = [flatten(x.observation_spec)["ahead"] for x in (build_env(blind), env)]
     theirs, ours = (x.size for x in told)
     if theirs != ours:
         raise ValueError(

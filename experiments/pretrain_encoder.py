@@ -177,7 +177,7 @@ def pretrain(options: PretrainOptions, world: Settings) -> Path:
             what = "stopped while images were collected, which will begin again"
             raise Interrupted(f"{what}\n{how_to_go_on(folder)}", signal.SIGINT) from None
     frames = FrameFiles(folder / FRAMES)
-    objective = OBJECTIVES[options.objective](network.encoders[leaf])
+    objective = OBJECTIVES[options.objective](network.encoders[leaf], world.modality == "rgb")
     training = EncoderTraining(objective, options, frames, entries)
     params = training.run(folder)
     arrays = {

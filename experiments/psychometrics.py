@@ -22,7 +22,7 @@ from rich.table import Table
 
 from experiments.analysis.psychometric import Logistic, fit_logistic, wilson
 from experiments.evaluate import evaluate
-from experiments.players import RANDOM, Options, load_players, parse
+from experiments.players import RANDOM, EpisodeOptions, load_players, parse
 from experiments.results import pyplot, save_figure, show, write_numbers
 from experiments.settings import PARTS, Settings
 from vnl_ppo import run_folder
@@ -34,7 +34,7 @@ AROUND_ZERO = "+-"
 
 
 @dataclasses.dataclass(frozen=True)
-class PsychometricOptions(Options):
+class PsychometricOptions(EpisodeOptions):
     """Options of `psychometrics.py`."""
 
     vary: tuple[str, str] = ("", "")
@@ -45,8 +45,6 @@ class PsychometricOptions(Options):
     """An episode succeeds if this metric is at least this number."""
     episodes: int = 100
     """Number of episodes of each policy at each value."""
-    episode_length: int = 0
-    """Maximum number of steps of an episode; 0 for that of training."""
     output: Path | None = None
     """Folder for psychometrics.json and psychometrics.png; None for the (first) run's folder, where
     their names have the setting too."""
@@ -142,6 +140,8 @@ def varied(world: Settings, setting: str, value: float, around_zero: bool = Fals
     elif isinstance(old, float | int) and not isinstance(old, bool):
         if around_zero:
             raise ValueError(f"--vary has {AROUND_ZERO} for {setting!r}, which is no range")
+        if type(old)(value) != value:
+            raise ValueError(f"--vary has {value:g} for {setting!r}, which takes whole numbers")
         new = type(old)(value)
     else:
         raise ValueError(f"--vary names {setting!r}, which is {old!r}, neither number nor range")
@@ -163,7 +163,7 @@ def measure(
             raise ValueError(f"at {options.vary[0]} {value:g}: {error}") from error
     successes: dict[str, list[int]] = {}
     for players, world in zip(everyone, worlds, strict=True):
-        length = options.episode_length or world.ppo.episode_length
+        length = options.length_in(world)
         for player in players:
             found = evaluate(player, options.episodes, length, options.seed)
             if metric not in found:
@@ -196,11 +196,12 @@ def output(options: PsychometricOptions, setting: str) -> Path:
     name = "psychometrics"
     if options.output:
         return options.output / name
-    if options.policies[0] == RANDOM:
-        return Path(f"{name}_{setting}")
-    folder, _ = run_folder.split_agent(split_name(options.policies[0])[0])
     # The setting has a dot, which is no suffix.
-    return folder / f"{name}_{setting.replace('.', '_')}"
+    name += f"_{setting.replace('.', '_')}"
+    if options.policies[0] == RANDOM:
+        return Path(name)
+    folder, _ = run_folder.split_agent(split_name(options.policies[0])[0])
+    return folder / name
 
 
 def table(found: Mapping[str, Any]) -> Table:

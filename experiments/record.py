@@ -36,9 +36,9 @@ from envs.presets import Preset
 from experiments.contacts import Contacts
 from experiments.lesions import Lesion
 from experiments.names import known_names
-from experiments.players import RANDOM, Options, load_policy, parse
+from experiments.players import RANDOM, EpisodeOptions, load_policy, parse
 from experiments.recording_store import BLOCK, Store, copied, open_arrays
-from experiments.settings import Settings, build, to_dict
+from experiments.settings import Settings, build_env, to_dict
 from vnl_ppo import run_folder
 from vnl_ppo.env import Env, State
 from vnl_ppo.evaluation import Actor, acting_at_random
@@ -55,13 +55,11 @@ TOGETHER = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordOptions(Options):
+class RecordOptions(EpisodeOptions):
     """Options of `record.py`, which records one policy."""
 
     episodes: int = 50
     """Number of episodes."""
-    episode_length: int = 0
-    """Maximum number of steps of an episode; 0 for that of training."""
     modules: tuple[str, ...] = ("*",)
     """Modules whose outputs are recorded, by path, with * for any part of it; empty for none."""
     output: Path | None = None
@@ -90,8 +88,6 @@ class RecordOptions(Options):
                 )
         if self.episodes < 1:
             raise ValueError(f"--episodes is {self.episodes}; it has to be at least 1")
-        if self.episode_length < 0:
-            raise ValueError(f"--episode-length is {self.episode_length}; it has to be 0 or more")
         if len(self.lesions) > 1:
             raise ValueError(f"{len(self.lesions)} lesions are named; record them one by one")
 
@@ -118,7 +114,7 @@ def main() -> None:
         if options.replay and policy:
             write_replay(policy, options, path, modules, about)
         else:
-            length = options.episode_length or world.ppo.episode_length
+            length = options.length_in(world)
             together = min(TOGETHER, options.episodes)
             weights: Any = ()
             if policy:
@@ -237,7 +233,7 @@ class Recorder:
         # As many as fill whole groups, so that nothing compiles twice; the rest is dropped.
         groups = -(-episodes // self.together)
         keys = jax.random.split(reset_key, groups * self.together)
-        step_keys = jax.random.split(act_key, -(-length // BLOCK) * BLOCK)
+        act_keys = jax.random.split(act_key, groups)
         store = Store(path, episodes, length, half, about, attributes_of(self.env))
         if (dt := getattr(self.env, "dt", None)) is not None:
             store.write_times(dt)
@@ -245,6 +241,7 @@ class Recorder:
         computed: tuple[int, int, Any] | None = None
         for first in range(0, groups * self.together, self.together):
             carry = self._start(weights, keys[first : first + self.together])
+            step_keys = keys_of_steps(act_keys[first // self.together], length)
             layout = getattr(carry[0].state.data, "layout", ())
             store.write_layouts(first, jax.device_get(flatten(layout)))
             touching = None
@@ -293,10 +290,15 @@ class Recorder:
         return {"truth.velocity": moved / self.env.dt}
 
 
+def keys_of_steps(key: jax.Array, length: int) -> jax.Array:
+    """Return a key for each step of a group of episodes, in whole blocks."""
+    return jax.random.split(key, -(-length // BLOCK) * BLOCK)
+
+
 def recorder_of_random(world: Settings, together: int) -> Recorder:
     """Return the recorder of uniform actions, in an environment that a preset's animal sees."""
     seeing = isinstance(find(world.env), Preset)
-    env, _ = build(dataclasses.replace(world, encoder=Settings.encoder) if seeing else world)
+    env = build_env(dataclasses.replace(world, encoder=Settings.encoder) if seeing else world)
     actor = acting_at_random(env.action_size)
     return Recorder(env, lambda _: actor, together)
 
@@ -332,13 +334,14 @@ def write_replay(
     actor = actor_of(policy, options.lesions, modules, policy.weights)
 
     @jax.jit
-    def walk(actor: Actor, memory: Any, observations: Any) -> Any:
-        def take_step(memory: Any, obs: Any) -> Any:
-            action, decision = actor.act(obs, jax.random.key(0), memory)
+    def walk(actor: Actor, memory: Any, observations: Any, keys: jax.Array) -> Any:
+        def take_step(memory: Any, shown: Any) -> Any:
+            obs, key = shown
+            action, decision = actor.act(obs, key, memory)
             now = {"action": action, "value": decision.value, **decision.captured}
             return decision.memory, now
 
-        return jax.lax.scan(take_step, memory, observations)
+        return jax.lax.scan(take_step, memory, (observations, keys))
 
     num_episodes, length = source["alive"].shape
     together = min(TOGETHER, num_episodes)
@@ -347,10 +350,10 @@ def write_replay(
     )
     for first in range(0, num_episodes, together):
         memory = actor.memory(together)
+        keys = keys_of_steps(jax.random.fold_in(jax.random.key(options.seed), first), length)
         for start in range(0, length, BLOCK):
-            part = (slice(first, first + together), slice(start, start + BLOCK))
-            obs = {k: padded(source[f"observation.{k}"][part], together) for k in leaves}
-            memory, block = walk(actor, memory, obs)
+            obs = {k: block_of(source[f"observation.{k}"], first, together, start) for k in leaves}
+            memory, block = walk(actor, memory, obs, keys[start : start + BLOCK])
             store.write(first, start, block)
     for name in source:
         if name not in ("action", "value") and not name.startswith("module."):
@@ -358,11 +361,17 @@ def write_replay(
     store.close()
 
 
-def padded(x: np.ndarray, together: int) -> np.ndarray:
-    """Return [BLOCK, together, ...] of [N, T, ...], with zeros where there is less: nothing has to
-    be compiled for a smaller last group or block."""
-    missing = [(0, together - x.shape[0]), (0, BLOCK - x.shape[1])]
-    return np.swapaxes(np.pad(x, missing + [(0, 0)] * (x.ndim - 2)), 0, 1)
+def block_of(array: Any, first: int, together: int, start: int) -> np.ndarray:
+    """Return a block of steps of some episodes, [BLOCK, together, ...], of an array [E, T, ...].
+
+    Nothing has to be compiled for a smaller last group or block: after the last episode come the
+    first, which lesions may show to the others, and after the last step zeros.
+    """
+    steps = slice(start, start + BLOCK)
+    x = array[first : first + together, steps]
+    if missing := together - len(x):
+        x = np.concatenate([x, array[:missing, steps]])
+    return np.swapaxes(np.pad(x, [(0, 0), (0, BLOCK - x.shape[1])] + [(0, 0)] * (x.ndim - 2)), 0, 1)
 
 
 def actor_of(

@@ -138,6 +138,14 @@ class Settings:
         """Whether the observations have images."""
         return self.encoder != BLIND
 
+    @property
+    def modality(self) -> str:
+        """What the channels of images are, as far as the settings tell: rgb, gray, ...
+
+        Three stacked images of one channel could be taken for the colours of one.
+        """
+        return self.vision.modality if hasattr(self, "vision") else "rgb"
+
 
 OF_THE_COMMAND = (
     "run_dir", "resume", "config", "list_encoders", "dump_config", "dry_run", "quiet",
@@ -186,28 +194,35 @@ def build(settings: Settings) -> tuple[Env, ActorCritic]:
     Raises:
         ValueError: a setting is invalid; one sentence says which and why.
     """
+    env = build_env(settings)
+    network = make_network(
+        env, settings.network, settings.encoder, settings.features, settings.frames
+    )
+    return env, network
+
+
+def build_env(settings: Settings) -> Env:
+    """Build the environment alone, for what acts without a network.
+
+    Raises:
+        ValueError: a setting is invalid; one sentence says which and why.
+    """
     check_numbers(settings, large=("ppo.num_timesteps",))
     if settings.video_seconds < 0:
         raise ValueError(f"video_seconds is {settings.video_seconds}; it has to be 0 or more")
-    modality = settings.vision.modality if hasattr(settings, "vision") else "rgb"
-    if settings.ppo.image_hue and modality != "rgb":
-        # Three stacked images of one channel would be taken for the colours of one.
+    if settings.ppo.image_hue and settings.modality != "rgb":
         raise ValueError(
-            f"image_hue is {settings.ppo.image_hue}, but vision.modality is {modality}, which has "
-            f"no colours; set it to 0, or use --vision.modality rgb"
+            f"image_hue is {settings.ppo.image_hue}, but vision.modality is {settings.modality}, "
+            f"which has no colours; set it to 0, or use --vision.modality rgb"
         )
     given = {name: getattr(settings, name) for name in (*PARTS, "ahead") if hasattr(settings, name)}
-    env = catalogue.make(
+    return catalogue.make(
         settings.env,
         seeing=settings.seeing,
         frames=settings.frames,
         physics=settings.physics,
         **given,
     )
-    network = make_network(
-        env, settings.network, settings.encoder, settings.features, settings.frames
-    )
-    return env, network
 
 
 def build_from(plain: Mapping[str, Any]) -> tuple[Env, ActorCritic, PPOConfig]:
@@ -253,6 +268,18 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
         raise ValueError(f"{source}: env: {data['env']!r} is not a text")
     run_folder.tell_of_code(own_code(data), source)
     return from_plain(type_for(data["env"]), _completed(data), source)
+
+
+def differing(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the names of the settings that differ, such as ppo.num_timesteps."""
+    names = []
+    for name in sorted({*one, *two}):
+        x, y = one.get(name), two.get(name)
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            names += differing(x, y, f"{prefix}{name}.")
+        elif x != y:
+            names.append(prefix + name)
+    return names
 
 
 def own_code(data: Mapping[str, Any]) -> list[str]:

@@ -175,8 +175,8 @@ def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict
     def means(step: int, episodes: int, blindfold: str | None = None) -> dict[str, float]:
         def of(weights: Any, key: jax.Array) -> dict[str, jax.Array]:
             actor = acting(network, weights, deterministic=True)
-            for leaf in images if blindfold else ():
-                actor = SenseLesion(leaf, blindfold).of(actor, policy)
+            for lesion in [SenseLesion(leaf, blindfold) for leaf in images] if blindfold else ():
+                actor = lesion.of(actor, policy)
             return run_episodes(env, actor, key, episodes, length)[0]
 
         policy = load_into(env, network, settings.ppo, run, step)

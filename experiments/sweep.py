@@ -157,8 +157,8 @@ def runs_of(options: SweepOptions, flags: Sequence[str]) -> list[Run]:
         ValueError: an axis or a variant cannot be read, is named twice, or is none of a sweep's, or
             two combinations would share a folder.
     """
-    own = dict.fromkeys(OWN_FLAGS, "the sweep sets it, or it makes no run")
-    refuse_flags(flags, own | {"seed": "seeds are an axis: write --grid seed=NUMBER"})
+    reasons = dict.fromkeys(OWN_FLAGS, "the sweep sets it, or it makes no run")
+    refuse_flags(flags, reasons | {"seed": "seeds are an axis: write --grid seed=NUMBER"})
     axes: dict[str, dict[str, list[str]]] = {}
     for text in options.grid:
         name, choices = read_axis(text)

@@ -5,10 +5,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.command_line import parse
-from experiments.settings import settings_of, to_dict
+from experiments.settings import differing, settings_of, to_dict
 from experiments.until import evaluations_of, parse_goal
 from vnl_ppo import checkpoint, run_folder
 
@@ -92,15 +91,3 @@ def last_line(text: str) -> str:
     """Return the last line of a text that is not blank; empty if all are."""
     lines = [line.strip() for line in text.splitlines()]
     return next((line for line in reversed(lines) if line), "")
-
-
-def differing(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the names of the settings that differ, such as ppo.num_timesteps."""
-    names = []
-    for name in sorted({*one, *two}):
-        x, y = one.get(name), two.get(name)
-        if isinstance(x, Mapping) and isinstance(y, Mapping):
-            names += differing(x, y, f"{prefix}{name}.")
-        elif x != y:
-            names.append(prefix + name)
-    return names

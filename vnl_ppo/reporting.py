@@ -176,7 +176,8 @@ class Reporter:
         now = time.monotonic()
         if not self._live and now - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            left = time.strftime("%H:%M:%S", time.gmtime(seconds_left))
+            minutes, seconds = divmod(round(seconds_left), 60)
+            left = f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
             self.line(f"{step:>11,} of {self._total:,} steps  {rate}  {left} left")
 
     def evaluation(self, step: int, metrics: Metrics, watched: Watched) -> None:

@@ -168,6 +168,7 @@ def test_a_simulation_that_breaks_down_says_so(env, step, start):
     after = step(broken, still())
     np.testing.assert_array_equal(after.info["failed"], [False, True, False, False])
     np.testing.assert_array_equal(after.done, [0, 1, 0, 0])
+    np.testing.assert_array_equal(after.metrics["success"], [1, 0, 1, 1])
 
 
 def test_gaps_are_counted_as_they_are_crossed(put, step, start):

@@ -171,6 +171,7 @@ def test_a_borrowed_and_frozen_encoder_stays_what_it_was(lender, tmp_path, capsy
     file.unlink()
     settings = command_line.parse(["--resume", str(folder), "--num-timesteps", "192"], None)
     command_line.work(settings, command_line.prepare(settings))
+    assert "only this start has the given ppo.num_timesteps; config.json" in capsys.readouterr().err
     assert checkpoint.steps(folder / run_folder.CHECKPOINTS)[-1] == 192
     assert same(before, weights(folder), eye)
     assert load(folder).step == 192

@@ -210,7 +210,8 @@ def test_episodes_follow_each_other_in_the_video(lasts, expected, monkeypatch, t
     monkeypatch.setattr(command_line, "film", draw)
     monkeypatch.setattr(command_line, "write", lambda frames, path: path)
     monkeypatch.setattr(EventFile, "film", lambda *_: None)
-    command_line.film_episodes(settings, env, network, None, tmp_path)
+    path = command_line.film_episodes(settings, env, network, None, tmp_path, 640)
+    assert path == tmp_path / "videos" / "640.mp4"
     ((shown, alive),) = given
     np.testing.assert_array_equal(shown, np.repeat(*zip(*expected, strict=True)))
     assert alive.shape == shown.shape and alive.all()

@@ -163,6 +163,9 @@ def test_units_of_a_recurrent_core_are_silenced_in_what_it_passes_on():
     action, _ = acted(policy, unit_lesion("silence", "core: *"))
     assert (action == action[0]).all()
     assert len(np.unique(acted(policy)[0])) > 1
+    # Of its cell, in what it passes on and in what it remembers.
+    (cell,) = [name for name in policy.modules if name.endswith("GRUCell_0")]
+    np.testing.assert_array_equal(acted(policy, unit_lesion("silence", f"{cell}: *"))[0], action)
 
 
 @pytest.mark.parametrize(

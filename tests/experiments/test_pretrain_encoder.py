@@ -148,6 +148,16 @@ def test_small_images_are_averages():
     np.testing.assert_allclose(small(jnp.asarray(tiny)), tiny / 255, rtol=1e-6)
 
 
+@pytest.mark.parametrize("in_colour", [True, False])
+def test_hues_are_turned_only_where_channels_are_colours(in_colour):
+    images = jnp.zeros((8, 16, 16, 3), jnp.uint8).at[..., 0].set(200)
+    key, batch = jax.random.key(0), Batch(images, None, None, None)
+    model = OBJECTIVES["contrastive"](Pixels(), in_colour)
+    (_, _, pairs), _ = model.init_with_output(key, batch, key)
+    # Brightness and contrast leave green and blue alike.
+    assert (jnp.abs(pairs[..., 1] - pairs[..., 2]).max() > 0.01) == in_colour
+
+
 def test_predict_paints_what_the_action_does():
     """An action that decides on the next image alone."""
     action = np.random.default_rng(0).uniform(-1, 1, (64, 1)).astype(np.float32)

@@ -1,5 +1,6 @@
 """Curves that are known by hand, and a measurement from beginning to end."""
 
+import dataclasses
 import json
 import sys
 
@@ -53,6 +54,9 @@ def test_values_and_settings():
         varied(world, "task.forward", 2, around_zero=True)
     with pytest.raises(ValueError, match="did you mean arena.gap_length"):
         varied(world, "arena.gap-lenght", 1)
+    assert varied(world, "arena.num-slots", 4.0).arena.num_slots == 4
+    with pytest.raises(ValueError, match="4.5 for 'arena.num-slots', which takes whole numbers"):
+        varied(world, "arena.num-slots", 4.5)
     with pytest.raises(ValueError, match="neither number nor range"):
         varied(world, "arena.aesthetic", 1)
 
@@ -80,6 +84,15 @@ def test_random_actions_in_a_world_that_is_made_harder(tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys, "argv", ["psychometrics.py", *arguments])
     with pytest.raises(SystemExit, match="'sucess'; this world has .*success"):
         psychometrics.main()
+
+
+def test_curves_of_two_settings_have_files_of_their_own():
+    options = psychometrics.PsychometricOptions(("random",), vary=("arena.gap-length", "1,2"))
+    names = [psychometrics.output(options, x) for x in ("arena.gap-length", "arena.width")]
+    files = {str(x.with_suffix(".json")) for x in names}
+    assert files == {"psychometrics_arena_gap-length.json", "psychometrics_arena_width.json"}
+    with pytest.raises(ValueError, match="--episode-length is -1"):
+        dataclasses.replace(options, episode_length=-1).check()
 
 
 def test_an_impossible_value_is_found_before_anything_runs(tmp_path, monkeypatch):

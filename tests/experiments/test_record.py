@@ -117,6 +117,27 @@ def test_an_environment_and_an_encoder_of_ones_own(tmp_path, monkeypatch):
     assert scores["observation.truth[0]"]["mean"] > 0.99
     with pytest.raises(SystemExit, match="reward are constant.*there are action, obs"):
         call(monkeypatch, analyse, tmp_path / "x.zarr", "--folds", 3)
+    # Noise is another one at each step of a replay too.
+    call(monkeypatch, record, tmp_path / "mine", "--replay", tmp_path / "x.zarr",
+         "--lesion", "vision=noise", "--output", tmp_path / "noise.zarr")  # fmt: skip
+    noisy = xarray.open_zarr(tmp_path / "noise.zarr", consolidated=False)
+    features = noisy["module.encoders_vision.Dense_0"].values
+    assert (features[:, 1:] != features[:, :-1]).any(axis=-1).all()
+
+
+def test_random_actions_are_others_in_each_group_of_episodes(tmp_path, monkeypatch):
+    flags = ["--env", "tests.probes:Shown"]
+    call(monkeypatch, record, "random", *flags, "--episodes", 33, "--episode-length", 3,
+         "--output", tmp_path / "x.zarr")  # fmt: skip
+    actions = xarray.open_zarr(tmp_path / "x.zarr", consolidated=False)["action"].values
+    assert len(np.unique(actions)) == actions.size
+
+
+def test_after_the_last_episode_come_the_first():
+    array = np.arange(5)[:, None] * np.ones((5, record.BLOCK + 3))
+    block = record.block_of(array, 3, 4, record.BLOCK)
+    assert block.shape == (record.BLOCK, 4)
+    assert block[:4].tolist() == [[3, 4, 0, 1]] * 3 + [[0, 0, 0, 0]]
 
 
 def test_the_truth_is_that_of_the_states(recording, policy):

@@ -12,9 +12,9 @@ import pytest
 from experiments import sight
 from experiments.analysis.shares import over_runs, share, steps_to, written_steps
 from experiments.command_line import parse
-from experiments.settings import BUILDER, to_dict
+from experiments.settings import BUILDER, differing, to_dict
 from experiments.sight import CONDITIONS, SightOptions
-from experiments.training_runs import differing, is_finished, train_to_end
+from experiments.training_runs import is_finished, train_to_end
 from vnl_ppo import run_folder
 
 

@@ -41,7 +41,7 @@ def report(folder, logs=(), terminal=False, quiet=False):
         with reporter.activity("compiling"):
             pass
         reporter.evaluation(10, {"eval/episode_reward": 2.0}, watched())
-        reporter.training(20, {"perf/env_steps_per_second": 5.0, "train/loss": 1.0}, 3600.0)
+        reporter.training(20, {"perf/env_steps_per_second": 5.0, "train/loss": 1.0}, 108_005.0)
         reporter.scalars(20, {"train/missing": float("nan")})
         reporter.warning("something")
     return text.getvalue()
@@ -122,7 +122,7 @@ def test_a_log_file_has_plain_lines_and_a_terminal_a_live_one(tmp_path):
     assert "\x1b" not in plain
     assert "compiling ...\n" in plain and "compiling: 0.0 s\n" in plain
     assert "10 steps  evaluation: episode_reward 2.00" in plain
-    assert "20 of 100 steps  5 steps/s  01:00:00 left" in plain
+    assert "20 of 100 steps  5 steps/s  30:00:05 left" in plain
     assert "warning: something" in plain
     live = report(tmp_path / "b", terminal=True)
     assert "\x1b" in live and "20/100 steps" in live

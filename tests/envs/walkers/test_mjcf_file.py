@@ -281,9 +281,14 @@ def test_what_meets_the_floor_by_pairs_meets_every_arena(tmp_path):
     mujoco.mj_forward(model, data)
     touching = {model.geom(g).name for pair in data.contact.geom for g in pair}
     assert touching == {"walker/foot", "groundplane"}
-    path.write_text(text.format("<!-- no pair at all -->"))
-    with pytest.raises(ValueError, match="no geom of the body torso can collide"):
-        MjcfWalker(path=str(path)).build()
+    mass = '<inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>'
+    bare = f"""<mujoco><worldbody><body name="torso"><freejoint/>{mass}
+        <body><joint name="hip"/>{mass}</body></body></worldbody>
+        <actuator><motor joint="hip"/></actuator></mujoco>"""
+    for without in (text.format("<!-- no pair at all -->"), bare):
+        path.write_text(without)
+        with pytest.raises(ValueError, match="no geom of the body torso can collide"):
+            MjcfWalker(path=str(path)).build()
 
 
 SUITE = Path(dm_control.__file__).parent / "suite"
