@@ -52,6 +52,9 @@ def main() -> None:
     keep_compilations()
     try:
         show(player, options.seed, options.speed)
+    except ValueError as error:
+        # Some lesions need several animals at once.
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -66,7 +66,7 @@ class Bowl(Arena):
     anticlockwise.
 
     In MJX a height field meets spheres, capsules, boxes and meshes. MJX refuses a walker whose
-    colliding geoms are ellipsoids or cylinders; use --physics mujoco or warp for it.
+    colliding geoms are ellipsoids or cylinders; use --walker.capsules, or --physics mujoco or warp.
     """
 
     aesthetic: str = "outdoor_natural"
