@@ -18,6 +18,7 @@ also has the learning curves.
 
 import dataclasses
 import itertools
+import json
 import re
 import shlex
 import sys
@@ -46,6 +47,7 @@ from experiments.training_runs import (
 from experiments.until import Goal, read_goal
 from vnl_ppo import run_folder
 
+NUMBERS = "sweep.json"
 Cluster = Literal["", "slurm", "local"]
 MEASURES = ("eval/episode_reward", "eval/obstacles_passed", "eval/success", "eval/x_velocity")
 """Series that the table shows by default, of those that the runs have."""
@@ -129,6 +131,7 @@ def main() -> None:
             options = tyro.cli(SweepOptions, args=own, description=__doc__)
             options.check()
             runs = runs_of(options, flags)
+            check_free(options.output / NUMBERS, runs[0].cell)
             worlds: dict[str, Settings] = {}
             for run in runs:
                 # A wrong flag, and a folder with something else in it, is found before any work.
@@ -197,6 +200,19 @@ def runs_of(options: SweepOptions, flags: Sequence[str]) -> list[Run]:
     if twice := {str(folder) for folder in folders if folders.count(folder) > 1}:
         raise ValueError(f"several combinations would share the folder {sorted(twice)[0]}")
     return runs
+
+
+def check_free(path: Path, cell: Mapping[str, str]) -> None:
+    """Raise a ValueError if the numbers of a sweep over other axes than those of `cell` are there.
+
+    Those of a sweep over the same axes are written anew, with what has been added.
+    """
+    if not path.exists():
+        return
+    cells = json.loads(path.read_text())["cells"]
+    if cells and set(cells[0]["cell"]) != set(cell):
+        there, here = (", ".join(x) or "seeds alone" for x in (cells[0]["cell"], cell))
+        raise ValueError(f"{path} is of a sweep over {there}, not {here}; give another --output")
 
 
 def read_axis(text: str) -> tuple[str, list[str]]:
@@ -353,10 +369,10 @@ def report(
         "failed": dict(failed),
         "cells": cells,
     }
-    write_numbers(numbers, options.output / "sweep.json")
+    write_numbers(numbers, options.output / NUMBERS)
     if cells:
         show(table(cells, measures, goal))
-    print(f"numbers in {options.output / 'sweep.json'}; tensorboard --logdir {options.output}")
+    print(f"numbers in {options.output / NUMBERS}; tensorboard --logdir {options.output}")
 
 
 def read_results(folder: Path) -> dict[str, Any]:
