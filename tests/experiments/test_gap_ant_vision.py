@@ -171,6 +171,7 @@ def test_a_video_that_fails_loses_nothing(monkeypatch, capsys, tmp_path):
         raise MemoryError("no room for frames")
 
     monkeypatch.setattr(command_line, "train", lambda *_, **__: None)
+    monkeypatch.setattr(command_line.checkpoint, "steps", lambda _: [640])
     monkeypatch.setattr(command_line, "film_episodes", fail)
     settings = parse(["--encoder", "none"])
     prepared = command_line.Prepared(None, None, tmp_path, None, {}, None)
