@@ -32,8 +32,8 @@ from envs.tasks.run_through_corridor import RunThroughCorridor
 from experiments import command_line
 from experiments.output import lasting_output
 from experiments.results import show, write_numbers
-from experiments.settings import Settings, build, differing, from_dict, settings_of, to_dict
-from experiments.training_runs import LENT, refuse_flags, split_command
+from experiments.settings import Settings, build, from_dict, settings_of, to_dict
+from experiments.training_runs import LENT, check_same, refuse_flags, split_command
 from experiments.until import EVALUATIONS, Goal, evaluations_of, read_goal
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.events import EventFile
@@ -298,12 +298,9 @@ def check_run(stage: Stage) -> None:
     """Raise a ValueError if there is a run with other settings in a stage's place."""
     if not stage.begun:
         return
-    own, wanted = to_dict(settings_of(str(stage.run))), to_dict(stage.settings)
+    found, wanted = to_dict(settings_of(str(stage.run))), to_dict(stage.settings)
     # What is lent got the step of a checkpoint when the stage began, and may have been moved since.
-    if other := [name for name in differing(own, wanted) if name not in LENT]:
-        raise ValueError(
-            f"{stage.run} is a run with other settings ({', '.join(other)}); give another --output"
-        )
+    check_same(stage.run, found, wanted | {name: found[name] for name in LENT})
 
 
 def train(
@@ -318,15 +315,14 @@ def train(
     if i:
         before = stages[i - 1]
         settings = dataclasses.replace(settings, init_from=f"{before.run}@{before.last}")
-    begun = stage.begun
-    if not begun and stage.run.is_dir():
+    if not stage.begun and stage.run.is_dir():
         # Killed while it was made.
         (stage.run / f"{run_folder.CONFIG}.part").unlink(missing_ok=True)
     if reason := why_over(options, stage):
         print(f"{stage.name}: {stage.text}: done before, {reason}")
         return
     print(f"{stage.name} of {len(stages)}: {stage.text}", flush=True)
-    if begun:
+    if stage.begun:
         settings = dataclasses.replace(settings, resume=stage.run)
     else:
         settings = dataclasses.replace(settings, run_dir=stage.run)

@@ -140,10 +140,7 @@ class Settings:
 
     @property
     def modality(self) -> str:
-        """What the channels of images are, as far as the settings tell: rgb, gray, ...
-
-        Three stacked images of one channel could be taken for the colours of one.
-        """
+        """Modality of the images, such as rgb; of an environment without this setting, rgb."""
         return self.vision.modality if hasattr(self, "vision") else "rgb"
 
 
@@ -211,6 +208,7 @@ def build_env(settings: Settings) -> Env:
     if settings.video_seconds < 0:
         raise ValueError(f"video_seconds is {settings.video_seconds}; it has to be 0 or more")
     if settings.ppo.image_hue and settings.modality != "rgb":
+        # Three stacked images of one channel would be taken for the colours of one.
         raise ValueError(
             f"image_hue is {settings.ppo.image_hue}, but vision.modality is {settings.modality}, "
             f"which has no colours; set it to 0, or use --vision.modality rgb"

@@ -39,7 +39,7 @@ from rich.table import Table
 from experiments.analysis.shares import over_runs, share, steps_to, written_steps
 from experiments.lesions import SenseLesion
 from experiments.results import pyplot, save_figure, show, write_numbers
-from experiments.settings import build, settings_of
+from experiments.settings import BLIND, build, settings_of
 from experiments.training_runs import refuse_flags, train_to_end
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.evaluation import acting, run_episodes
@@ -55,10 +55,10 @@ COMMON = (
 )
 """Flags of `train.py` that all conditions have."""
 TOLD_CRITIC = "--network.value-leaves ahead proprio"
-BLIND = "--encoder none"
+NO_EYES = f"--encoder {BLIND}"
 CONDITIONS = {
-    "blind": BLIND,
-    "told": f"{BLIND} --network.policy-leaves ahead proprio {TOLD_CRITIC}",
+    "blind": NO_EYES,
+    "told": f"{NO_EYES} --network.policy-leaves ahead proprio {TOLD_CRITIC}",
     "plain": "",
     "told_critic": TOLD_CRITIC,
     "prediction": f"{TOLD_CRITIC} --network.predict-leaves ahead",
@@ -112,10 +112,10 @@ class SightOptions:
                 raise ValueError(
                     f"there is no condition {name!r}; there are {', '.join(CONDITIONS)}"
                 )
-        if BLIND in CONDITIONS[self.seeing]:
+        if NO_EYES in CONDITIONS[self.seeing]:
             raise ValueError(
                 f"--seeing is {self.seeing}, which has no eyes to blindfold; name one of "
-                f"{', '.join(k for k, flags in CONDITIONS.items() if BLIND not in flags)}"
+                f"{', '.join(k for k, flags in CONDITIONS.items() if NO_EYES not in flags)}"
             )
         refuse_flags(shlex.split(self.flags), OWN_FLAGS)
         names = list(self.conditions)
@@ -175,7 +175,7 @@ def measure(options: SightOptions, condition: str, seed: int, run: Path) -> dict
     def means(step: int, episodes: int, blindfold: str | None = None) -> dict[str, float]:
         def of(weights: Any, key: jax.Array) -> dict[str, jax.Array]:
             actor = acting(network, weights, deterministic=True)
-            for lesion in [SenseLesion(leaf, blindfold) for leaf in images] if blindfold else ():
+            for lesion in [SenseLesion(leaf, blindfold) for leaf in images if blindfold]:
                 actor = lesion.of(actor, policy)
             return run_episodes(env, actor, key, episodes, length)[0]
 

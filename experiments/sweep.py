@@ -131,7 +131,7 @@ def main() -> None:
             options = tyro.cli(SweepOptions, args=own, description=__doc__)
             options.check()
             runs = runs_of(options, flags)
-            check_free(options.output / NUMBERS, runs[0].cell)
+            check_axes(options.output / NUMBERS, runs[0].cell)
             worlds: dict[str, Settings] = {}
             for run in runs:
                 # A wrong flag, and a folder with something else in it, is found before any work.
@@ -202,7 +202,7 @@ def runs_of(options: SweepOptions, flags: Sequence[str]) -> list[Run]:
     return runs
 
 
-def check_free(path: Path, cell: Mapping[str, str]) -> None:
+def check_axes(path: Path, cell: Mapping[str, str]) -> None:
     """Raise a ValueError if the numbers of a sweep over other axes than those of `cell` are there.
 
     Those of a sweep over the same axes are written anew, with what has been added.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.command_line import parse
 from experiments.settings import differing, settings_of, to_dict
@@ -25,19 +26,24 @@ def is_finished(flags: Sequence[str], run: Path) -> bool:
     """
     if not run.is_dir() or not any(run.iterdir()):
         return False
-    own, wanted = settings_of(str(run)), parse(flags, None)
-    found, asked = to_dict(own), to_dict(wanted)
-    taken = {k: x for k in LENT if (x := found[k]).rpartition("@")[0] == asked[k]}
-    if other := differing(found, asked | taken):
-        raise ValueError(
-            f"{run} is a run with other settings ({', '.join(other)}); give another --output"
-        )
+    own = settings_of(str(run))
+    found, wanted = to_dict(own), to_dict(parse(flags, None))
+    taken = {name: found[name] for name in LENT if found[name].startswith(f"{wanted[name]}@")}
+    check_same(run, found, wanted | taken)
     if own.until:
         goal = parse_goal(own.until)
         if goal.reached(list(evaluations_of(run, goal.metric).values())):
             return True
     last = own.ppo.num_iterations * own.ppo.steps_per_iteration
     return last in checkpoint.steps(run / run_folder.CHECKPOINTS)
+
+
+def check_same(run: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise a ValueError if the settings that are found in a run are not those wanted."""
+    if other := differing(found, wanted):
+        raise ValueError(
+            f"{run} is a run with other settings ({', '.join(other)}); give another --output"
+        )
 
 
 def train_to_end(flags: Sequence[str], run: Path, title: str = "", log: Path | None = None) -> None:
@@ -78,13 +84,17 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def refuse_flags(flags: Sequence[str], names: Mapping[str, str]) -> None:
-    """Raise a ValueError if `flags` of `train.py` have one of `names`, which map a flag without its
-    dashes to the reason."""
+def refuse_flags(flags: Sequence[str], reasons: Mapping[str, str]) -> None:
+    """Raise a ValueError if `flags` of `train.py` have one that `reasons` names.
+
+    Args:
+        flags: flags and their values.
+        reasons: why a flag may not be given, by flag or group of flags, without dashes in front.
+    """
     for flag in flags:
         name = flag.removeprefix("--").partition("=")[0].replace("_", "-")
-        if flag.startswith("--") and (group := name.partition(".")[0]) in names:
-            raise ValueError(f"--{name} is given for train.py, but {names[group]}; leave it out")
+        if flag.startswith("--") and (group := name.partition(".")[0]) in reasons:
+            raise ValueError(f"--{name} is given for train.py, but {reasons[group]}; leave it out")
 
 
 def last_line(text: str) -> str:

@@ -8,4 +8,4 @@ WARP = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("warp") is None, reason="needs the extra warp"),
 ]
-"""Of the back end `warp`, whose kernels take minutes to compile."""
+"""Marks tests of the back end `warp`, whose kernels take minutes to compile."""

@@ -113,7 +113,7 @@ def find_selective(
 
     p is at least 1 / (1 + m), so that of very many units a few selective ones are not found: with
     500 permutations, at least one in 25 has to be. With five episodes, of which there are 24
-    permutations, all have to be; with four, none is found.
+    permutations, at least four in five have to be; with four episodes, none is found.
 
     Source: Phipson and Smyth 2010 (p); Benjamini and Hochberg 1995 (false discovery rate).
 

@@ -91,6 +91,11 @@ def test_curves_of_two_settings_have_files_of_their_own():
     names = [psychometrics.output(options, x) for x in ("arena.gap-length", "arena.width")]
     files = {str(x.with_suffix(".json")) for x in names}
     assert files == {"psychometrics_arena_gap-length.json", "psychometrics_arena_width.json"}
+
+
+def test_a_negative_episode_length_is_refused():
+    options = psychometrics.PsychometricOptions(("random",), vary=("arena.gap-length", "1,2"))
+    options.check()
     with pytest.raises(ValueError, match="--episode-length is -1"):
         dataclasses.replace(options, episode_length=-1).check()
 

@@ -147,6 +147,10 @@ def test_a_run_that_was_lent_from_another_goes_on_with_the_same_flags(tmp_path):
     for other in ("runs/min", "runs/mine@200"):
         with pytest.raises(ValueError, match=r"other settings \(init_from\)"):
             is_finished([*flags[:-1], other], tmp_path / "run")
+    # A file has no step.
+    run_folder.create(tmp_path / "file", stored | {"init_from": "eye.safetensors"}, BUILDER)
+    with pytest.raises(ValueError, match=r"other settings \(init_from\)"):
+        is_finished(flags[:-2], tmp_path / "file")
 
 
 @pytest.mark.slow

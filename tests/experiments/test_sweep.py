@@ -10,7 +10,7 @@ import pytest
 
 from experiments.command_line import parse
 from experiments.settings import BUILDER, to_dict
-from experiments.sweep import SweepOptions, check_free, folder_name, read_axis, runs_of
+from experiments.sweep import SweepOptions, check_axes, folder_name, read_axis, runs_of
 from experiments.training_runs import split_command
 from vnl_ppo import run_folder
 
@@ -109,12 +109,12 @@ def test_impossible_options_are_refused(options, message):
 
 def test_the_numbers_of_another_sweep_are_not_overwritten(tmp_path):
     path = tmp_path / "sweep.json"
-    check_free(path, {"encoder": "mlp"})
+    check_axes(path, {"encoder": "mlp"})
     path.write_text(json.dumps({"cells": [{"cell": {"encoder": "impala"}}]}))
-    check_free(path, {"encoder": "mlp"})
+    check_axes(path, {"encoder": "mlp"})
     for other in ({}, {"encoder": "mlp", "variant": "a"}, {"env": "walls_ball"}):
         with pytest.raises(ValueError, match="is of a sweep over encoder, not"):
-            check_free(path, other)
+            check_axes(path, other)
 
 
 def test_folder_names_are_plain():
