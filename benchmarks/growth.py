@@ -7,7 +7,8 @@ one device. Each point is a process of its own, which trains for a few seconds; 
 measured round by round, so that a slow spell of the machine meets all of them. Compilation is
 reported apart. Bytes are those that XLA plans as the peak of a training iteration, and the resident
 memory of the process. The last line is one JSON object: for each axis its points, and the slope of
-the logarithm of an iteration's seconds over that of the setting, which is 1 where time is linear.
+the logarithm of an iteration's seconds over that of the setting (of pixels, over that of their
+number), which is 1 where time is linear.
 """
 
 import argparse
@@ -51,15 +52,20 @@ def main() -> None:
     found: dict[tuple[str, int], list[dict[str, float]]] = {point: [] for point in points}
     for _ in range(arguments.rounds):
         for axis, value in points:
-            point = start(
-                sys.executable, "growth_point.py", BASE | {axis: value}, arguments.seconds
-            )
+            settings = BASE | {axis: value}
+            settings["width"] = width_of(settings["pixels"])
+            point = start(sys.executable, "growth_point.py", settings, arguments.seconds)
             found[axis, value].append(json.loads(finish(point).splitlines()[-1]))
             print(axis, value, found[axis, value][-1], file=sys.stderr, flush=True)
     axes = {axis: summary(axis, found) for axis in arguments.only}
     if arguments.picture:
         draw(axes, arguments.picture)
     print(json.dumps({"benchmark": "growth", "base": BASE, "axes": axes} | machine()))
+
+
+def width_of(height: int) -> int:
+    """Return the width of images of a height."""
+    return 320 if height == 240 else height
 
 
 def summary(axis: str, found: dict[tuple[str, int], list[dict[str, float]]]) -> dict[str, object]:
@@ -69,7 +75,8 @@ def summary(axis: str, found: dict[tuple[str, int], list[dict[str, float]]]) -> 
         if name == axis:
             medians = {k: statistics.median(r[k] for r in rounds) for k in rounds[0]}
             points.append({"value": value, **medians})
-    x = [math.log(p["value"]) for p in points]
+    amounts = [p["value"] * (width_of(p["value"]) if axis == "pixels" else 1) for p in points]
+    x = [math.log(amount) for amount in amounts]
     y = [math.log(p["iteration_seconds"]) for p in points]
     slope = statistics.linear_regression(x, y).slope
     return {"points": points, "slope_of_iteration_seconds": slope}
@@ -82,21 +89,27 @@ def draw(axes: dict[str, dict], path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    drawn, panels = plt.subplots(2, len(axes), figsize=(3 * len(axes), 5), squeeze=False)
+    size = 2.6 * len(axes) + 0.6, 4.6
+    drawn, panels = plt.subplots(2, len(axes), figsize=size, squeeze=False, sharey="row")
     for column, (axis, x) in zip(panels.T, axes.items(), strict=True):
         values = [p["value"] for p in x["points"]]
+        # From 1,024 on in thousands, so that neighbours do not overlap.
+        labels = [str(v) if v < 1024 else f"{v // 1024}k" for v in values]
+        if axis == "pixels":
+            labels = [f"{v}x{width_of(v)}" for v in values]
         for panel, key, scale in (
             (column[0], "seconds_per_env_step", 1e6),
             (column[1], "planned_bytes_per_env", 2**-20),
         ):
-            panel.loglog(values, [scale * p[key] for p in x["points"]], "o-", base=2)
-            panel.set_xticks(values, [str(v) for v in values], fontsize=7)
+            panel.loglog(values, [scale * p[key] for p in x["points"]], "o-")
+            panel.set_xticks(values, labels, fontsize=8)
             panel.minorticks_off()
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.grid(axis="y", alpha=0.3)
             panel.spines[["top", "right"]].set_visible(False)
-            panel.set_ylim(bottom=0.5 * min(scale * p[key] for p in x["points"]))
         column[1].set_xlabel(axis)
-    panels[0, 0].set_ylabel("microseconds per environment step")
-    panels[1, 0].set_ylabel("planned MiB per environment")
+    panels[0, 0].set_ylabel("µs per environment step")
+    panels[1, 0].set_ylabel("MiB per environment")
     drawn.tight_layout()
     drawn.savefig(path, dpi=150)
 

@@ -1,6 +1,6 @@
 """Measure one point of growth.py: time and memory of training the gap ant with some settings.
 
-python growth_point.py '{"environments": 128, "pixels": 64, "seeds": 1, "devices": 1}' SECONDS
+python growth_point.py '{"environments": 128, "pixels": 64, "width": 64, "seeds": 1, "devices": 1}' SECONDS
 """
 
 import dataclasses
@@ -27,8 +27,7 @@ def main(settings: dict[str, int], seconds: float) -> None:
     """Train and print."""
     jax.config.update("jax_num_cpu_devices", settings["devices"])
     keep_compilations()
-    height = settings["pixels"]
-    width = 320 if height == 240 else height
+    height, width = settings["pixels"], settings["width"]
     vision = dataclasses.replace(PRESETS["gap_ant"].vision, height=height, width=width)
     env = dataclasses.replace(PRESETS["gap_ant"], vision=vision).make()
     number = settings["environments"]
