@@ -24,7 +24,9 @@ def in_batches(
     arithmetic. Other back ends get all samples at once.
 
     Args:
-        layers: (module, [b, ...]) -> [b, ...]; it may create and use the module's parameters.
+        layers: (module, [b, ...]) -> [b, ...]; it may create and use the module's parameters. What
+            it sows into losses and metrics is lost if there are several batches; sow what is made
+            of the result instead.
         module: the module whose `__call__` calls this.
         x: [B, ...].
         size: the maximum number of samples at a time; batches are as equal in size as possible.

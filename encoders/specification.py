@@ -313,7 +313,8 @@ def _built(
                 raise _wrong(text, stage.place, why)
             made = made.clone(channels=channels if made.channels is None else made.channels)
             channels = made.channels
-        channels = _frame_channels(made, channels)
+        with _told_at(text, stage):
+            channels = _frame_channels(made, channels)
         modules.append(made)
     return tuple(modules)
 

@@ -97,6 +97,9 @@ class AnalyseOptions:
     """Array whose rises are the events."""
     around: tuple[int, int] = (20, 20)
     """Steps before and after an event."""
+    output: Path | None = None
+    """Folder for analysis.json and the figures; None for NAME.analysis.json and NAME.figures beside
+    the first recording NAME."""
 
     def check(self) -> None:
         """Raise a ValueError that names the first invalid option."""
@@ -114,14 +117,14 @@ def main() -> None:
     try:
         options = tyro.cli(AnalyseOptions, description=__doc__)
         options.check()
+        folder, numbers = output(options)
         opened = [open_recording(path.expanduser()) for path in options.recordings]
         found, drawn = analyse(options, opened)
-        first = options.recordings[0].expanduser()
-        folder, numbers = first.with_suffix(".figures"), first.with_suffix(".analysis.json")
-        folder.mkdir(exist_ok=True)
-        write_numbers(found, numbers)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, figure in drawn.items():
             write_figure(figure, folder / f"{name}.png")
+        # Last, so that there are no numbers without their figures.
+        write_numbers(found, numbers)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -129,6 +132,23 @@ def main() -> None:
     for one in found["recordings"]:
         show(table(one))
     print(f"numbers in {numbers}, figures in {folder}")
+
+
+def output(options: AnalyseOptions) -> tuple[Path, Path]:
+    """Return the folder of the figures and the path of the numbers.
+
+    Raises:
+        ValueError: there are numbers of an earlier analysis.
+    """
+    if options.output:
+        folder = options.output.expanduser()
+        numbers = folder / "analysis.json"
+    else:
+        first = options.recordings[0].expanduser()
+        folder, numbers = first.with_suffix(".figures"), first.with_suffix(".analysis.json")
+    if numbers.exists():
+        raise ValueError(f"{numbers} exists already; name another folder with --output")
+    return folder, numbers
 
 
 def analyse(

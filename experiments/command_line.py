@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.table import Column, Table
 
-from envs.film import FRAMES_PER_SECOND, film, view_of, write
 from experiments.borrowed import read_borrowed, read_teacher
 from experiments.encoder_table import table_of_encoders
 from experiments.hooks import check_hooks, hook_of
 from experiments.output import lasting_output
 from experiments.results import show
+from experiments.run_film import film_episodes
 from experiments.settings import (
     BLIND,
     BUILDER,
@@ -35,6 +34,7 @@ from experiments.settings import (
     settings_of,
     to_dict,
     traced_from,
+    with_physics_named,
 )
 from vnl_ppo import checkpoint, run_folder
 from vnl_ppo.checkpoint import Leaves
@@ -50,13 +50,10 @@ from vnl_ppo.distributed import (
     watching,
 )
 from vnl_ppo.env import Env
-from vnl_ppo.evaluation import make_record
-from vnl_ppo.events import EventFile
 from vnl_ppo.footprint import available_bytes, check_fits, compile_step, memory_table, peak_bytes
 from vnl_ppo.health import NotFiniteError
 from vnl_ppo.interruption import Interrupted
 from vnl_ppo.networks import ActorCritic
-from vnl_ppo.policy import Weights
 from vnl_ppo.program_cache import ProgramCache
 from vnl_ppo.reporting import Log
 from vnl_ppo.runtime import Compilations, check_devices, check_jax, keep_compilations
@@ -64,8 +61,6 @@ from vnl_ppo.teaching import Teacher
 from vnl_ppo.train import check_training, train
 from vnl_ppo.wandb_log import WandbLog, check_installed
 
-MOST_FILMED = 20
-"""Maximum number of episodes in the video of a run, for animals that fall at once."""
 RENAMED = {
     "--corridor.reach": "--walker.reach",
     "--corridor.": "--arena.",
@@ -102,8 +97,8 @@ def _main(description: str | None, env: str) -> None:
         if settings.dry_run:
             environment, network = build(settings)
             read_borrowed(settings, environment, network)
-            read_teacher(settings, environment, network)
-            show_memory(environment, network, settings)
+            _, teacher = read_teacher(settings, environment, network)
+            show_memory(environment, network, settings, teacher)
             return
         compilations = keep_compilations()
         with watching():
@@ -177,16 +172,30 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
     else:
         raise ValueError("name an environment: --env gap_ant, --env brax:ant, ... (see --help)")
     settings = tyro.cli(type(begin), args=arguments, default=begin, description=description)
-    for name in ("init_from", "encoder_from"):
-        if first.resume and getattr(settings, name) != getattr(begin, name):
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {getattr(settings, name)!r}, but a resumed run "
-                f"goes on with its own parameters; leave it out, or begin a run without --resume"
-            )
+    if first.resume:
+        _check_resumed(settings, begin)
     paths = {name: getattr(settings, name) for name in ("run_dir", "resume", "config")}
     # A shell does not replace the ~ of --run-dir=~/x or of '~/x'.
     given = {name: path.expanduser() for name, path in paths.items() if path}
-    return dataclasses.replace(settings, **given)
+    return with_physics_named(dataclasses.replace(settings, **given))
+
+
+def _check_resumed(settings: Settings, own: Settings) -> None:
+    """Raise a ValueError if a run is resumed with a setting that is read from its checkpoint."""
+    kept = {
+        "init_from": (settings.init_from, own.init_from, "parameters"),
+        "encoder_from": (settings.encoder_from, own.encoder_from, "parameters"),
+        "seed": (settings.ppo.seed, own.ppo.seed, "random numbers"),
+    }
+    if settings.ppo.learning_rate_schedule == "adaptive_kl":
+        rates = settings.ppo.learning_rate, own.ppo.learning_rate
+        kept["learning_rate"] = (*rates, "adapted learning rate")
+    for name, (given, before, what) in kept.items():
+        if given != before:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {given!r}, but a resumed run goes on with its own "
+                f"{what}; leave it out, or begin a run without --resume"
+            )
 
 
 def refuse_renamed(arguments: Sequence[str]) -> None:
@@ -256,11 +265,11 @@ def prepare(settings: Settings, compilations: Compilations | None = None) -> Pre
     settings, teacher = read_teacher(settings, env, network)
     programs = kept_programs(settings, env, compilations, teacher)
     if settings.resume or programs is None or not programs.has("init", "step"):
-        check_training(env, network, settings.ppo, settings.resume)
+        check_training(env, network, settings.ppo, settings.resume, teacher)
     check_same("the settings", json.dumps(to_dict(settings)))
     devices = jax.devices()
     if available := available_bytes(jax.local_devices()[0]):
-        rows = memory_table(env, network, settings.ppo, len(devices))
+        rows = memory_table(env, network, settings.ppo, len(devices), teacher)
         check_fits(rows, sum(row.num_bytes for row in rows), available)
     if is_first():
         of_seeds = f" for each of {n} seeds" if (n := settings.ppo.num_seeds) > 1 else ""
@@ -356,55 +365,17 @@ def work(settings: Settings, prepared: Prepared) -> None:
     wait_for_all()
 
 
-def film_episodes(
-    settings: Settings,
-    env: Any,
-    network: ActorCritic,
-    weights: Weights,
-    folder: Path,
-    step: int,
-) -> Path | None:
-    """Film the policy of a step, unless the video exists; return its path or None.
-
-    Episodes follow each other until `video_seconds` are full, at most `MOST_FILMED`: one alone may
-    show what is rare. They are those that `render.py` films with the run's seed, the next seed, and
-    so on.
-    """
-    path = folder / run_folder.VIDEOS / f"{step}.mp4"
-    view = view_of(env)
-    if settings.video_seconds <= 0 or view is None:
-        return None
-    if not path.exists():
-        wanted = max(1, round(settings.video_seconds / view.dt))
-        length = min(wanted, settings.ppo.episode_length)
-        record = make_record(env, network, settings.ppo, length)
-        episodes: list[Any] = []
-        total = 0
-        while total < wanted and len(episodes) < MOST_FILMED:
-            data, alive = record(weights, jax.random.key(settings.ppo.seed + len(episodes)))
-            shown = min(wanted - total, int(alive.sum()))
-            episodes.append(jax.tree.map(lambda x, n=shown: x[:n], data))
-            total += shown
-        states = jax.tree.map(lambda *x: jnp.concatenate(x), *episodes)
-        every = jnp.ones(total, bool)
-        frames = list(film(view, states, every, view.film_camera, (480, 640), inset=160))
-        write(frames, path)
-        # Every second pixel and frame: TensorBoard shows it as a gif, which is large.
-        log = EventFile(folder)
-        log.film(step, "eval/video", [x[::2, ::2] for x in frames[::2]], FRAMES_PER_SECOND / 2)
-        log.close()
-    return path
-
-
-def show_memory(env: Env, network: ActorCritic, settings: Settings) -> None:
+def show_memory(
+    env: Env, network: ActorCritic, settings: Settings, teacher: Teacher | None = None
+) -> None:
     """Print the memory that a run with these settings needs on each device.
 
     Raises:
         ValueError: a setting is invalid, or the device does not have that much memory.
     """
     config = settings.ppo
-    ppo = check_training(env, network, config)
-    rows = memory_table(env, network, config, jax.device_count())
+    ppo = check_training(env, network, config, teacher=teacher)
+    rows = memory_table(env, network, config, jax.device_count(), teacher)
     keep_compilations()
     peak, available = peak_bytes(compile_step(ppo)), available_bytes(jax.local_devices()[0])
     table = Table("on each device", Column("MiB", justify="right"))

@@ -145,7 +145,7 @@ class EncoderTraining:
         else:
             done, leaves = saved
             checkpoint.check(leaves, like, str(places / str(done)))
-            checkpoint.set_aside(places, after=done)
+            checkpoint.tidy(places, after=done)
             state = jax.tree.map(jnp.asarray, checkpoint.fill(leaves, like))
         purge = None if saved is None else done + 1
         with (

@@ -152,7 +152,8 @@ def pretrain(options: PretrainOptions, world: Settings) -> Path:
         the path of the encoder's file.
 
     Raises:
-        ValueError: a setting is invalid, or the folder's files are torn.
+        ValueError: a setting is invalid, the folder's files are torn, or another process trains
+            there.
         OSError: a file cannot be written.
         Interrupted: a signal came; a checkpoint is saved.
     """
@@ -163,29 +164,30 @@ def pretrain(options: PretrainOptions, world: Settings) -> Path:
     if options.policy != RANDOM and not (options.resume and (options.resume / FRAMES).is_dir()):
         actor = _actor(options.policy)
     folder = _folder(options, world)
-    output = folder / ENCODER
-    if output.exists():
-        raise ValueError(f"{output} exists: the run is complete; begin another to train longer")
-    if not (folder / FRAMES).exists():
-        try:
-            collect(
-                env, actor, leaf, folder / FRAMES, options.images, options.envs,
-                world.ppo.episode_length, options.seed, partial(_tracked, quiet=options.quiet),
-                options.targets,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            what = "stopped while images were collected, which will begin again"
-            raise Interrupted(f"{what}\n{how_to_go_on(folder)}", signal.SIGINT) from None
-    frames = FrameFiles(folder / FRAMES)
-    objective = OBJECTIVES[options.objective](network.encoders[leaf], world.modality == "rgb")
-    training = EncoderTraining(objective, options, frames, entries)
-    params = training.run(folder)
-    arrays = {
-        f"{leaf}/{name.replace('.', '/')}": np.asarray(x)
-        for name, x in checkpoint.named_leaves(params["encoder"]).items()
-    }
-    about = {"objective": options.objective, "env": world.env, "encoder": world.encoder}
-    encoder_file.write(output, arrays, about)
+    with run_folder.alone_in(folder):
+        output = folder / ENCODER
+        if output.exists():
+            raise ValueError(f"{output} exists: the run is complete; begin another to train longer")
+        if not (folder / FRAMES).exists():
+            try:
+                collect(
+                    env, actor, leaf, folder / FRAMES, options.images, options.envs,
+                    world.ppo.episode_length, options.seed, partial(_tracked, quiet=options.quiet),
+                    options.targets,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                what = "stopped while images were collected, which will begin again"
+                raise Interrupted(f"{what}\n{how_to_go_on(folder)}", signal.SIGINT) from None
+        frames = FrameFiles(folder / FRAMES)
+        objective = OBJECTIVES[options.objective](network.encoders[leaf], world.modality == "rgb")
+        training = EncoderTraining(objective, options, frames, entries)
+        params = training.run(folder)
+        arrays = {
+            f"{leaf}/{name.replace('.', '/')}": np.asarray(x)
+            for name, x in checkpoint.named_leaves(params["encoder"]).items()
+        }
+        about = {"objective": options.objective, "env": world.env, "encoder": world.encoder}
+        encoder_file.write(output, arrays, about)
     return output
 
 

@@ -13,7 +13,7 @@ import jax
 import tyro
 
 from encoders import specification
-from envs import catalogue
+from envs import catalogue, physics
 from envs.locomotion import Locomotion
 from envs.physics.mujoco import content
 from envs.presets import Preset
@@ -87,8 +87,8 @@ class Settings:
     """Number of latest images stacked along the channels in an observation; 1 for no stacking."""
     physics: str = "auto"
     """The physics back end: mujoco (C, on CPU cores), mjx (JAX, on any device), warp (for NVIDIA
-    GPUs, with the extra `warp`), or auto: mujoco on CPU, else mjx. For Brax: auto (mjx), mjx,
-    spring, positional or generalized."""
+    GPUs, with the extra `warp`), or auto: mujoco on CPU, else mjx; a run keeps the one it begins
+    with. For Brax: auto (mjx), mjx, spring, positional or generalized."""
     video_seconds: float = 10.0
     """Length of the video that is made after training, seconds: as many episodes one after
     another as that takes, at most 20; 0 for none."""
@@ -182,7 +182,18 @@ def defaults_for(name: str, seeing: bool = True) -> Settings:
     if jax.default_backend() == "cpu":
         ppo = CPU_SEEING if seeing else CPU_BLIND
     encoder = Settings.encoder if seeing else BLIND
-    return type_for(name)(env=name, ppo=ppo, encoder=encoder, **parts)
+    return with_physics_named(type_for(name)(env=name, ppo=ppo, encoder=encoder, **parts))
+
+
+def with_physics_named(settings: Settings) -> Settings:
+    """Return the settings with the back end that `auto` is on this machine, instead of `auto`.
+
+    So a run's config.json names it, and its policy is evaluated in the physics it was trained in,
+    on any machine. `auto` of what is no preset is the same everywhere, and stays.
+    """
+    if settings.physics != "auto" or not isinstance(catalogue.find(settings.env), Preset):
+        return settings
+    return dataclasses.replace(settings, physics=physics.choose("auto"))
 
 
 def build(settings: Settings) -> tuple[Env, ActorCritic]:
@@ -265,7 +276,7 @@ def from_dict(data: Any, source: str = "config.json") -> Settings:
     if not isinstance(data["env"], str):
         raise ValueError(f"{source}: env: {data['env']!r} is not a text")
     run_folder.tell_of_code(own_code(data), source)
-    return from_plain(type_for(data["env"]), _completed(data), source)
+    return with_physics_named(from_plain(type_for(data["env"]), _completed(data), source))
 
 
 def differing(one: Mapping[str, Any], two: Mapping[str, Any], prefix: str = "") -> list[str]:

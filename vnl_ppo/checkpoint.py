@@ -30,7 +30,7 @@ Leaves = dict[str, np.ndarray]
 
 _DIGESTS, _SCORE = "sha256", "score"
 _DATA, _METRICS = "episodes.state.data.", "episodes.state.metrics."
-_UNFINISHED = ".orbax-checkpoint-tmp"
+_UNFINISHED, _DELETED = ".orbax-checkpoint-tmp", ".deleted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,8 +237,16 @@ def restore(leaves: Mapping[str, np.ndarray], like: Tree, layout: Any) -> Tree:
     return put(fill(leaves, like))
 
 
-def set_aside(folder: Path, after: int) -> None:
-    """Rename all checkpoints after step `after`, which are torn and will be saved again."""
+def is_scored(folder: Path, step: int) -> bool:
+    """Return whether there is a checkpoint `folder/<step>` that was saved with a score."""
+    return step in steps(folder) and _notes(folder / str(step)).get(_SCORE) is not None
+
+
+def tidy(folder: Path, after: int) -> None:
+    """Rename all checkpoints after step `after`, which are torn and will be saved again, and delete
+    what interrupted writes and deletions left. No other process may use the folder."""
+    for left in [*folder.glob(f"*{_UNFINISHED}*"), *folder.glob(f".*{_DELETED}")]:
+        shutil.rmtree(left, ignore_errors=True)
     for step in steps(folder):
         if step > after:
             path = folder / str(step)
@@ -328,7 +336,7 @@ class _LateAnswers:
 def _discard(path: Path) -> None:
     """Rename a checkpoint, then delete it, so that a half-deleted folder is no checkpoint."""
     if path.exists():
-        renamed = path.with_name(f".{path.name}.deleted")
+        renamed = path.with_name(f".{path.name}{_DELETED}")
         shutil.rmtree(renamed, ignore_errors=True)
         os.replace(path, renamed)
         shutil.rmtree(renamed, ignore_errors=True)

@@ -63,7 +63,9 @@ class PPOConfig:
     reward_scaling: float = 0.1
     """Factor on rewards for learning; logged returns are unscaled."""
     normalize_observations: bool = True
-    """Whether float observations are normalised to mean 0 and variance 1 by running statistics."""
+    """Whether float observations are normalised to mean 0 and variance 1 by running statistics.
+    Without, a run that begins from another one (--init-from) keeps that one's statistics, and
+    others take observations as they are; either way they are clipped at +-10."""
     normalize_advantage: bool = True
     """Whether the advantages of a minibatch are normalised to mean 0 and variance 1."""
     teacher_weight: float = 1.0

@@ -16,6 +16,7 @@ from vnl_ppo.observations import flatten
 from vnl_ppo.policy import make_policy, predicted_later
 from vnl_ppo.ppo import DEVICES, PPO, on_one_device
 from vnl_ppo.rollout import collect
+from vnl_ppo.teaching import Teacher
 
 _LIMIT_1 = "memory.limit_in_bytes"
 
@@ -29,17 +30,21 @@ class Row:
 
 
 def memory_table(
-    env: Env, network: nn.Module, config: PPOConfig, num_devices: int = 1
+    env: Env,
+    network: nn.Module,
+    config: PPOConfig,
+    num_devices: int = 1,
+    teacher: Teacher | None = None,
 ) -> list[Row]:
     """List the arrays that one device holds during a training iteration; nothing is compiled.
 
     Args:
-        env, network, config: as for `vnl_ppo.ppo.make_ppo`.
+        env, network, config, teacher: as for `vnl_ppo.ppo.make_ppo`.
         num_devices: number of devices that share the environments.
 
     Returns:
-        parameters, optimiser, statistics and environments; then the rollout buffer by leaf. XLA's
-        temporary memory is left out; `peak_bytes` includes it.
+        parameters, optimiser, statistics and environments; the rollout buffer by leaf; the
+        teacher, if there is one. XLA's temporary memory is left out; `peak_bytes` includes it.
     """
     init, _ = on_one_device(env, network, config, num_devices)
 
@@ -67,7 +72,9 @@ def memory_table(
         "environments": state.episodes,
         **{f"rollout: {k}": x for k, x in buffer.items() if jax.tree.leaves(x)},
     }
-    return [Row(name, config.num_seeds * size_of(tree)) for name, tree in parts.items()]
+    rows = [Row(name, config.num_seeds * size_of(tree)) for name, tree in parts.items()]
+    # All seeds have the same.
+    return [*rows, Row("teacher", size_of(teacher.weights))] if teacher else rows
 
 
 def size_of(tree: Any) -> int:

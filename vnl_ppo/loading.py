@@ -146,8 +146,16 @@ class Policy:
                     f"the observation's leaf {name!r} is {jnp.result_type(x)}; images have to be "
                     f"uint8 from 0 to 255, as the environment gives them"
                 )
-        name = min(flat)
-        axes = jnp.shape(flat[name])[: jnp.ndim(flat[name]) - len(spec[name].shape)]
+        first = min(flat)
+        axes = jnp.shape(flat[first])[: jnp.ndim(flat[first]) - len(spec[first].shape)]
+        for name, x in flat.items():
+            # A vector of another length would be broadcast.
+            if jnp.shape(x) != (*axes, *spec[name].shape):
+                raise ValueError(
+                    f"the observation's leaf {name!r} has the shape {jnp.shape(x)}; that of one "
+                    f"observation is {spec[name].shape}, behind leading axes that are the same for "
+                    f"all leaves"
+                )
         missing = {
             k: jnp.zeros((*axes, *spec[k].shape), spec[k].dtype) for k in set(spec) - set(flat)
         }

@@ -72,8 +72,9 @@ def ppo_loss(
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
-        # Unbiased and never negative: Schulman, "Approximating KL divergence", 2020, estimator k3.
-        "approx_kl": (ratio - 1 - log_ratio).mean(),
+        # Unbiased: Schulman, "Approximating KL divergence", 2020, estimator k3. The ratio less 1
+        # would round away what is small.
+        "approx_kl": (jnp.expm1(log_ratio) - log_ratio).mean(),
         "clip_fraction": (jnp.abs(ratio - 1) > config.clipping_epsilon).mean(),
         "ratio": ratio.mean(),
     }

@@ -161,7 +161,7 @@ def on_one_device(
     check(config, num_devices)
     if isinstance(network, ActorCritic):
         check_network(env.observation_spec, network)
-        network = without_still_parts(network, config)
+        network = with_still_parts_frozen(network, config)
     for leaf, steps in predicted_later(network).items():
         if steps > config.unroll_length:
             raise ValueError(
@@ -173,7 +173,7 @@ def on_one_device(
     if config.learning_rates:
         params = partial(init_params, network, env.observation_spec)
         schedules.check_parts(jax.eval_shape(params, jax.random.key(0)), config)
-    optimizer = schedules.make_optimizer(config)
+    optimizer = schedules.make_optimizer(config, getattr(network, "frozen_leaves", ()))
     num_envs = config.num_envs // num_devices
 
     def init(seed: jax.Array) -> TrainingState:
@@ -223,7 +223,7 @@ def on_one_device(
     return init, step
 
 
-def without_still_parts(network: ActorCritic, config: PPOConfig) -> ActorCritic:
+def with_still_parts_frozen(network: ActorCritic, config: PPOConfig) -> ActorCritic:
     """Return the network with those encoders frozen whose learning rate is 0: no gradient is
     computed for them."""
     still = {k for k, factor in config.rate_factors.items() if factor == 0} & set(network.encoders)

@@ -77,7 +77,8 @@ class Episodes:
 
     Attributes:
         state: the environments' states.
-        length: int32[N], steps taken so far in the episode.
+        length: int32[N], steps taken so far in the episode; of a run's first episodes, and a
+            number drawn for each environment.
         reward: float32[N], sum of the episode's rewards so far.
         memory: the policy's memory; `()` if it has none.
     """

@@ -1,7 +1,7 @@
 """Schedule the learning rate and the weight of the entropy over a run."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -11,12 +11,15 @@ import optax
 from vnl_ppo.config import PPOConfig
 
 _STEP = 1.5
+_ROUNDING = 1e-9
+"""KL of a policy from itself that rounding may give."""
 _OTHERS = ("b1", "b2", "eps", "eps_root", "mu_dtype", "nesterov")
 
 
-def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
+def make_optimizer(config: PPOConfig, still: Collection[str] = ()) -> optax.GradientTransformation:
     """Build Adam with clipping of the gradient's global norm.
 
+    The parts `still` (see `part_of`) do not change, whatever their gradients and earlier momentum.
     A learning rate that is not constant is kept in the optimiser's state, and so in checkpoints;
     `begin_iteration` and `adapt` change it there.
     """
@@ -26,7 +29,7 @@ def make_optimizer(config: PPOConfig) -> optax.GradientTransformation:
     else:
         adam = optax.inject_hyperparams(optax.adam, static_args=_OTHERS)
         optimizer = optax.chain(clip, adam(learning_rate=config.learning_rate))
-    factors = config.rate_factors
+    factors = config.rate_factors | dict.fromkeys(still, 0.0)
     return _by_part(optimizer, factors) if factors else optimizer
 
 
@@ -99,19 +102,21 @@ def adapt(state: optax.OptState, kl: jax.Array, config: PPOConfig) -> optax.OptS
     """Set the learning rate of an adaptive schedule after an update.
 
     It is divided by 1.5 if the KL from the policy that acted exceeds twice `config.desired_kl`,
-    multiplied by 1.5 if the KL is less than half of that, and clipped to its bounds. Source: rsl_rl
-    (Schwarke et al. 2025, arXiv:2509.10771), as in Brax's ADAPTIVE_KL.
+    multiplied by 1.5 if the KL is less than half of `config.desired_kl`, and clipped to its bounds.
+    Source: rsl_rl (Schwarke et al. 2025, arXiv:2509.10771), as in Brax's ADAPTIVE_KL.
 
     Args:
         state: the state of the optimiser of `make_optimizer`.
-        kl: float32[], the KL of the last minibatch over all devices. 0 and NaN change nothing.
+        kl: float32[], the KL of the last minibatch over all devices. Below 1e-9 it is that of an
+            iteration's first minibatch, which meets the policy that acted, and changes nothing, as
+            NaN does.
         config: the settings.
     """
     if config.learning_rate_schedule != "adaptive_kl":
         return state
     rate = optax.tree.get(state, "learning_rate")
     slower = kl > 2 * config.desired_kl
-    faster = (kl > 0) & (kl < config.desired_kl / 2)
+    faster = (kl > _ROUNDING) & (kl < config.desired_kl / 2)
     rate = jnp.where(slower, rate / _STEP, jnp.where(faster, rate * _STEP, rate))
     bounds = config.learning_rate_schedule_min_lr, config.learning_rate_schedule_max_lr
     return optax.tree.set(state, learning_rate=jnp.clip(rate, *bounds))

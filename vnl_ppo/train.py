@@ -122,69 +122,79 @@ def train(
     evaluate = keep("evaluate", jax.jit(evaluate))
     first_process, checkpoints = distributed.is_first(), folder / run_folder.CHECKPOINTS
     warnings: list[str] = []
-    fresh = not (resume and checkpoint.steps(checkpoints))
-    state, done = _begin(
-        ppo, env, config, checkpoints if resume else None, warnings.append, initial or {}
-    )
-    distributed.check_same("the checkpoints to go on from", f"{fresh} {done}")
-    step, total = (n * config.steps_per_iteration for n in (done, config.num_iterations))
     hook = _CallersHook(on_iteration)
-    try:
-        with (
-            run_folder.alone_in(folder if first_process else None),
-            Reporter(
-                folder if first_process else None,
-                total,
-                step,
-                # What was reported up to its checkpoint stays, a checkpoint being made after it.
-                purge_step=(0 if fresh else step + 1) if resume else None,
-                quiet=quiet,
-                logs=logs,
-                agents=_agents(config),
-                shown=tuple(shown(env)),
-            ) as report,
-            catch_signals(report.line) as signals,
-            distributed.watching(),
-        ):
-            for text in warnings:
-                report.warning(text)
-            if resume:
-                report.line(f"resuming {folder} at step {step:,}")
-            if fresh:
-                report.settings(run_folder.read_settings(folder) if first_process else {})
-            run = _Run(
-                ppo, evaluate, config, checkpoints, checkpoint_config or CheckpointConfig(), hook,
-                report, signals, state, done,
-            )  # fmt: skip
-            try:
-                if fresh and 0 in run.evaluations:
-                    run.finish({})
-                while run.goes_on:
-                    run.finish(run.iterate())
-            except Exception:
-                run.rescue()
+    # A run that another process trains is left alone before its checkpoints are read.
+    with run_folder.alone_in(folder if first_process else None), distributed.watching():
+        fresh = not (resume and checkpoint.steps(checkpoints))
+        state, done = _begin(
+            ppo, env, config, checkpoints if resume else None, warnings.append, initial or {}
+        )
+        step, total = (n * config.steps_per_iteration for n in (done, config.num_iterations))
+        scored = checkpoint.is_scored(checkpoints, step)
+        distributed.check_same("the checkpoints to go on from", f"{fresh} {done} {scored}")
+        if resume and first_process:
+            checkpoint.tidy(checkpoints, after=step)
+        try:
+            with (
+                Reporter(
+                    folder if first_process else None,
+                    total,
+                    step,
+                    # What was reported up to its checkpoint stays: that is made after it.
+                    purge_step=(0 if fresh else step + 1) if resume else None,
+                    quiet=quiet,
+                    logs=logs,
+                    agents=_agents(config),
+                    shown=tuple(shown(env)),
+                ) as report,
+                catch_signals(report.line) as signals,
+            ):
+                for text in warnings:
+                    report.warning(text)
+                if resume:
+                    report.line(f"resuming {folder} at step {step:,}")
+                if fresh:
+                    report.settings(run_folder.read_settings(folder) if first_process else {})
+                run = _Run(
+                    ppo, evaluate, config, checkpoints, checkpoint_config or CheckpointConfig(),
+                    hook, report, signals, state, done,
+                )  # fmt: skip
+                try:
+                    # Before the first iteration, and where an error ended the run in place of it.
+                    if done in run.evaluations and not scored:
+                        run.finish({})
+                    while run.goes_on:
+                        run.finish(run.iterate())
+                except Exception:
+                    run.rescue()
+                    raise
+        except OSError as error:
+            if error is hook.error:
                 raise
-    except OSError as error:
-        if error is hook.error:
-            raise
-        saved = checkpoint.steps(checkpoints)
-        kept = f"the checkpoint of step {saved[-1]:,} is left" if saved else "no checkpoint exists"
-        raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
+            saved = checkpoint.steps(checkpoints)
+            kept = (
+                f"the checkpoint of step {saved[-1]:,} is left" if saved else "no checkpoint exists"
+            )
+            raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
     if run.signal:
         raise Interrupted(f"stopped at step {run.step:,} of {total:,}", run.signal)
     return weights_of(run.state)
 
 
 def check_training(
-    env: Env, network: nn.Module, config: PPOConfig, resumed: Path | None = None
+    env: Env,
+    network: nn.Module,
+    config: PPOConfig,
+    resumed: Path | None = None,
+    teacher: Teacher | None = None,
 ) -> PPO:
     """Raise a ValueError if `train` would, without compiling anything; else return the `PPO`.
 
     Args:
-        env, network, config: as for `train`.
+        env, network, config, teacher: as for `train`.
         resumed: the folder of the run to resume; None for a new run.
     """
-    ppo = make_ppo(env, network, config)
+    ppo = make_ppo(env, network, config, teacher=teacher)
     if resumed:
         _newest(ppo, env, config, resumed / run_folder.CHECKPOINTS, lambda _: None)
     else:
@@ -399,8 +409,7 @@ def _begin(
         state = ppo.init(config.seed)
         weights = borrowing.replaced(state.weights, initial, ppo.layout.weights)
         return dataclasses.replace(state, weights=weights), 0
-    step, leaves, like = saved
-    checkpoint.set_aside(checkpoints, after=step)
+    _, leaves, like = saved
     state = checkpoint.restore(leaves, like, ppo.layout)
     return state, int(state.iteration[0])
 
@@ -416,6 +425,15 @@ def _newest(
     step, leaves = saved
     leaves = checkpoint.adapt(leaves, like, renamed_leaves(env))
     checkpoint.check(leaves, like, str(checkpoints / str(step)))
+    iterations = int(leaves["iteration"][0])
+    if step != iterations * config.steps_per_iteration:
+        before = step // max(iterations, 1)
+        raise ValueError(
+            f"an iteration of the run in {checkpoints.parent} takes {before:,} steps, and with "
+            f"these settings {config.steps_per_iteration:,}; resume it with its own batch_size, "
+            f"num_minibatches and unroll_length, or begin another run from its parameters with "
+            f"--init-from"
+        )
     return step, leaves, like
 
 

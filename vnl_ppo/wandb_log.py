@@ -1,11 +1,15 @@
 """Log metrics to Weights & Biases, with the extra `wandb`."""
 
 import importlib.util
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+_ID = "wandb_id"
+"""Name of the file in a run's folder that holds the run's id."""
 
 
 def check_installed(project: str) -> None:
@@ -20,7 +24,7 @@ def check_installed(project: str) -> None:
 class WandbLog:
     """Logs to Weights & Biases; its files lie in the run's folder, also with WANDB_MODE=offline.
 
-    A resumed run keeps its id.
+    A resumed run keeps its id, which is in a file in its folder; several may have the same name.
 
     Args:
         project: name of the project of Weights & Biases.
@@ -35,9 +39,11 @@ class WandbLog:
         import wandb
 
         self._wandb = wandb
-        self._run = wandb.init(
-            project=project, dir=folder, id=folder.resolve().name, resume="allow"
-        )
+        kept = folder / _ID
+        if not kept.exists():
+            kept.write_text(uuid.uuid4().hex)
+        name, own = folder.resolve().name, kept.read_text().strip()
+        self._run = wandb.init(project=project, dir=folder, id=own, name=name, resume="allow")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars by name."""

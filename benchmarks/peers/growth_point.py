@@ -1,6 +1,8 @@
 """Measure one point of growth.py: time and memory of training the gap ant with some settings.
 
-python growth_point.py '{"environments": 128, "pixels": 64, "width": 64, "seeds": 1, "devices": 1}' SECONDS
+python growth_point.py SETTINGS SECONDS
+
+SETTINGS: '{"environments": 128, "pixels": 64, "width": 64, "seeds": 1, "devices": 1}'
 """
 
 import dataclasses

@@ -17,7 +17,15 @@ class Gray(nn.Module):
 
     @nn.nowrap
     def frame_channels(self, channels: int) -> int:
-        """Return how many channels one frame has afterwards."""
+        """Return how many channels one frame has afterwards, of how many before.
+
+        Raises:
+            ValueError: that is no multiple of 3. Three frames of one channel are no colours.
+        """
+        if channels % 3:
+            raise ValueError(
+                f"gray: takes images of red, green and blue; a frame has {channels} channels here"
+            )
         return channels // 3
 
     def __call__(self, image: jax.Array) -> jax.Array:

@@ -175,7 +175,7 @@ LEAVES = {"vision": jax.ShapeDtypeStruct((40, 48, 3), jnp.uint8)}
             "gray | motion | mlp",
             "character 8: motion: needs.*of 1 channels each, got 1 channels",
         ),
-        ("gray | gray | mlp", "character 8: gray: takes images of red.*got 1 channels"),
+        ("gray | gray | mlp", "character 8: gray: takes images of red.*a frame has 1 channels"),
         ("crop(height=50) | mlp", "rows -5 to 45 .* image of 40x48"),
         ("crop(left=20) | mlp", "columns 20 to 52 .* image of 40x48"),
         ("crop(height=0) | mlp", "not a part"),
@@ -226,6 +226,12 @@ def test_motion_knows_the_channels_of_a_frame(channels, spec, expected):
     leaves = {"eye": jax.ShapeDtypeStruct((12, 12, channels), jnp.uint8)}
     stages = make_encoders(spec, leaves, frames=3)["eye"].stages
     assert [x.channels for x in stages if isinstance(x, Motion)][-1] == expected
+
+
+def test_frames_of_one_channel_are_no_colours():
+    leaves = {"eye": jax.ShapeDtypeStruct((12, 12, 3), jnp.uint8)}
+    with pytest.raises(ValueError, match="character 1: gray: takes images of red.* has 1 channels"):
+        make_encoders("gray | flatten", leaves, frames=3)
 
 
 def test_motion_after_a_stage_of_ones_own_has_to_be_told(tmp_path, monkeypatch):

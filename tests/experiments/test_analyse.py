@@ -88,6 +88,20 @@ def test_codes_that_are_known_are_found(tmp_path, monkeypatch, capsys):
     }
 
 
+def test_earlier_numbers_are_not_replaced(tmp_path, monkeypatch):
+    path = save(tmp_path / "x.zarr", ARRAYS)
+    flags = [path, "--modules", "code", "--samples", 100, "--permutations", 20, "--variables"]
+    run(monkeypatch, *flags, "truth.ahead")
+    first = (tmp_path / "x.analysis.json").read_text()
+    with pytest.raises(SystemExit, match="x.analysis.json exists already; name .* --output"):
+        run(monkeypatch, *flags, "truth.near")
+    run(monkeypatch, *flags, "truth.near", "--output", tmp_path / "near")
+    assert (tmp_path / "x.analysis.json").read_text() == first
+    other = json.loads((tmp_path / "near" / "analysis.json").read_text())
+    assert other["variables"] == ["truth.near"]
+    assert (tmp_path / "near" / "decoding.png").stat().st_size > 0
+
+
 def test_only_the_steps_that_are_asked_for_are_used(tmp_path):
     # A code that is the distance where it is small, and noise elsewhere.
     near = np.where(NEAR > 0, AHEAD, NOISE[..., 0])[..., None]

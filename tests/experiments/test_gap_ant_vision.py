@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import command_line
+from experiments import command_line, run_film
 from experiments.settings import BUILDER, CPU_BLIND, CPU_SEEING, build, from_dict, to_dict
 from vnl_ppo import run_folder
 from vnl_ppo.events import EventFile
@@ -211,7 +211,7 @@ def test_episodes_follow_each_other_in_the_video(lasts, expected, monkeypatch, t
     monkeypatch.setattr(command_line, "film", draw)
     monkeypatch.setattr(command_line, "write", lambda frames, path: path)
     monkeypatch.setattr(EventFile, "film", lambda *_: None)
-    path = command_line.film_episodes(settings, env, network, None, tmp_path, 640)
+    path = run_film.film_episodes(settings, env, network, None, tmp_path, 640)
     assert path == tmp_path / "videos" / "640.mp4"
     ((shown, alive),) = given
     np.testing.assert_array_equal(shown, np.repeat(*zip(*expected, strict=True)))

@@ -14,7 +14,7 @@ import envs
 from experiments import command_line, players
 from experiments.command_line import RENAMED, parse
 from experiments.evaluate import EvaluateOptions
-from experiments.settings import PARTS, build, defaults_for, from_dict, to_dict, type_for
+from experiments.settings import BUILDER, PARTS, build, defaults_for, from_dict, to_dict, type_for
 from vnl_ppo import run_folder
 
 RELEASE_0_1 = Path(__file__).parents[1] / "recorded" / "config_0_1.json"
@@ -92,6 +92,26 @@ def test_a_file_without_an_environment_is_of_the_gap_ant_and_keeps_all_it_says()
     settings = from_dict({"arena": {"gap_length": [0.3, 0.4]}, "task": {"forward": 3.0}})
     assert settings.arena.gap_length == (0.3, 0.4)
     assert settings.task.forward == 3.0
+
+
+def test_a_run_keeps_the_physics_of_the_machine_where_it_began(monkeypatch):
+    assert parse(["--physics", "auto"], None, "gap_ant").physics == "mujoco"
+    assert parse([], None, "brax:ant").physics == "auto"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    plain = to_dict(parse([], None, "gap_ant"))
+    monkeypatch.undo()
+    assert plain["physics"] == "mjx" and from_dict(plain).physics == "mjx"
+
+
+def test_what_a_checkpoint_holds_cannot_be_set_anew(tmp_path):
+    adaptive = parse(["--learning-rate-schedule", "adaptive_kl", "--seed", "4"], None, "gap_ant")
+    run = run_folder.create(tmp_path / "run", to_dict(adaptive), BUILDER)
+    resume = ["--resume", str(run)]
+    for flag, value in (("seed", "7"), ("learning-rate", "0.1"), ("init-from", "runs/other")):
+        with pytest.raises(ValueError, match=f"--{flag} is .*but a resumed run goes on with its"):
+            parse([*resume, f"--{flag}", value], None)
+    more = parse([*resume, "--seed", "4", "--num-timesteps", "9"], None)
+    assert more.ppo == dataclasses.replace(adaptive.ppo, num_timesteps=9)
 
 
 FLAGS = {

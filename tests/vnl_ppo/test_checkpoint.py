@@ -153,9 +153,11 @@ def test_where_all_are_torn_it_is_said(copied):
     with pytest.raises(TornCheckpointError, match="all 2 checkpoints in .* are torn"):
         checkpoint.read_last(copied, warnings.append)
     assert len(warnings) == 2
-    checkpoint.set_aside(copied, after=10)
-    assert checkpoint.steps(copied) == [10]
-    assert (copied / "20.torn-0").is_dir()
+    for left in ("30.orbax-checkpoint-tmp-7", ".5.deleted", "notes"):
+        (copied / left).mkdir()
+    checkpoint.tidy(copied, after=10)
+    # What is torn is kept under another name, and what a killed process left is gone.
+    assert sorted(p.name for p in copied.iterdir()) == ["10", "20.torn-0", "notes"]
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_lost(copied, monkeypatch):
@@ -180,6 +182,7 @@ def test_the_first_the_newest_and_the_best_are_kept(tmp_path):
     scores = {0: 0.0, 10: 1.0, 20: 5.0, 30: None, 40: 2.0, 50: float("nan"), 60: 3.0}
     for step, score in scores.items():
         checkpoint.save(tmp_path, step, {"x": jnp.zeros((1, 1))}, score)
+    assert [step for step in (*scores, 70) if not checkpoint.is_scored(tmp_path, step)] == [30, 70]
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "15").mkdir()
     assert checkpoint.prune(tmp_path, CheckpointConfig(keep_last=0)) == []

@@ -92,6 +92,10 @@ def test_a_loaded_policy_takes_nested_observations_single_or_in_batches():
     np.testing.assert_allclose(one, batch[1], rtol=1e-5)
     with pytest.raises(ValueError, match=r"has leaves \['touch'\]; this policy was trained on"):
         policy.act({"touch": obs_of()["touch"]})
+    # What would be broadcast is refused.
+    for touch in (jnp.zeros((4, 1)), jnp.zeros(obs_of(3)["touch"].shape)):
+        with pytest.raises(ValueError, match=r"'touch' has the shape .*that of one .* is \(\d,\)"):
+            policy.act(obs_of(4) | {"touch": touch})
 
 
 def test_a_loaded_policy_needs_only_what_it_looks_at():

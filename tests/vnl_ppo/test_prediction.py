@@ -31,6 +31,19 @@ SEEING = ActorCritic(
 )
 
 
+class Sparse(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = Pixels()(x)
+        self.sow("losses", "sparsity", 0.5 * jnp.abs(x).mean())
+        self.sow("metrics", "active", (x > 0).mean())
+        return x
+
+
+def encoder_of(params):
+    return params["params"]["encoders_vision"]
+
+
 def obs_of(n):
     return jax.vmap(Shown().reset)(jax.random.split(jax.random.key(3), n)).obs
 
@@ -152,19 +165,21 @@ def test_a_frozen_encoder_stays_bit_for_bit():
     # A learning rate of 0 is the same.
     still = trained(SEEING, 2, dataclasses.replace(CONFIG, learning_rates=("vision=0",)))
     jax.tree.map(np.testing.assert_array_equal, still, frozen)
+    # So do encoders that add to the loss, and those that moved before.
+    own = SEEING.clone(encoders={"vision": Sparse()})
+    before, after, _ = trained(own.clone(frozen_leaves=("vision",)), 1)
+    jax.tree.map(np.testing.assert_array_equal, *(encoder_of(x) for x in (before, after)))
+    moved = make_ppo(SHOWN, own, CONFIG)
+    state, _ = moved.step(moved.init(0))
+    before = jax.device_get(weights_of(state).params)
+    state, _ = make_ppo(SHOWN, own.clone(frozen_leaves=("vision",)), CONFIG).step(state)
+    after = jax.device_get(weights_of(state).params)
+    jax.tree.map(np.testing.assert_array_equal, *(encoder_of(x) for x in (before, after)))
     with pytest.raises(ValueError, match="'vison'; did you mean 'vision'"):
         make_ppo(Shown(), SEEING, dataclasses.replace(CONFIG, learning_rates=("vison=0",)))
 
 
 def test_an_encoder_of_ones_own_may_add_to_the_loss():
-    class Sparse(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            x = Pixels()(x)
-            self.sow("losses", "sparsity", 0.5 * jnp.abs(x).mean())
-            self.sow("metrics", "active", (x > 0).mean())
-            return x
-
     network = ActorCritic(1, {"vision": Sparse()}, (8,), (8,), policy_leaves=("vision",),
                           value_leaves=("vision",))  # fmt: skip
     weights, obs = weights_for(network), obs_of(6)

@@ -24,7 +24,15 @@ def rate_after(kls, **changes):
 
 @pytest.mark.parametrize(
     "kl, factor",
-    [(0.021, 1 / 1.5), (0.019, 1), (0.006, 1), (0.004, 1.5), (0.0, 1), (float("nan"), 1)],
+    [
+        (0.021, 1 / 1.5),
+        (0.019, 1),
+        (0.006, 1),
+        (0.004, 1.5),
+        (1e-10, 1),
+        (0.0, 1),
+        (float("nan"), 1),
+    ],
 )
 def test_an_adaptive_rate_is_steered_towards_the_desired_kl(kl, factor):
     assert rate_after([kl], desired_kl=0.01) == pytest.approx(1e-3 * factor)

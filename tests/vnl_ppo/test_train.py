@@ -272,6 +272,10 @@ def test_an_error_in_an_evaluation_loses_nothing_that_was_learned(tmp_path):
     with pytest.raises(Exception, match="the simulation broke"):
         train(Fragile(chase, steps=7), network(), CONFIG, folder)
     assert checkpoint.read_last(folder / run_folder.CHECKPOINTS, pytest.fail)[0] == 256
+    # The evaluation that failed is made up for.
+    assert [e.step for e in read_events(folder).Scalars("eval/episode_reward")] == [0]
+    train(ENV, network(), CONFIG, folder, resume=True)
+    assert [e.step for e in read_events(folder).Scalars("eval/episode_reward")] == STEPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -397,6 +401,10 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(finished):
     more = dataclasses.replace(CONFIG, num_envs=16)
     with pytest.raises(ValueError, match="other settings"):
         check_training(ENV, network(), more, folder)
+    # Steps are counted in iterations, so that each has to take as many.
+    shorter = dataclasses.replace(CONFIG, unroll_length=2)
+    with pytest.raises(ValueError, match="takes 128 steps, and with these settings 64; resume it"):
+        check_training(ENV, network(), shorter, folder)
 
 
 def test_a_folder_in_use_is_never_touched(tmp_path):
@@ -413,6 +421,9 @@ def test_a_folder_in_use_is_never_touched(tmp_path):
 def test_two_processes_do_not_train_in_one_folder(finished, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
+    for path in (folder / run_folder.CHECKPOINTS / "512").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:-7])
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     # A process of its own, as a process may open what it holds itself.
     holding = (
