@@ -183,6 +183,9 @@ def _cut(
             left[_kind(part)].append(getattr(part, "name", None) or _UNNAMED)
     for part in whole:
         part.remove()
+    if top.pos is not None:
+        # It is the arena that places it, so that it turns about itself; the height is its own.
+        top.pos = 0, 0, top.pos[2]
     # These are the world's.
     for name in ("compiler", "visual", "statistic", "size"):
         getattr(root, name).remove()

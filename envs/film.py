@@ -63,6 +63,10 @@ class Filmed(Protocol):
         """Return the model of everything in the episode of one state."""
         ...
 
+    def arrange(self, model: mujoco.MjModel, data: Any) -> None:
+        """Move what else moves in the world, in a model from `whole`, to where it is in a state."""
+        ...
+
     def tracked(self, model: mujoco.MjModel) -> int:
         """Return the id of the body that a viewer follows, in a model from `whole`."""
         ...
@@ -74,7 +78,7 @@ class Filmed(Protocol):
 
 def view_of(env: Any) -> Filmed | None:
     """Return the environment itself if it is a `Filmed`, else its attribute `view`, or None."""
-    if all(hasattr(env, name) for name in ("camera", "draw", "whole", "joints")):
+    if all(hasattr(env, name) for name in ("camera", "draw", "whole", "arrange", "joints")):
         return env
     return getattr(env, "view", None)
 
@@ -211,6 +215,7 @@ def marked_film(
     state = mujoco.MjData(model)
     with renderer:
         for index in frame_indices(alive, env.dt, speed):
+            env.arrange(model, jax.tree.map(lambda x, i=index: x[i], data))
             state.qpos[:], state.qvel[:] = qpos[index], qvel[index]
             mujoco.mj_forward(model, state)
             renderer.update_scene(state, seen.name or seen.number, options)

@@ -17,6 +17,7 @@ from dm_control import composer, mjcf
 from flax import struct
 
 from envs.kinematics import Poses
+from envs.mjcf_defaults import collides
 from envs.physics import PhysicsState
 
 Scalar = jax.Array | float
@@ -179,6 +180,7 @@ class Walker(Protocol):
         head: name of the body whose distance `escape` rewards; the root by default.
         upright: names of the bodies whose z axes have to point up in tasks that reward standing;
             the root by default.
+        forward: direction in which the walker faces, in the axes of its root body; x by default.
     """
 
     @property
@@ -217,6 +219,10 @@ class Walker(Protocol):
     @property
     def upright(self) -> Sequence[str]:  # noqa: D102
         return (self.root,)
+
+    @property
+    def forward(self) -> tuple[float, float, float]:  # noqa: D102
+        return 1.0, 0.0, 0.0
 
     @abstractmethod
     def build(self) -> composer.Entity:
@@ -288,8 +294,7 @@ class Arena(Protocol):
 
     def colliders(self) -> Sequence[str]:
         """Return the names of the geoms of `build` that collide in MJX, besides the slots."""
-        root = self.build()
-        return [geom.full_identifier for geom in root.find_all("geom") if geom.contype != 0]
+        return [geom.full_identifier for geom in filter(collides, self.build().find_all("geom"))]
 
     def draw(self, key: jax.Array) -> Any:
         """Draw the layout of an episode."""

@@ -177,8 +177,8 @@ class Locomotion:
     def posture(
         self, layout: Any, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return `qpos` float32[nq] and `qvel` float32[nv] of the walker at `pose`, raised until it
-        is above the ground if the ground is uneven.
+        """Return `qpos` float32[nq] and `qvel` float32[nv] of the walker at `pose`; on uneven
+        ground as low as it is above it, its root at a height of 0 or more.
 
         Args:
             layout: the arena's layout.
@@ -195,7 +195,9 @@ class Locomotion:
             assert heights is not None
             return heights
 
-        lift = self._surface.lift(self._kinematics(qpos), ground)
+        poses = self._kinematics(qpos)
+        # As dm_control's search, which begins at a height of 0.
+        lift = jnp.maximum(self._surface.lift(poses, ground), -poses.xpos[self._root, 2])
         return reset(dataclasses.replace(pose, position=pose.position.at[2].add(lift)))
 
     def at(self, qpos: jax.Array, qvel: jax.Array, layout: Any, task: Any = ()) -> State:
@@ -275,6 +277,10 @@ class Locomotion:
         parts = self.arena, self.walker, self.task, self.simulation
         return models.whole_model(*parts, data.layout, data.task)
 
+    def arrange(self, model: mujoco.MjModel, data: Data) -> None:
+        """Move the things of the task, in a model from `whole`, to where they are in one state."""
+        models.place_things(model, self.task, data.task)
+
     def tracked(self, model: mujoco.MjModel) -> int:
         """Return the id of the walker's root body in a model from `whole`."""
         return model.body(WALKER + self.walker.root).id
@@ -286,15 +292,16 @@ class Locomotion:
     def truth(self, data: Data) -> dict[str, jax.Array]:
         """Return what is true of one state, for analyses: float32 arrays by name.
 
-        `position` [3] and `rotation` [3, 3] of the walker's root body, metres; its `heading` [],
-        radians about the vertical; `qpos` and `qvel`; `sensors`, those of the simulation's
-        settings; and `ahead`, whether it is observed or not.
+        `position` [3] and `rotation` [3, 3] of the walker's root body, metres; `heading` [], that
+        of `Walker.forward`, radians anticlockwise from the world's x; `qpos` and `qvel`; `sensors`,
+        those of the simulation's settings; and `ahead`, whether it is observed or not.
         """
         now = self._now(data, self._kinematics(data.physics.qpos), jnp.zeros(3))
+        ahead = now.rotation @ jnp.asarray(self.walker.forward)
         return {
             "position": now.root,
             "rotation": now.rotation,
-            "heading": jnp.arctan2(now.rotation[1, 0], now.rotation[0, 0]),
+            "heading": jnp.arctan2(ahead[1], ahead[0]),
             "qpos": data.physics.qpos,
             "qvel": data.physics.qvel,
             "sensors": data.physics.sensordata[self._felt],

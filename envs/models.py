@@ -169,18 +169,22 @@ def whole_model(
     """
     root = arena.whole(layout)
     _attach(root, arena, walker, config)
+    add_static(root, "thing", task.visible_geoms(root))
+    model = _compile(root, root.get_assets(), walker_first=True)
+    place_things(model, task, state)
+    return model
+
+
+def place_things(model: mujoco.MjModel, task: Task, state: Any) -> None:
+    """Move and size the things of a task, in a model of `whole_model`, as in one of its states."""
     things = task.visible(state)
-    if things is not None:
-        placed = [
-            {**dict(geom), "pos": np.asarray(position), "size": np.asarray(size)}
-            for geom, position, size in zip(
-                task.visible_geoms(root), things.position, things.size, strict=True
-            )
-            # Those of size 0 are not drawn.
-            if np.any(size)
-        ]
-        add_static(root, "thing", placed)
-    return _compile(root, root.get_assets(), walker_first=True)
+    if things is None:
+        return
+    for i, (position, size) in enumerate(zip(things.position, things.size, strict=True)):
+        geom = model.geom(f"thing_{i}")
+        geom.pos, geom.size = np.asarray(position), np.asarray(size)
+        # Those of size 0 are not drawn.
+        geom.rgba[3] = float(np.any(size))
 
 
 def add_static(root: mjcf.RootElement, name: str, geoms: Sequence[Mapping[str, Any]]) -> None:
@@ -215,10 +219,8 @@ def control_range(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array] | None:
     return jax.numpy.asarray(middle, np.float32), jax.numpy.asarray(half, np.float32)
 
 
-def _attach(
-    root: mjcf.RootElement, arena: Arena, walker: Walker, config: SimulationConfig
-) -> mjcf.RootElement:
-    """Attach the walker at the arena's start; return the walker's own part of the model."""
+def _attach(root: mjcf.RootElement, arena: Arena, walker: Walker, config: SimulationConfig) -> None:
+    """Attach the walker at the arena's start."""
     body = walker.build()
     for model, part in ((root, arena), (body.mjcf_model, walker)):
         if model.compiler.angle == "degree":
@@ -237,18 +239,17 @@ def _attach(
     body.create_root_joints(frame)
     frame.pos = arena.start
     _keep_sensors(root, walker.sensors, config.sensors)
-    return body.mjcf_model
-
-
-def _slotted(arena: Arena, walker: Walker, config: SimulationConfig) -> mjcf.RootElement:
-    root = arena.build()
-    body = _attach(root, arena, walker, config)
     if not walker.self_collisions:
         # The world's geoms meet the walker's and nothing else; what only shows meets nothing.
         for geom in filter(collides, root.worldbody.find_all("geom", exclude_attachments=True)):
             geom.set_attributes(contype=0, conaffinity=1)
-        for geom in filter(collides, body.find_all("geom")):
+        for geom in filter(collides, body.mjcf_model.find_all("geom")):
             geom.set_attributes(contype=1, conaffinity=0)
+
+
+def _slotted(arena: Arena, walker: Walker, config: SimulationConfig) -> mjcf.RootElement:
+    root = arena.build()
+    _attach(root, arena, walker, config)
     if walker.mjx_contacts is not None:
         # MJX alone reads it.
         root.custom.add("numeric", name="max_contact_points", data=[walker.mjx_contacts])

@@ -97,7 +97,9 @@ RODENT_GAPS = Gaps(width=2.0, platform_length=(0.4, 0.8), gap_length=(0.05, 0.2)
 HUMANOID_GAPS = Gaps(
     "default", 10.0, 100.0, platform_length=(0.3, 2.5), gap_length=(0.5, 1.25), num_slots=4
 )
-HUMANOID_WALLS = Walls(10.0, 100.0, wall_gap=(4.0, 4.0), wall_width=(1.0, 7.0), wall_height=3.0)
+HUMANOID_WALLS = Walls(
+    10.0, 100.0, wall_gap=(4.0, 4.0), wall_width=(1.0, 7.0), wall_height=3.0, side="alternate"
+)
 # The terms of the notebook's reward are 0; what is left is dm_control's.
 AT_SPEED = RunThroughCorridor(
     forward=0.0, control=0.0, healthy=0.0, time=0.0, target=1.0, healthy_height=(-1.0, 3.0)

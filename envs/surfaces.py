@@ -76,8 +76,8 @@ class Surface:
         return near
 
     def lift(self, poses: Poses, ground: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Return float32[], the height in metres by which the walker has to be raised so that
-        none of it is below the ground: a whole number of `STEP`, 0 if it is not below.
+        """Return float32[], the height in metres by which the walker has to be raised, or lowered
+        if negative, to be as low as none of it is below the ground: a whole number of `STEP`.
 
         Args:
             poses: poses of the walker's geoms.
@@ -85,7 +85,9 @@ class Surface:
         """
         turned = (poses.geom_xmat[self._owner] * self._points[:, None]).sum(-1)
         points = poses.geom_xpos[self._owner] + turned
-        below = jnp.max(ground(points[:, :2]) - points[:, 2], initial=0.0)
+        if not len(points):
+            return jnp.zeros(())
+        below = jnp.max(ground(points[:, :2]) - points[:, 2])
         return STEP * jnp.ceil(below / STEP)
 
 

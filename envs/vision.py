@@ -12,6 +12,8 @@ import numpy as np
 from envs.camera import Camera, Image, Scene
 
 MAX_PIXELS = 1024
+_LEVELS = 254
+"""Number of gray levels between that of the sky and that of boxes in a row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,11 @@ def see(config: VisionConfig, scene: Scene, image: Image) -> jax.Array:
 
 def _grays(drawn: Sequence[int] | np.ndarray, num_geoms: int) -> np.ndarray:
     drawn = np.asarray(drawn)
+    if len(drawn) > _LEVELS:
+        raise ValueError(
+            f"vision.modality is segmentation, which has gray levels for {_LEVELS} things, but "
+            f"this world has {len(drawn)}; use a shorter arena, or another modality"
+        )
     grays = np.zeros(num_geoms + 2, np.uint8)
     grays[drawn + 1] = np.round(255 * np.arange(1, len(drawn) + 1) / (len(drawn) + 1))
     grays[-1] = 255

@@ -108,6 +108,7 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
         memory = player.actor.memory(1)
         while viewer.is_running():
             began = time.monotonic()
+            filmed.arrange(model, state.data)
             data.qpos[:], data.qvel[:] = map(np.asarray, filmed.joints(state.data))
             data.time = total * filmed.dt
             mujoco.mj_forward(model, data)

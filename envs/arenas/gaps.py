@@ -27,7 +27,7 @@ HALF_THICKNESS = 0.16
 PARKED = 1e4
 """Position along x of platforms that a layout does not use, metres."""
 END_MARGIN = 1.0
-"""Distance before the corridor's end at which an episode ends, metres."""
+"""Least distance before the corridor's end at which an episode ends, metres."""
 PLANES = ("ground", "left_wall", "right_wall", "near_wall", "far_wall")
 """Planes, in dm_control's order. The ground is 10 m below the platforms."""
 MAX_PLATFORMS = 1000
@@ -119,11 +119,11 @@ class Gaps(Arena):
                 f"{1 + math.ceil(2 * reach / pitch)}, use longer platforms or gaps, or a smaller "
                 "reach if the walker allows"
             )
-        least = self.start[0] + END_MARGIN
+        least = self.start[0] + self.end_margin
         if self.length <= least:
             raise ValueError(
                 f"arena.length is {self.length} m; walkers start at {self.start[0]} m and episodes "
-                f"end {END_MARGIN} m before the length, so it has to be more than {least} m"
+                f"end {self.end_margin} m before the length, so it has to be more than {least} m"
             )
         if self.length >= PARKED / 2:
             raise ValueError(
@@ -191,6 +191,12 @@ class Gaps(Arena):
             shift = jnp.concatenate([jnp.zeros(1), drawn])
         return Layout(jnp.where(used, starts, PARKED), jnp.where(used, ends, PARKED), shift)
 
+    @property
+    def end_margin(self) -> float:
+        """Distance before the corridor's end at which an episode ends, metres: the last platform
+        ends up to a gap before the corridor, and the root must not walk off it."""
+        return max(END_MARGIN, self.gap_length[1])
+
     def boxes(self, layout: Layout, position: jax.Array, reach: float) -> Boxes:
         """Return the `num_slots` platforms around `position`. A slot without a platform is far away
         and has a length: a box of size 0 would divide by zero in MJX's collisions."""
@@ -227,8 +233,7 @@ class Gaps(Arena):
     def progress(self, layout: Layout, position: jax.Array) -> Progress:
         """Return the number of gaps behind the walker, and whether it is at the end."""
         passed = gaps_crossed(layout, position[0]).astype(jnp.float32)
-        # The root must not walk off the last platform, which ends less than a gap before this.
-        arrived = position[0] > self.length - END_MARGIN
+        arrived = position[0] > self.length - self.end_margin
         return Progress(arrived, passed, {"gaps_crossed": passed})
 
     def whole(self, layout: Layout) -> mjcf.RootElement:

@@ -93,7 +93,7 @@ class MujocoPhysics(Physics):
             act=act,
             qacc_warmstart=warmstart,
             time=time[0],
-            sensordata=sensordata,
+            sensordata=jnp.where(broke, state.sensordata, sensordata),
             failed=state.failed | broke,
             bits=new_bits,
         )

@@ -64,9 +64,10 @@ class Forage(Task):
     """Height of their middles above the ground, metres."""
     max_targets: int = 12
     """Number of targets that the model has; as many places in the arena get one."""
-    least_upright: float = 0.0
-    """Least z component of the root's z axis: 1 is upright, -1 upside down; below, the episode is
-    terminated. 0 is dm_control's aliveness_threshold of -0.5."""
+    least_upright: float | None = None
+    """Least z component of the z axes of the bodies that the walker names in `upright`, by default
+    its root: 1 is upright, -1 upside down; below, the episode is terminated. 0 is what dm_control
+    does with its ant (an aliveness_threshold of -0.5), None with its other walkers."""
     only_feet: bool = False
     """Whether the episode is terminated when anything but the walker's feet touches something."""
 
@@ -80,9 +81,14 @@ class Forage(Task):
             raise ValueError(
                 f"task.target_radius is {self.target_radius} m; it has to be positive and finite"
             )
-        for name in ("target_reward", "alive", "target_height", "least_upright"):
+        for name in ("target_reward", "alive", "target_height"):
             if not math.isfinite(value := getattr(self, name)):
                 raise ValueError(f"task.{name} is {value}; it has to be finite")
+        if self.least_upright is not None and not -1 <= self.least_upright <= 1:
+            raise ValueError(
+                f"task.least_upright is {self.least_upright}; it has to be from -1, upside down, "
+                "to 1, upright"
+            )
         if self.max_targets < 1:
             raise ValueError(f"task.max_targets is {self.max_targets}; it has to be 1 or more")
 
@@ -147,7 +153,9 @@ class Forage(Task):
         over = ~left.any()
         reward = self.target_reward * new.sum(dtype=jnp.float32)
         progress = arena.progress(now.arena, now.root)
-        failed = now.rotation[2, 2] < self.least_upright
+        failed = jnp.zeros((), bool)
+        if self.least_upright is not None:
+            failed |= (now.upright < self.least_upright).any()
         if self.only_feet:
             failed |= now.fallen
         number = found.astype(jnp.float32)

@@ -15,10 +15,12 @@ class RunThroughCorridor(Task):
     Metrics: the terms of the reward (`reward_linvel` and `forward_reward` for `forward`,
     `reward_quadctrl` for `control`, `reward_alive` for `healthy`, `train_reward` for `time`,
     `distance_reward`, and `target_reward` if there is one); the root's position, m; the velocity of
-    its subtree's centre of mass, m/s; the distances from the start, m; and those of the arena.
+    its subtree's centre of mass, m/s; the distances from the arena's start, m, which is the middle
+    of a floor, wherever on it an episode begins; and those of the arena.
 
-    With these settings it is dm_control's task of the same name: target=1, forward=0, control=0,
-    healthy=0, time=0, end_effector_height=-0.5, only_feet=True. Source: dm_control's
+    With these settings it is dm_control's task of the same name, but that velocities are means over
+    a control step and `only_feet` counts walls: target=1, forward=0, control=0, healthy=0, time=0,
+    healthy_height=(-10, 10), end_effector_height=-0.5, only_feet=True. Source: dm_control's
     `locomotion/tasks/corridors.py`.
     """
 
@@ -31,7 +33,7 @@ class RunThroughCorridor(Task):
     time: float = 5.0
     """Weight of the duration of a control step, per second; a constant reward too."""
     distance: float = 0.0
-    """Weight of the distance from the start along x, per metre; negative behind the start."""
+    """Weight of the distance from the arena's start along x, per metre; negative behind it."""
     target: float = 0.0
     """Weight of max(0, 1 - |v - v*| / v*), dm_control's reward, where v is the x-velocity of the
     centre of mass and v* the target velocity."""
@@ -44,8 +46,8 @@ class RunThroughCorridor(Task):
     """Height of an end effector below which the episode is terminated, metres; dm_control takes
     -0.5, and -0.3 for its rodent. None for any."""
     only_feet: bool = False
-    """Whether the episode is terminated when anything but the walker's feet touches something, as
-    in dm_control."""
+    """Whether the episode is terminated when anything but the walker's feet touches something. In
+    dm_control the ground and platforms count, and no walls."""
     least_upright: float | None = None
     """Least z component of the z axes of the bodies that the walker names in `upright`, by default
     its root: 1 is upright, -1 upside down; below, the episode is terminated. None for any, as in

@@ -58,6 +58,8 @@ class CmuHumanoid(Walker):
     film_camera = "side"
     self_collisions = True
     mjx_contacts = 48
+    # Its root's x axis points to its left, and y up.
+    forward = 0.0, 0.0, 1.0
     end_effectors = ("rradius", "lradius", "rfoot", "lfoot")
     feet = FEET
     sensors = (

@@ -45,6 +45,7 @@ class JumpingBall(Walker):
     root = "head_body"
     eye = "egocentric"
     film_camera = "tracking"
+    forward = 0.0, 1.0, 0.0
     # Head and shell are of bodies one of which carries the other, which never meet.
     self_collisions = False
     # One of each slot and plane.

@@ -1,5 +1,6 @@
 """The environment of an arena, a walker and a task, as the gap ant: states, ends, pictures."""
 
+import dataclasses
 import logging
 import math
 
@@ -9,12 +10,15 @@ import mujoco
 import numpy as np
 import pytest
 
+from envs.arenas.floor import Floor
 from envs.arenas.gaps import Gaps, Layout, gaps_crossed
 from envs.locomotion import Locomotion
 from envs.models import SimulationConfig
 from envs.tasks.run_through_corridor import RunThroughCorridor
 from envs.vision import VisionConfig
 from envs.walkers.ant import Ant
+from envs.walkers.cmu_humanoid import CmuHumanoid
+from envs.walkers.jumping_ball import JumpingBall
 
 N = 4
 PARTS = Gaps(), Ant(), RunThroughCorridor(distance=0.25)
@@ -107,6 +111,15 @@ def test_a_compass_tells_where_x_is_in_the_axes_of_the_root():
         obs = env.at(turned, jnp.zeros(env.model.nv), layout).obs["proprio"]
         np.testing.assert_allclose(obs[-3:], direction, atol=1e-6)
         assert len(obs) == 27 + 3
+
+
+@pytest.mark.parametrize("body", [Ant(), JumpingBall(), CmuHumanoid()])
+def test_the_heading_is_where_the_animal_faces(body):
+    calm = dataclasses.replace(body, reset_noise=0.0)
+    floor = Floor(spawn_yaw=(0.5, 0.5))
+    env = Locomotion(floor, calm, RunThroughCorridor(), back_end="mujoco")
+    state = jax.jit(env.reset)(jax.random.key(0))
+    assert env.truth(state.data)["heading"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_what_lies_ahead_is_told_where_asked_for_and_no_policy_has_it_unasked(put):

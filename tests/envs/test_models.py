@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.arenas.gaps import PARKED, PLANES, Gaps, platform_boxes
-from envs.interfaces import WALKER
+from envs.interfaces import WALKER, Arena
 from envs.kinematics import Kinematics
 from envs.locomotion import Locomotion
 from envs.models import (
@@ -212,6 +212,38 @@ class Decorated(Ant):
         torso.add("geom", name="hat", type="sphere", size=[0.1], contype=0, conaffinity=0)
         torso.add("geom", name="bow", type="sphere", size=[0.1], dclass="seen")
         return body
+
+
+@dataclasses.dataclass(frozen=True)
+class Hovering(Gaps):
+    """A corridor with a board that meets others by its conaffinity alone."""
+
+    def build(self):
+        root = super().build()
+        size = [0.1, 0.1, 0.1]
+        root.worldbody.add(
+            "geom", name="board", type="box", size=size, contype=0, conaffinity=1, pos=[0, 0, 9]
+        )
+        return root
+
+    def colliders(self):
+        return Arena.colliders(self)
+
+
+def test_what_meets_others_by_its_conaffinity_meets_them_in_mjx():
+    model = physics_model(Hovering(), ANT, CONFIG, "mjx")
+    assert model.geom("board").conaffinity[0] == 1
+    assert set(Hovering().colliders()) == {"board", *PLANES}
+
+
+def test_the_whole_arena_meets_a_walker_as_its_window_does(layout):
+    # An ant whose geoms do not meet each other.
+    pair = physics_model(ARENA, ANT, CONFIG), whole_model(ARENA, ANT, TASK, CONFIG, layout, ())
+    for name in (name for name in geoms(pair[0]) if name.startswith(WALKER)):
+        masks = [(m.geom(name).contype[0], m.geom(name).conaffinity[0]) for m in pair]
+        assert masks[0] == masks[1] == (1, 0)
+    assert not ANT.self_collisions
+    assert {int(pair[1].geom(n).contype[0]) for n in ("ground", "floor_0")} == {0}
 
 
 def test_what_only_shows_meets_nothing():

@@ -253,7 +253,7 @@ def test_sensors_are_read_at_the_new_state():
 
 @pytest.mark.parametrize("broken", ["qpos", "qvel", "ctrl"])
 def test_c_flags_a_broken_simulation_and_keeps_its_state(broken):
-    engine = c_engine()
+    engine = c_engine(dataclasses.replace(CONFIG, sensors=("walker/torso_accel",)))
     states, layouts = start_batch(engine, 3)
     action = random_actions(1, 3)[0]
     qpos, qvel = np.asarray(states.qpos).copy(), np.zeros((3, engine.model.nv), np.float32)
@@ -264,9 +264,11 @@ def test_c_flags_a_broken_simulation_and_keeps_its_state(broken):
     else:
         action[1, 0] = np.nan
     states = jax.vmap(engine.init)(qpos, qvel)
+    states = dataclasses.replace(states, sensordata=jnp.full_like(states.sensordata, 7))
     step = batched(engine)
     end = step(states, layouts, action)
     np.testing.assert_array_equal(end.failed, [False, True, False])
+    np.testing.assert_array_equal((end.sensordata == 7).all(axis=1), end.failed)
     # C resets such a simulation to its initial state, which would look like a fresh episode.
     np.testing.assert_array_equal(end.bits[1], states.bits[1])
     assert not np.array_equal(end.bits[0], states.bits[0])

@@ -150,8 +150,11 @@ def test_the_truth_is_that_of_the_states(recording, policy):
     )  # fmt: skip
     rotation = recording["truth.rotation"].values
     np.testing.assert_allclose(
-        recording["truth.heading"].values, np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
+        # The ball faces along its y axis.
+        recording["truth.heading"].values,
+        np.arctan2(rotation[..., 1, 1], rotation[..., 0, 1]),
     )
+    np.testing.assert_allclose(recording["truth.heading"].values[:, 0], 0, atol=0.1)
     # Rewards follow from metrics of the same step.
     total = sum(
         recording[f"metric.{k}"]

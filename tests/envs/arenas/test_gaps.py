@@ -54,7 +54,7 @@ def drawn(seed, arena):
 def test_a_corridor_is_what_dm_control_builds(arena_and_reach, seed):
     arena, reach = arena_and_reach
     # A shorter one has no room for an episode, and is refused for that alone.
-    dataclasses.replace(arena, length=max(arena.length, 6.1)).check(reach)
+    dataclasses.replace(arena, length=max(arena.length, 5.1 + arena.end_margin)).check(reach)
     starts, ends, layout = drawn(seed, arena)
     assert layout.starts.shape == layout.ends.shape == (gaps.max_platforms(arena),)
     assert (starts[0], ends[0]) == (0.0, 6.0)
@@ -99,6 +99,16 @@ def test_the_window_holds_every_platform_within_reach(arena_and_reach, seed, x):
         assert (float(starts[i]), float(ends[i]), float(shifts[i])) in seen
     real = [s for s, _, _ in seen if s < PARKED]
     assert len(real) == np.sum(np.asarray(near.starts) < PARKED), "a platform appears twice"
+
+
+def test_an_episode_ends_before_the_last_platform_does():
+    arena = Gaps(length=30.0, gap_length=(2.0, 3.0))
+    ends = [drawn(seed, arena)[1][-1] for seed in range(200)]
+    at = jnp.array([min(ends), 0.0, 0.5])
+    assert min(ends) < arena.length - 2.4
+    assert arena.progress(arena.draw(jax.random.key(0)), at).arrived
+    # Where gaps are short, a metre before its end.
+    assert Gaps().end_margin == 1.0
 
 
 def test_a_window_by_hand():

@@ -17,7 +17,7 @@ from envs.arenas.floor import Floor
 from envs.arenas.maze import Layout, Maze, _generator, drawn
 from envs.interfaces import Now, Places
 from envs.locomotion import Data, Locomotion
-from envs.models import SimulationConfig, visual_model, whole_model
+from envs.models import SimulationConfig, place_things, visual_model, whole_model
 from envs.tasks.forage import Forage
 from envs.tasks.go_to_target import GoToTarget
 from envs.walkers.ant import Ant
@@ -72,12 +72,16 @@ def test_targets_are_balls_above_their_places_until_they_are_found():
     np.testing.assert_allclose(balls.size, [[0, 0, 0], [0.4, 0, 0], [0, 0, 0], [0, 0, 0]])
     parts = Floor(), JumpingBall(), task, SimulationConfig()
     looks, whole = visual_model(*parts, show_slots=False), whole_model(*parts, (), food)
-    assert looks.ngeom == whole.ngeom + 3
-    np.testing.assert_allclose(whole.geom_pos[-1], [3, 0, 0.7])
+    np.testing.assert_allclose(whole.geom_pos[-4:][1], [3, 0, 0.7])
     for model in (looks, whole):
-        assert model.geom_type[-1] == mujoco.mjtGeom.mjGEOM_SPHERE
-        assert not model.geom_contype[-1] and not model.geom_conaffinity[-1]
-        np.testing.assert_allclose(model.geom_rgba[-1], [0, 0.55, 0, 1], atol=1e-6)
+        assert (model.geom_type[-4:] == mujoco.mjtGeom.mjGEOM_SPHERE).all()
+        assert not model.geom_contype[-4:].any() and not model.geom_conaffinity[-4:].any()
+        np.testing.assert_allclose(model.geom_rgba[-3], [0, 0.55, 0, 1], atol=1e-6)
+    # A film of an episode moves and hides them in one model.
+    assert whole.geom_rgba[-4:, 3].tolist() == [0, 1, 0, 0]
+    place_things(whole, task, placed(task))
+    assert whole.geom_rgba[-4:, 3].tolist() == [1, 1, 0, 0]
+    np.testing.assert_allclose(whole.geom_size[-4:][0, 0], 0.4)
 
 
 def test_ahead_is_the_nearest_target_that_is_left():
@@ -97,8 +101,9 @@ def test_ahead_is_the_nearest_target_that_is_left():
 def test_episodes_fail_upside_down_or_where_asked_by_touch():
     side = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
     tipped = lambda z: np.array([[1, 0, 0], [0, z, 0], [0, 0, z]])
-    task = Forage(max_targets=4)
+    anyhow, task = Forage(max_targets=4), Forage(max_targets=4, least_upright=0.0)
     assert not judge(task, placed(), rotation=side).failed
+    assert not judge(anyhow, placed(), rotation=tipped(-1)).failed
     assert judge(task, placed(), rotation=tipped(-0.1)).failed
     assert judge(dataclasses.replace(task, least_upright=0.5), placed(), rotation=side).failed
     assert not judge(task, placed(), fallen=True).failed
@@ -177,7 +182,9 @@ BODIES = {"ant": (Ant(), walkers.Ant), "ball": (JumpingBall(), walkers.JumpingBa
 def test_rewards_and_ends_are_dm_controls(name):
     body, their_body = BODIES[name]
     arena = Maze(mazes=1)
-    task = Forage(target_reward=2.0, alive=0.25)
+    # In dm_control the ant alone tells whether it is upside down.
+    least = 0.0 if name == "ant" else None
+    task = Forage(target_reward=2.0, alive=0.25, least_upright=least)
     env = Locomotion(arena, body, task, None, back_end="mujoco")
     theirs = Theirs(arena, their_body(), 0)
     layout = Layout(jnp.int32(0))

@@ -143,7 +143,7 @@ ZOO = """
     <light name="sun" pos="0 0 5"/>
     <geom name="ground" type="plane" size="5 5 1" material="marble"/>
     <site name="goal"/>
-    <body name="cat" pos="0 0 1">
+    <body name="cat" pos="3 -2 1">
       {joint}
       <light name="torch"/>
       <geom name="trunk" type="box" size=".4 .2 .1" material="fur"/>
@@ -205,6 +205,10 @@ def test_other_things_stay_behind_and_are_named_once(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     assert [model.actuator(i).name for i in range(model.nu)] == ["walker/kick"]
     assert model.ntendon == model.neq == model.nexclude == 0
+    # It starts where the arena says, at the height that the file says.
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    np.testing.assert_array_equal(data.body("walker/cat").xpos, [0, 0, 1])
     walkers = [model.body(i).name for i in range(model.nbody)]
     assert walkers == ["world", "walker/", "walker/cat", "walker/leg"]
     # Its one free joint is that of the walker; no material of others is left.
@@ -321,6 +325,8 @@ def test_models_that_nobody_here_wrote_move_as_in_their_files(name):
         model.opt.timestep = alone.opt.timestep = timestep
         ours, theirs = mujoco.MjData(model), mujoco.MjData(alone)
         rng, steps = np.random.default_rng(0), round(seconds / timestep)
+        # The arena places ours along x and y.
+        theirs.qpos[:2] = 0
         for data, of in ((ours, model), (theirs, alone)):
             data.qpos[2] += 20
             mujoco.mj_forward(of, data)
