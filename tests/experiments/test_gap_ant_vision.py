@@ -207,9 +207,9 @@ def test_episodes_follow_each_other_in_the_video(lasts, expected, monkeypatch, t
 
     given = []
     draw = lambda view, data, alive, *_, **__: given.append((data["seed"], alive)) or []
-    monkeypatch.setattr(command_line, "make_record", recorder)
-    monkeypatch.setattr(command_line, "film", draw)
-    monkeypatch.setattr(command_line, "write", lambda frames, path: path)
+    monkeypatch.setattr(run_film, "make_record", recorder)
+    monkeypatch.setattr(run_film, "film", draw)
+    monkeypatch.setattr(run_film, "write", lambda frames, path: path)
     monkeypatch.setattr(EventFile, "film", lambda *_: None)
     path = run_film.film_episodes(settings, env, network, None, tmp_path, 640)
     assert path == tmp_path / "videos" / "640.mp4"
