@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def width_of(height: int) -> int:
-    """Return the width of images of a height."""
+    """Return the width that goes with a height: 320 with 240, else the same."""
     return 320 if height == 240 else height
 
 

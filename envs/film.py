@@ -64,7 +64,8 @@ class Filmed(Protocol):
         ...
 
     def arrange(self, model: mujoco.MjModel, data: Any) -> None:
-        """Move what else moves in the world, in a model from `whole`, to where it is in a state."""
+        """Move what moves without joints, in a model from `whole`, to where it is in a state; may
+        be left out if nothing does."""
         ...
 
     def tracked(self, model: mujoco.MjModel) -> int:
@@ -78,7 +79,7 @@ class Filmed(Protocol):
 
 def view_of(env: Any) -> Filmed | None:
     """Return the environment itself if it is a `Filmed`, else its attribute `view`, or None."""
-    if all(hasattr(env, name) for name in ("camera", "draw", "whole", "arrange", "joints")):
+    if all(hasattr(env, name) for name in ("camera", "draw", "whole", "joints")):
         return env
     return getattr(env, "view", None)
 
@@ -95,6 +96,12 @@ def filmed(env: Any) -> Filmed:
             f"of envs.film.Filmed, or an attribute `view` that has them"
         )
     return view
+
+
+def arrange(env: Filmed, model: mujoco.MjModel, data: Any) -> None:
+    """Call `Filmed.arrange`, if the environment has it."""
+    if hasattr(env, "arrange"):
+        env.arrange(model, data)
 
 
 def write(frames: Iterable[np.ndarray], path: Path) -> Path:
@@ -215,7 +222,7 @@ def marked_film(
     state = mujoco.MjData(model)
     with renderer:
         for index in frame_indices(alive, env.dt, speed):
-            env.arrange(model, jax.tree.map(lambda x, i=index: x[i], data))
+            arrange(env, model, jax.tree.map(lambda x, i=index: x[i], data))
             state.qpos[:], state.qvel[:] = qpos[index], qvel[index]
             mujoco.mj_forward(model, state)
             renderer.update_scene(state, seen.name or seen.number, options)

@@ -59,7 +59,8 @@ class Pose:
     """The place where a walker starts.
 
     Attributes:
-        position: float32[3], relative to the arena's `start`, metres.
+        position: float32[3], relative to the arena's `start`, metres. Uneven ground sets the
+            height itself (`Arena.ground`).
         yaw: float32[], anticlockwise about the vertical, radians.
         rotation: float32[4], a unit quaternion (w, x, y, z) in place of `yaw`, for walkers whose
             first joint is free; None for upright walkers.
@@ -310,7 +311,8 @@ class Arena(Protocol):
 
     def ground(self, layout: Any, points: jax.Array) -> jax.Array | None:
         """Return float32[...], heights of uneven ground at points float32[..., 2], metres; None for
-        ground on which walkers stand as they are built. Walkers start above uneven ground."""
+        ground on which walkers stand as they are built. On uneven ground they start as low as they
+        touch nothing."""
         return None
 
     def places(self, layout: Any) -> Places | None:
@@ -419,6 +421,14 @@ def check_range(name: str, values: tuple[float, float], least: float = -float("i
     if not (least <= low <= high < math.inf and low > -math.inf):
         more = f", the lowest at least {least:g}" if least > -float("inf") else ""
         raise ValueError(f"{name} is ({low}, {high}); it has to be (lowest, highest){more}")
+
+
+def check_least_upright(value: float | None) -> None:
+    """Raise a ValueError unless a task's `least_upright` is None or from -1 to 1."""
+    if value is not None and not -1 <= value <= 1:
+        raise ValueError(
+            f"task.least_upright is {value}; it has to be from -1, upside down, to 1, upright"
+        )
 
 
 def check_noise_and_reach(reset_noise: float, reach: float, unit: str = "m") -> None:

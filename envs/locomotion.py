@@ -177,8 +177,10 @@ class Locomotion:
     def posture(
         self, layout: Any, pose: Pose, position_key: jax.Array, velocity_key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Return `qpos` float32[nq] and `qvel` float32[nv] of the walker at `pose`; on uneven
-        ground as low as it is above it, its root at a height of 0 or more.
+        """Return `qpos` float32[nq] and `qvel` float32[nv] of the walker at `pose`.
+
+        On uneven ground the walker is moved up or down until its lowest point is just above the
+        ground, whatever the height of `pose`, but its root not below a height of 0.
 
         Args:
             layout: the arena's layout.
@@ -297,11 +299,11 @@ class Locomotion:
         those of the simulation's settings; and `ahead`, whether it is observed or not.
         """
         now = self._now(data, self._kinematics(data.physics.qpos), jnp.zeros(3))
-        ahead = now.rotation @ jnp.asarray(self.walker.forward)
+        facing = now.rotation @ jnp.asarray(self.walker.forward)
         return {
             "position": now.root,
             "rotation": now.rotation,
-            "heading": jnp.arctan2(ahead[1], ahead[0]),
+            "heading": jnp.arctan2(facing[1], facing[0]),
             "qpos": data.physics.qpos,
             "qvel": data.physics.qvel,
             "sensors": data.physics.sensordata[self._felt],

@@ -70,9 +70,6 @@ class ModelView:
         """Return the model."""
         return self.model
 
-    def arrange(self, model: mujoco.MjModel, data: Any) -> None:
-        """Do nothing: nothing moves but what has joints."""
-
     def tracked(self, model: mujoco.MjModel) -> int:
         """Return the id of the first body that moves."""
         return self._body

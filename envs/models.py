@@ -182,9 +182,10 @@ def place_things(model: mujoco.MjModel, task: Task, state: Any) -> None:
         return
     for i, (position, size) in enumerate(zip(things.position, things.size, strict=True)):
         geom = model.geom(f"thing_{i}")
+        # Those of size 0 cannot be compiled, and are not to be seen.
         geom.pos, geom.size = np.asarray(position), np.asarray(size)
-        # Those of size 0 are not drawn.
-        geom.rgba[3] = float(np.any(size))
+        # MuJoCo does not look at the place of a geom that was compiled at that of its body.
+        model.geom_sameframe[geom.id] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE
 
 
 def add_static(root: mjcf.RootElement, name: str, geoms: Sequence[Mapping[str, Any]]) -> None:
@@ -297,7 +298,7 @@ def _add_contact_sensors(root: mjcf.RootElement, arena: Arena, walker: Walker) -
     if missing := feet - geoms.keys():
         raise ValueError(f"the walker's feet name {sorted(missing)}, which are none of its geoms")
     bodies = [x for name, x in geoms.items() if name.startswith(WALKER) and name not in feet]
-    touching = [x for x in bodies if x.contype != 0 or x.conaffinity != 0]
+    touching = list(filter(collides, bodies))
     # A geom that meets nothing but the world needs one sensor; else one with each of the world's.
     world = [geoms[name] for name in (*slot_names(arena), *arena.colliders())]
     others = world if walker.self_collisions else [None]

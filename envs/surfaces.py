@@ -76,8 +76,8 @@ class Surface:
         return near
 
     def lift(self, poses: Poses, ground: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        """Return float32[], the height in metres by which the walker has to be raised, or lowered
-        if negative, to be as low as none of it is below the ground: a whole number of `STEP`.
+        """Return float32[], by how many metres to raise the walker, or to lower it if negative, so
+        that its lowest point is just above the ground: a whole number of `STEP`.
 
         Args:
             poses: poses of the walker's geoms.

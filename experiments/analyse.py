@@ -29,7 +29,7 @@ import tyro
 from rich.table import Table
 
 from experiments.analysis.shares import over_runs
-from experiments.results import show, write_figure, write_numbers
+from experiments.results import refuse_existing, show, write_figure, write_numbers
 
 try:
     import xarray
@@ -146,8 +146,7 @@ def output(options: AnalyseOptions) -> tuple[Path, Path]:
     else:
         first = options.recordings[0].expanduser()
         folder, numbers = first.with_suffix(".figures"), first.with_suffix(".analysis.json")
-    if numbers.exists():
-        raise ValueError(f"{numbers} exists already; name another folder with --output")
+    refuse_existing(numbers)
     return folder, numbers
 
 

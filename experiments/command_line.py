@@ -181,7 +181,8 @@ def parse(arguments: Sequence[str], description: str | None, env: str = "") -> S
 
 
 def _check_resumed(settings: Settings, own: Settings) -> None:
-    """Raise a ValueError if a run is resumed with a setting that is read from its checkpoint."""
+    """Raise a ValueError if the command line changes a setting that a resumed run takes from its
+    checkpoint; `own` are the run's own settings."""
     kept = {
         "init_from": (settings.init_from, own.init_from, "parameters"),
         "encoder_from": (settings.encoder_from, own.encoder_from, "parameters"),

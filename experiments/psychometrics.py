@@ -23,7 +23,7 @@ from rich.table import Table
 from experiments.analysis.psychometric import Logistic, fit_logistic, wilson
 from experiments.evaluate import evaluate
 from experiments.players import RANDOM, EpisodeOptions, load_players, parse
-from experiments.results import pyplot, save_figure, show, write_numbers
+from experiments.results import pyplot, refuse_existing, save_figure, show, write_numbers
 from experiments.settings import PARTS, Settings
 from vnl_ppo import run_folder
 from vnl_ppo.run_folder import split_name
@@ -73,8 +73,7 @@ def main() -> None:
         worlds = [varied(world, setting, value, options.around_zero) for value in values]
         base = output(options, setting)
         numbers, drawing = base.with_suffix(".json"), base.with_suffix(".png")
-        if numbers.exists():
-            raise ValueError(f"{numbers} exists already; name another folder with --output")
+        refuse_existing(numbers)
         keep_compilations()
         found = measure(options, worlds, values)
         write_numbers(found, numbers)

@@ -37,6 +37,12 @@ def _of_json(numbers: Any) -> Any:
     return None if isinstance(numbers, float) and not math.isfinite(numbers) else numbers
 
 
+def refuse_existing(numbers: Path) -> None:
+    """Raise a ValueError if there are numbers already, which are not to be replaced."""
+    if numbers.exists():
+        raise ValueError(f"{numbers} exists already; name another folder with --output")
+
+
 def pyplot() -> Any:
     """Return `matplotlib.pyplot`, which draws to files; None, with a message, without it."""
     try:

@@ -189,7 +189,7 @@ def with_physics_named(settings: Settings) -> Settings:
     """Return the settings with the back end that `auto` is on this machine, instead of `auto`.
 
     So a run's config.json names it, and its policy is evaluated in the physics it was trained in,
-    on any machine. `auto` of what is no preset is the same everywhere, and stays.
+    on any machine. What is no preset decides for itself what `auto` is.
     """
     if settings.physics != "auto" or not isinstance(catalogue.find(settings.env), Preset):
         return settings

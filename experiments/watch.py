@@ -17,6 +17,7 @@ import jax
 import mujoco
 import numpy as np
 
+from envs.film import arrange
 from experiments.players import Options, Player, load_players, parse
 from vnl_ppo.runtime import keep_compilations
 
@@ -108,7 +109,7 @@ def show(player: Player, seed: int, speed: float, opener: Any = None) -> None:
         memory = player.actor.memory(1)
         while viewer.is_running():
             began = time.monotonic()
-            filmed.arrange(model, state.data)
+            arrange(filmed, model, state.data)
             data.qpos[:], data.qvel[:] = map(np.asarray, filmed.joints(state.data))
             data.time = total * filmed.dt
             mujoco.mj_forward(model, data)

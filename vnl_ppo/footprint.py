@@ -73,7 +73,7 @@ def memory_table(
         **{f"rollout: {k}": x for k, x in buffer.items() if jax.tree.leaves(x)},
     }
     rows = [Row(name, config.num_seeds * size_of(tree)) for name, tree in parts.items()]
-    # All seeds have the same.
+    # All seeds share one teacher.
     return [*rows, Row("teacher", size_of(teacher.weights))] if teacher else rows
 
 

@@ -161,7 +161,7 @@ def on_one_device(
     check(config, num_devices)
     if isinstance(network, ActorCritic):
         check_network(env.observation_spec, network)
-        network = with_still_parts_frozen(network, config)
+        network = freeze_parts_of_rate_zero(network, config)
     for leaf, steps in predicted_later(network).items():
         if steps > config.unroll_length:
             raise ValueError(
@@ -223,7 +223,7 @@ def on_one_device(
     return init, step
 
 
-def with_still_parts_frozen(network: ActorCritic, config: PPOConfig) -> ActorCritic:
+def freeze_parts_of_rate_zero(network: ActorCritic, config: PPOConfig) -> ActorCritic:
     """Return the network with those encoders frozen whose learning rate is 0: no gradient is
     computed for them."""
     still = {k for k, factor in config.rate_factors.items() if factor == 0} & set(network.encoders)

@@ -77,8 +77,8 @@ class Episodes:
 
     Attributes:
         state: the environments' states.
-        length: int32[N], steps taken so far in the episode; of a run's first episodes, and a
-            number drawn for each environment.
+        length: int32[N], steps taken so far in the episode; in a run's first episodes plus a
+            number that is drawn for each environment.
         reward: float32[N], sum of the episode's rewards so far.
         memory: the policy's memory; `()` if it has none.
     """

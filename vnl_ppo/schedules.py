@@ -16,10 +16,11 @@ _ROUNDING = 1e-9
 _OTHERS = ("b1", "b2", "eps", "eps_root", "mu_dtype", "nesterov")
 
 
-def make_optimizer(config: PPOConfig, still: Collection[str] = ()) -> optax.GradientTransformation:
+def make_optimizer(config: PPOConfig, frozen: Collection[str] = ()) -> optax.GradientTransformation:
     """Build Adam with clipping of the gradient's global norm.
 
-    The parts `still` (see `part_of`) do not change, whatever their gradients and earlier momentum.
+    Parts that are `frozen` (see `part_of`) do not change, whatever their gradients and earlier
+    momentum.
     A learning rate that is not constant is kept in the optimiser's state, and so in checkpoints;
     `begin_iteration` and `adapt` change it there.
     """
@@ -29,7 +30,7 @@ def make_optimizer(config: PPOConfig, still: Collection[str] = ()) -> optax.Grad
     else:
         adam = optax.inject_hyperparams(optax.adam, static_args=_OTHERS)
         optimizer = optax.chain(clip, adam(learning_rate=config.learning_rate))
-    factors = config.rate_factors | dict.fromkeys(still, 0.0)
+    factors = config.rate_factors | dict.fromkeys(frozen, 0.0)
     return _by_part(optimizer, factors) if factors else optimizer
 
 
@@ -107,9 +108,9 @@ def adapt(state: optax.OptState, kl: jax.Array, config: PPOConfig) -> optax.OptS
 
     Args:
         state: the state of the optimiser of `make_optimizer`.
-        kl: float32[], the KL of the last minibatch over all devices. Below 1e-9 it is that of an
-            iteration's first minibatch, which meets the policy that acted, and changes nothing, as
-            NaN does.
+        kl: float32[], the KL of the last minibatch over all devices. Below 1e-9 it is taken for
+            that of an iteration's first minibatch, which meets the policy that acted, and changes
+            nothing, as NaN does.
         config: the settings.
     """
     if config.learning_rate_schedule != "adaptive_kl":

@@ -130,7 +130,7 @@ def train(
             ppo, env, config, checkpoints if resume else None, warnings.append, initial or {}
         )
         step, total = (n * config.steps_per_iteration for n in (done, config.num_iterations))
-        scored = checkpoint.is_scored(checkpoints, step)
+        scored = not fresh and checkpoint.is_scored(checkpoints, step)
         distributed.check_same("the checkpoints to go on from", f"{fresh} {done} {scored}")
         if resume and first_process:
             checkpoint.tidy(checkpoints, after=step)
@@ -258,6 +258,8 @@ class _Run:
     """Number of iterations done, including those before the run was resumed."""
 
     def __post_init__(self) -> None:
+        # Of the evaluation at this step, if there was one.
+        self.score: float | None = None
         self.evaluations = evaluation_iterations(self.config)
         # Evaluations draw their episodes from a key of their own: the same episodes every time, and
         # training does not depend on when they happen.
@@ -295,6 +297,7 @@ class _Run:
             metrics: dict[str, Any] = {f"train/{k}": x for k, x in jax.device_get(found).items()}
             seconds = time.perf_counter() - start
         self.done += 1
+        self.score = None
         if compiles:
             # It contains the compilation, and tells nothing of the speed.
             metrics["perf/first_update_seconds"] = seconds_since_start()
@@ -316,12 +319,12 @@ class _Run:
 
     def finish(self, metrics: Metrics) -> None:
         """Evaluate if due, call the hook, and save if due, after an iteration."""
-        score = None
+        self.score = None
         if self.done in self.evaluations:
             what = "compiling the evaluation"
             with self.report.activity(what) if not self.done else contextlib.nullcontext():
                 evaluated = self.evaluated()
-            score = float(evaluated["eval/episode_reward"].mean())
+            self.score = float(evaluated["eval/episode_reward"].mean())
             metrics = {**metrics, **evaluated}
         own, reason = self.hook(self.step, metrics, self.state)
         if own:
@@ -332,8 +335,8 @@ class _Run:
         if self.stopped:
             why = "by the hook of another process" if reason is None else reason
             self.report.line(f"stopped early at step {self.step:,}: {why}")
-        if score is not None or self.signal or self.stopped or due:
-            self.save(score)
+        if self.score is not None or self.signal or self.stopped or due:
+            self.save()
 
     def evaluated(self) -> dict[str, Any]:
         """Evaluate, report it and return the metrics."""
@@ -345,14 +348,14 @@ class _Run:
         self.report.evaluation(self.step, metrics, watched)
         return metrics
 
-    def save(self, score: float | None = None) -> None:
+    def save(self) -> None:
         """Save a checkpoint, unless there is one of this step."""
         start = time.monotonic()
         whole = distributed.whole(self.state)
         if distributed.is_first() and self.step not in checkpoint.steps(self.checkpoints):
             # What a checkpoint says has happened, the events say too.
             self.report.flush()
-            checkpoint.save(self.checkpoints, self.step, whole, score)
+            checkpoint.save(self.checkpoints, self.step, whole, self.score)
             checkpoint.prune(self.checkpoints, self.keep)
         distributed.wait_for_all()
         self.last_saved = time.monotonic()
@@ -375,7 +378,8 @@ class _Run:
         # The error that ended the run is the one to tell.
         with contextlib.suppress(Exception):
             if self.step not in checkpoint.steps(self.checkpoints):
-                checkpoint.save(self.checkpoints, self.step, distributed.whole(self.state))
+                state = distributed.whole(self.state)
+                checkpoint.save(self.checkpoints, self.step, state, self.score)
 
 
 def _seeds(config: PPOConfig) -> range:

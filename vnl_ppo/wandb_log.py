@@ -39,10 +39,12 @@ class WandbLog:
         import wandb
 
         self._wandb = wandb
-        kept = folder / _ID
+        kept, name = folder / _ID, folder.resolve().name
         if not kept.exists():
-            kept.write_text(uuid.uuid4().hex)
-        name, own = folder.resolve().name, kept.read_text().strip()
+            # A run of an earlier version has its name for its id.
+            begun = (folder / "wandb").exists()
+            kept.write_text(name if begun else uuid.uuid4().hex)
+        own = kept.read_text().strip()
         self._run = wandb.init(project=project, dir=folder, id=own, name=name, resume="allow")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

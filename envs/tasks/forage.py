@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dm_control import mjcf
 from flax import struct
 
-from envs.interfaces import Arena, Boxes, Now, Outcome, Places, Task
+from envs.interfaces import Arena, Boxes, Now, Outcome, Places, Task, check_least_upright
 from envs.layouts import FAR
 
 RGBA = (0.0, 0.55, 0.0, 1.0)
@@ -67,7 +67,8 @@ class Forage(Task):
     least_upright: float | None = None
     """Least z component of the z axes of the bodies that the walker names in `upright`, by default
     its root: 1 is upright, -1 upside down; below, the episode is terminated. 0 is what dm_control
-    does with its ant (an aliveness_threshold of -0.5), None with its other walkers."""
+    does with its ant (an aliveness_threshold of -0.5), None with its other walkers. Not for the CMU
+    humanoid, whose root's z axis is level when it stands."""
     only_feet: bool = False
     """Whether the episode is terminated when anything but the walker's feet touches something."""
 
@@ -84,11 +85,7 @@ class Forage(Task):
         for name in ("target_reward", "alive", "target_height"):
             if not math.isfinite(value := getattr(self, name)):
                 raise ValueError(f"task.{name} is {value}; it has to be finite")
-        if self.least_upright is not None and not -1 <= self.least_upright <= 1:
-            raise ValueError(
-                f"task.least_upright is {self.least_upright}; it has to be from -1, upside down, "
-                "to 1, upright"
-            )
+        check_least_upright(self.least_upright)
         if self.max_targets < 1:
             raise ValueError(f"task.max_targets is {self.max_targets}; it has to be 1 or more")
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from envs.interfaces import Arena, Now, Outcome, Task
+from envs.interfaces import Arena, Now, Outcome, Task, check_least_upright
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +70,7 @@ class RunThroughCorridor(Task):
             raise ValueError(
                 f"task.target_velocity is {self.target_velocity} m/s; it has to be 0 or more"
             )
-        if self.least_upright is not None and not -1 <= self.least_upright <= 1:
-            raise ValueError(
-                f"task.least_upright is {self.least_upright}; it has to be from -1, upside down, "
-                "to 1, upright"
-            )
+        check_least_upright(self.least_upright)
 
     @property
     def contacts(self) -> bool:

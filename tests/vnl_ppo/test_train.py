@@ -222,6 +222,20 @@ def test_an_error_in_a_hook_is_told_as_it_is(finished, tmp_path, error):
     assert same(weights, train(ENV, network(), CONFIG, folder, resume=True))
 
 
+def test_an_evaluation_before_an_error_is_not_made_again(tmp_path):
+    def careless(step, metrics, state):
+        if step == 256:
+            raise KeyError("mistyped")
+
+    folder = run_folder.create(tmp_path / "run", {})
+    with pytest.raises(KeyError):
+        train(ENV, network(), CONFIG, folder, on_iteration=careless)
+    assert checkpoint.is_scored(folder / run_folder.CHECKPOINTS, 256)
+    # The hook would fail there once more.
+    train(ENV, network(), CONFIG, folder, resume=True, on_iteration=careless)
+    assert [e.step for e in read_events(folder).Scalars("eval/episode_reward")] == STEPS
+
+
 class Failing:
     """A log whose service is gone when step 384 is reported."""
 
