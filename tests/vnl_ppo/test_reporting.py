@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 
 import imageio.v2 as imageio
 import numpy as np
@@ -172,16 +173,21 @@ def test_weights_and_biases_offline_has_the_same(tmp_path, monkeypatch):
     folder.mkdir()
     report(folder, [WandbLog("lab", folder)])
     (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
-    names, config, ids = set(), set(), set()
-    for content in records(path):
-        record = Record()
-        record.ParseFromString(content)
-        names |= {item.key or item.nested_key[0] for item in record.history.item}
-        ids |= {record.run.run_id} - {""}
-        for change in (record.run.config, record.config):
-            config |= {item.key or item.nested_key[0] for item in change.update}
     tags = events(folder).Tags()
-    assert {*tags["scalars"], *tags["histograms"], *tags["images"]} <= names
+    wanted = {*tags["scalars"], *tags["histograms"], *tags["images"]}
+    names, config, ids = set(), set(), set()
+    # A process of its own writes the file, and may be late.
+    end = time.monotonic() + 60
+    while not wanted <= names and time.monotonic() < end:
+        for content in records(path):
+            record = Record()
+            record.ParseFromString(content)
+            names |= {item.key or item.nested_key[0] for item in record.history.item}
+            ids |= {record.run.run_id} - {""}
+            for change in (record.run.config, record.config):
+                config |= {item.key or item.nested_key[0] for item in change.update}
+        time.sleep(0.1)
+    assert wanted <= names
     assert set(SETTINGS) <= config
     # The folder's name is that of many runs, such as seed_0.
     assert ids == {(folder / "wandb_id").read_text()} and len(min(ids)) == 32
