@@ -93,10 +93,11 @@ def draw(axes: dict[str, dict], path: Path) -> None:
     drawn, panels = plt.subplots(2, len(axes), figsize=size, squeeze=False, sharey="row")
     for column, (axis, x) in zip(panels.T, axes.items(), strict=True):
         values = [p["value"] for p in x["points"]]
-        # From 1,024 on in thousands, so that neighbours do not overlap.
-        labels = [str(v) if v < 1024 else f"{v // 1024}k" for v in values]
         if axis == "pixels":
             labels = [f"{v}x{width_of(v)}" for v in values]
+        else:
+            # Short, so that neighbours do not overlap.
+            labels = [str(v) if v < 1024 else f"{v // 1024}k" for v in values]
         for panel, key, scale in (
             (column[0], "seconds_per_env_step", 1e6),
             (column[1], "planned_bytes_per_env", 2**-20),

@@ -221,7 +221,8 @@ def control_range(model: mujoco.MjModel) -> tuple[jax.Array, jax.Array] | None:
 
 
 def _attach(root: mjcf.RootElement, arena: Arena, walker: Walker, config: SimulationConfig) -> None:
-    """Attach the walker at the arena's start."""
+    """Attach the walker at the arena's start; without self-collisions it then meets the arena's
+    geoms alone."""
     body = walker.build()
     for model, part in ((root, arena), (body.mjcf_model, walker)):
         if model.compiler.angle == "degree":

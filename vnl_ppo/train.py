@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,48 +134,40 @@ def train(
         distributed.check_same("the checkpoints to go on from", f"{fresh} {done} {scored}")
         if resume and first_process:
             checkpoint.tidy(checkpoints, after=step)
-        try:
-            with (
-                Reporter(
-                    folder if first_process else None,
-                    total,
-                    step,
-                    # What was reported up to its checkpoint stays: that is made after it.
-                    purge_step=(0 if fresh else step + 1) if resume else None,
-                    quiet=quiet,
-                    logs=logs,
-                    agents=_agents(config),
-                    shown=tuple(shown(env)),
-                ) as report,
-                catch_signals(report.line) as signals,
-            ):
-                for text in warnings:
-                    report.warning(text)
-                if resume:
-                    report.line(f"resuming {folder} at step {step:,}")
-                if fresh:
-                    report.settings(run_folder.read_settings(folder) if first_process else {})
-                run = _Run(
-                    ppo, evaluate, config, checkpoints, checkpoint_config or CheckpointConfig(),
-                    hook, report, signals, state, done,
-                )  # fmt: skip
-                try:
-                    # Before the first iteration, and where an error ended the run in place of it.
-                    if done in run.evaluations and not scored:
-                        run.finish({})
-                    while run.goes_on:
-                        run.finish(run.iterate())
-                except Exception:
-                    run.rescue()
-                    raise
-        except OSError as error:
-            if error is hook.error:
+        with (
+            _telling_what_is_left(checkpoints, hook),
+            Reporter(
+                folder if first_process else None,
+                total,
+                step,
+                # A checkpoint is made after what was reported up to its step, which stays.
+                purge_step=(0 if fresh else step + 1) if resume else None,
+                quiet=quiet,
+                logs=logs,
+                agents=_agents(config),
+                shown=tuple(shown(env)),
+            ) as report,
+            catch_signals(report.line) as signals,
+        ):
+            for text in warnings:
+                report.warning(text)
+            if resume:
+                report.line(f"resuming {folder} at step {step:,}")
+            if fresh:
+                report.settings(run_folder.read_settings(folder) if first_process else {})
+            run = _Run(
+                ppo, evaluate, config, checkpoints, checkpoint_config or CheckpointConfig(), hook,
+                report, signals, state, done,
+            )  # fmt: skip
+            try:
+                # Before the first iteration, or because an error ended the last start before it.
+                if done in run.evaluations and not scored:
+                    run.finish({})
+                while run.goes_on:
+                    run.finish(run.iterate())
+            except Exception:
+                run.rescue()
                 raise
-            saved = checkpoint.steps(checkpoints)
-            kept = (
-                f"the checkpoint of step {saved[-1]:,} is left" if saved else "no checkpoint exists"
-            )
-            raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
     if run.signal:
         raise Interrupted(f"stopped at step {run.step:,} of {total:,}", run.signal)
     return weights_of(run.state)
@@ -319,7 +311,6 @@ class _Run:
 
     def finish(self, metrics: Metrics) -> None:
         """Evaluate if due, call the hook, and save if due, after an iteration."""
-        self.score = None
         if self.done in self.evaluations:
             what = "compiling the evaluation"
             with self.report.activity(what) if not self.done else contextlib.nullcontext():
@@ -439,6 +430,19 @@ def _newest(
             f"--init-from"
         )
     return step, leaves, like
+
+
+@contextlib.contextmanager
+def _telling_what_is_left(checkpoints: Path, hook: _CallersHook) -> Iterator[None]:
+    """Add to an OSError, unless it is the caller's own, which checkpoint is left to go on from."""
+    try:
+        yield
+    except OSError as error:
+        if error is hook.error:
+            raise
+        saved = checkpoint.steps(checkpoints)
+        kept = f"the checkpoint of step {saved[-1]:,} is left" if saved else "no checkpoint exists"
+        raise OSError(f"{_of_system(error)}; {kept} to go on from") from error
 
 
 def _of_system(error: OSError) -> str:

@@ -217,6 +217,11 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(finished, tmp_path, monk
             pretrain(options, world)
     (step,) = checkpoint.steps(folder / run_folder.CHECKPOINTS)
     assert 11 <= step < 40 and not (folder / "encoder.safetensors").exists()
+    with (
+        run_folder.alone_in(folder),
+        pytest.raises(ValueError, match="another process is training in"),
+    ):
+        pretrain(*parse(["--resume", str(folder)]))
     again = pretrain(*parse(["--resume", str(folder)]))
     first, second = encoder_file.read(file), encoder_file.read(again)
     assert first.keys() == second.keys()

@@ -7,9 +7,11 @@ from tests.probes import Probe
 from vnl_ppo import footprint
 from vnl_ppo.config import PPOConfig
 from vnl_ppo.footprint import Row, check_fits, compile_step, memory_table, peak_bytes, size_of
+from vnl_ppo.loading import initial_weights
 from vnl_ppo.networks import ActorCritic
 from vnl_ppo.ppo import make_ppo
 from vnl_ppo.recurrence import GRU
+from vnl_ppo.teaching import make_teacher
 
 CONFIG = PPOConfig(num_envs=8, batch_size=4, num_minibatches=4, unroll_length=5)
 STEPS = 4 * 4 * 5
@@ -41,6 +43,15 @@ def test_devices_share_and_seeds_add_up():
     assert 2 * two["rollout: observation proprio"] == one["rollout: observation proprio"]
     three = table(ENV, NETWORK, dataclasses.replace(CONFIG, num_seeds=3))
     assert all(three[k] == 3 * x for k, x in one.items())
+
+
+def test_seeds_share_one_teacher():
+    weights = initial_weights(ENV, NETWORK)
+    teacher = make_teacher(NETWORK, weights, ENV.observation_spec)
+    rows = table(ENV, NETWORK, dataclasses.replace(CONFIG, num_seeds=3), teacher=teacher)
+    alone = table(ENV, NETWORK, CONFIG)
+    assert rows["teacher"] == alone["parameters"] + alone["statistics"]
+    assert "teacher" not in alone
 
 
 def test_a_memory_is_stored_once_for_each_unroll():
